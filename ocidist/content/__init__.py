@@ -1,0 +1,1 @@
+"""The content-addressed store: ``protocols``, then ``local`` (disk), ``memory``, ``verify``, ``fill``."""

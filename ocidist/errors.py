@@ -1,0 +1,290 @@
+"""One exception tree. Every error ocidist raises on purpose is an :class:`OcidistError`.
+
+Errors are values: they take positional arguments only, keep what they are about as attributes, survive
+pickle (process pools, Dask), and hold no secret. Text that came from outside is quoted with ``repr``
+rules, so control and bidirectional characters show as escapes wherever the message is printed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Sequence
+
+if TYPE_CHECKING:
+    from ocidist.spec.descriptor import Descriptor
+
+__all__ = [
+    "AlreadyExists",
+    "BlobNotFound",
+    "Cancelled",
+    "ContentError",
+    "CredentialError",
+    "DeadlineExceeded",
+    "Denied",
+    "DigestMismatch",
+    "InvalidDigest",
+    "InvalidManifest",
+    "InvalidReference",
+    "LayerError",
+    "Locked",
+    "MissingExtra",
+    "NotFound",
+    "OcidistError",
+    "PlatformNotFound",
+    "RateLimited",
+    "RegistryError",
+    "SizeMismatch",
+    "StoreError",
+    "TransferError",
+    "TransportError",
+    "Unauthorized",
+    "UnsafeEntry",
+    "Unsupported",
+    "UsageError",
+    "quoted",
+]
+
+
+def quoted(text: object, limit: int = 160) -> str:
+    """``repr`` of a text from outside, shortened in the middle past ``limit`` characters."""
+    shown = repr(str(text))
+    if len(shown) > limit:
+        half = limit // 2 - 2
+        shown = f"{shown[:half]}…{shown[-half:]}"
+    return shown
+
+
+def _restore(cls: type[OcidistError], args: tuple[Any, ...], state: dict[str, Any]) -> OcidistError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class OcidistError(Exception):
+    """Base of every error that ocidist raises on purpose; ``str(error)`` is one line."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__.copy())
+
+
+class UsageError(OcidistError, ValueError):
+    """An argument that can't be meant: a locator of an unknown kind, a duration that is none."""
+
+
+class Unsupported(OcidistError):
+    """Well formed, but something this program does not do; the message names what would."""
+
+
+class CredentialError(OcidistError):
+    """A credentials file or helper that can't be used. ``where`` names it; no secret is shown."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        self.where, self.reason = where, reason
+        super().__init__(f"credentials from {where}: {reason}")
+
+
+# -- values -----------------------------------------------------------------------------------------
+
+
+class _Invalid(OcidistError, ValueError):
+    kind = "value"
+
+    def __init__(self, text: str, reason: str, position: int | None = None) -> None:
+        self.text, self.reason, self.position = text, reason, position
+        at = "" if position is None else f" at character {position + 1}"
+        super().__init__(f"invalid {self.kind} {quoted(text)}{at}: {reason}")
+
+
+class InvalidReference(_Invalid):
+    """A reference or repository name outside the grammar of distribution/reference."""
+
+    kind = "reference"
+
+
+class InvalidDigest(_Invalid):
+    """A digest outside the grammar of the OCI image specification, or of an unknown algorithm."""
+
+    kind = "digest"
+
+
+class InvalidManifest(OcidistError, ValueError):
+    """A manifest, index, config or other JSON document that breaks its specification.
+
+    ``where`` is the path inside the document (``layers[2].size``), or empty for the whole.
+    """
+
+    def __init__(self, what: str, reason: str, where: str = "") -> None:
+        self.what, self.reason, self.where = what, reason, where
+        super().__init__(f"invalid {what}{f' at {where}' if where else ''}: {reason}")
+
+
+class PlatformNotFound(OcidistError, LookupError):
+    """An index that has no image for the platform asked for; the message lists those it has."""
+
+    def __init__(self, wanted: str, available: Sequence[str]) -> None:
+        self.wanted, self.available = wanted, tuple(available)
+        shown = ", ".join(self.available[:20]) or "none"
+        super().__init__(f"no image for platform {quoted(wanted)}; the index has: {shown}")
+
+
+# -- network ----------------------------------------------------------------------------------------
+
+
+class TransportError(OcidistError):
+    """No HTTP answer was had from ``host``: DNS, TLS, refused, reset, timed out, malformed.
+
+    ``retryable`` says whether the same request may succeed when it is sent again.
+    """
+
+    def __init__(self, host: str, reason: str, retryable: bool = True) -> None:
+        self.host, self.reason, self.retryable = host, reason, retryable
+        super().__init__(f"{host}: {reason}")
+
+
+class RegistryError(OcidistError):
+    """A registry answered with an error.
+
+    ``url`` has its query redacted; ``diagnostics`` is a tuple of ``(code, message)`` pairs from the body
+    (distribution-spec, "Error Codes").
+    """
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        status: int,
+        diagnostics: Sequence[tuple[str, str]] = (),
+        hint: str = "",
+    ) -> None:
+        self.method, self.url, self.status, self.hint = method, url, status, hint
+        self.diagnostics = tuple(diagnostics)
+        said = "; ".join(
+            quoted(f"{code}: {message}" if message else code)[1:-1] for code, message in self.diagnostics[:4]
+        )
+        parts = [f"{method} {url} answered {status}"]
+        if said:
+            parts.append(said)
+        if hint:
+            parts.append(hint)
+        super().__init__(": ".join(parts))
+
+    @property
+    def retryable(self) -> bool:
+        """True for answers that may be different next time (408, 429 and 5xx but 501)."""
+        return self.status in (408, 429) or (self.status >= 500 and self.status != 501)
+
+
+class Unauthorized(RegistryError):
+    """401, also with the credentials at hand."""
+
+
+class Denied(RegistryError):
+    """403: known, and not allowed."""
+
+
+class NotFound(RegistryError):
+    """404: no such repository, tag, manifest or blob."""
+
+
+class RateLimited(RegistryError):
+    """429. ``retry_after`` is in seconds, None where the registry did not say."""
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        status: int = 429,
+        diagnostics: Sequence[tuple[str, str]] = (),
+        hint: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(method, url, status, diagnostics, hint)
+        self.retry_after = retry_after
+
+
+# -- content ----------------------------------------------------------------------------------------
+
+
+class ContentError(OcidistError):
+    """Content that is not there, or not what its descriptor says. ``descriptor`` is what was wanted."""
+
+    def __init__(self, descriptor: Descriptor | str, reason: str) -> None:
+        self.descriptor, self.reason = descriptor, reason
+        super().__init__(f"{getattr(descriptor, 'digest', descriptor)}: {reason}")
+
+
+class DigestMismatch(ContentError):
+    """The bytes hash to another digest."""
+
+
+class SizeMismatch(ContentError):
+    """There are fewer or more bytes than the descriptor says."""
+
+
+class BlobNotFound(ContentError, LookupError):
+    """No such blob here."""
+
+
+class AlreadyExists(ContentError):
+    """The blob is committed already: nothing is to be written."""
+
+
+class Locked(ContentError):
+    """Another writer, in this process or another, holds the ingest (``descriptor`` is its key)."""
+
+
+class StoreError(OcidistError):
+    """The store can't be read or written: full, read-only, damaged. ``path`` says where."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path}: {reason}")
+
+
+class LayerError(OcidistError):
+    """A layer that can't be applied. ``layer`` is its digest or "layer"; ``member`` the entry's name."""
+
+    def __init__(self, layer: str, member: str, reason: str) -> None:
+        self.layer, self.member, self.reason = layer, member, reason
+        at = f", entry {quoted(member)}" if member else ""
+        super().__init__(f"{layer}{at}: {reason}")
+
+
+class UnsafeEntry(LayerError):
+    """An entry that reaches out of the root; nothing of it was written."""
+
+
+class TransferError(OcidistError):
+    """A copy that failed. ``side`` is "source" or "destination"; the cause is chained.
+
+    ``step`` says what was being done ("resolve", "fetch", "unpack", …); ``descriptor`` with what.
+    """
+
+    def __init__(self, step: str, side: str, descriptor: Descriptor | str, reason: str) -> None:
+        self.step, self.side, self.descriptor, self.reason = step, side, descriptor, reason
+        super().__init__(f"{step} ({side}) of {getattr(descriptor, 'digest', descriptor)}: {reason}")
+
+
+# -- ends -------------------------------------------------------------------------------------------
+
+
+class Cancelled(OcidistError):
+    """The scope was cancelled; what was transferred is kept and will be resumed."""
+
+    def __init__(self, reason: str = "interrupted") -> None:
+        super().__init__(reason)
+
+
+class DeadlineExceeded(OcidistError, TimeoutError):
+    """The scope's deadline passed; what was transferred is kept and will be resumed."""
+
+    def __init__(self, reason: str = "the time limit passed (--timeout); run it again to resume") -> None:
+        super().__init__(reason)
+
+
+class MissingExtra(OcidistError, ImportError):
+    """An optional package is needed; the message is the pip line that installs it."""
+
+    def __init__(self, package: str, extra: str, why: str = "") -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f"{why or 'this'} needs {package}: pip install 'ocidist[{extra}]'")

@@ -1,0 +1,1 @@
+"""The network as one seam: ``message`` (the protocol), ``http`` (sockets), ``recording``, ``replay``."""

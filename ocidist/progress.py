@@ -1,0 +1,192 @@
+"""Progress: frozen events, and a pure reducer from events to rows.
+
+Work posts events to one observer, ``Callable[[Event], None]``, from any thread. Bars, widgets and tables
+are views of :class:`ProgressState`, which knows nothing of clocks, terminals or notebooks.
+
+``Advanced.done`` is cumulative, so a retry, a resume or a lost event can't corrupt a total.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Mapping, Union
+
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+
+__all__ = [
+    "Advanced",
+    "Event",
+    "Failed",
+    "Finished",
+    "Named",
+    "ProgressRow",
+    "ProgressState",
+    "Queued",
+    "Resumed",
+    "Retrying",
+    "Waiting",
+]
+
+
+@dataclass(frozen=True)
+class Named:
+    """The reference under way, and what it resolved to (None until it has)."""
+
+    reference: str
+    descriptor: Descriptor | None = None
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A descriptor that will be moved; ``parent`` is the digest of the manifest that names it."""
+
+    descriptor: Descriptor
+    parent: Digest | None = None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Another process or thread moves this one; ``why`` in a few words."""
+
+    digest: Digest
+    why: str
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """``done`` bytes (cumulative) in ``phase``: "fetch", "push", "unpack"."""
+
+    digest: Digest
+    phase: str
+    done: int
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """Attempt number ``attempt`` starts in ``after`` seconds; ``why`` in a few words."""
+
+    digest: Digest | None
+    attempt: int
+    after: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The transfer goes on from byte ``at``."""
+
+    digest: Digest
+    at: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One phase of one descriptor is done. ``outcome``: copied, exists, mounted, unpacked, checked."""
+
+    digest: Digest
+    outcome: str
+    phase: str = "fetch"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """``error`` ended it; a ``digest`` of None is the whole."""
+
+    digest: Digest | None
+    error: str
+
+
+Event = Union[Named, Queued, Waiting, Advanced, Retrying, Resumed, Finished, Failed]
+
+
+@dataclass(frozen=True)
+class ProgressRow:
+    """What one descriptor has come to. ``done`` and ``size`` are bytes.
+
+    ``status`` is one of queued, waiting, fetching, retrying, fetched, exists, pushing, pushed, mounted,
+    unpacking, unpacked, failed. While unpacking, ``done`` counts bytes of the blob that were read.
+    """
+
+    digest: Digest
+    media_type: str
+    size: int
+    status: str = "queued"
+    done: int = 0
+    note: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """True when nothing more will happen unless a further phase starts."""
+        return self.status in _SETTLED
+
+
+_SETTLED = frozenset({"fetched", "exists", "pushed", "mounted", "unpacked", "failed"})
+_DOING = {"fetch": "fetching", "push": "pushing", "unpack": "unpacking"}
+_DID = {"fetch": "fetched", "push": "pushed", "unpack": "unpacked"}
+
+
+@dataclass(frozen=True)
+class ProgressState:
+    """Every row so far, in the order in which they were queued. Immutable: ``apply`` returns the next."""
+
+    reference: str = ""
+    descriptor: Descriptor | None = None
+    rows: Mapping[Digest, ProgressRow] = field(default_factory=dict)
+    transferred: int = 0
+    error: str = ""
+
+    def apply(self, event: Event) -> ProgressState:
+        """The state after ``event``. Pure; an event about an unknown digest changes nothing."""
+        if isinstance(event, Named):
+            return replace(self, reference=event.reference, descriptor=event.descriptor or self.descriptor)
+        if isinstance(event, Queued):
+            target = event.descriptor
+            if target.digest in self.rows:
+                return self
+            row = ProgressRow(target.digest, target.media_type, target.size)
+            return replace(self, rows={**self.rows, target.digest: row})
+        if isinstance(event, Failed) and event.digest is None:
+            return replace(self, error=event.error)
+        digest = event.digest
+        old = self.rows.get(digest) if digest is not None else None
+        if old is None:
+            return self
+        new = _step(old, event)
+        moved = self.transferred
+        if isinstance(event, (Advanced, Finished)) and event.phase != "unpack" and old.status != "unpacking":
+            moved += max(new.done - old.done, 0) if new.status not in ("exists", "mounted") else 0
+        error = event.error if isinstance(event, Failed) else self.error
+        return replace(self, rows={**self.rows, old.digest: new}, transferred=moved, error=error)
+
+    @property
+    def done(self) -> int:
+        """Bytes that are here of all that is known to be wanted (an unpack does not take away from it)."""
+        return sum(
+            row.size if row.settled or row.status == "unpacking" else row.done
+            for row in self.rows.values()
+            if row.status != "failed"
+        )
+
+    @property
+    def total(self) -> int:
+        """Bytes of all that is known to be wanted."""
+        return sum(row.size for row in self.rows.values())
+
+
+def _step(row: ProgressRow, event: Event) -> ProgressRow:
+    if isinstance(event, Advanced):
+        return replace(row, status=_DOING.get(event.phase, event.phase), done=event.done, note="")
+    if isinstance(event, Waiting):
+        return replace(row, status="waiting", note=event.why)
+    if isinstance(event, Retrying):
+        return replace(row, status="retrying", note=event.why)
+    if isinstance(event, Resumed):
+        return replace(row, status="fetching", done=event.at, note="resumed")
+    if isinstance(event, Failed):
+        return replace(row, status="failed", note=event.error)
+    if isinstance(event, Finished):
+        status = _DID.get(event.phase, event.phase) if event.outcome == "copied" else event.outcome
+        return replace(row, status=status, done=row.size, note="")
+    return row

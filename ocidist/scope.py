@@ -1,0 +1,200 @@
+"""Scope: the one place where time, interruption and reporting live.
+
+A scope is handed explicitly to every call that does I/O. It bounds the whole (``deadline``), can be ended
+from any thread (``cancel``), and carries where reports go (``observer``), where exchanges are written
+(``trace``) and which lease holds what is written (``lease``).
+
+Cancelling shuts down whatever was registered with :meth:`Scope.on_cancel`, most often sockets, so that a
+thread that waits in ``recv`` returns at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Callable, Iterator
+
+from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError
+
+if TYPE_CHECKING:
+    from ocidist.progress import Event
+
+    Observer = Callable[[Event], None]
+
+__all__ = ["Scope"]
+
+POLL = 0.05  # seconds between looks where nothing can wake a waiter (locks, name look-ups)
+
+
+def _nothing() -> None:
+    pass
+
+
+class Scope:
+    """Deadline, cancellation, observer, trace and lease of one piece of work.
+
+    ``deadline`` is a value of ``time.monotonic()``. ``tick`` is what the calling thread does about ten times
+    a second while it waits for its workers: paint; workers never call it. A scope with a parent ends with it, never the other
+    way round.
+    """
+
+    def __init__(
+        self,
+        *,
+        deadline: float | None = None,
+        observer: Observer | None = None,
+        trace: Any = None,
+        lease: str | None = None,
+        tick: Callable[[], object] | None = None,
+        parent: Scope | None = None,
+    ) -> None:
+        if parent is not None:
+            if parent.deadline is not None:
+                deadline = parent.deadline if deadline is None else min(deadline, parent.deadline)
+            observer = parent.observer if observer is None else observer
+            trace = parent.trace if trace is None else trace
+            lease = parent.lease if lease is None else lease
+            tick = parent.tick if tick is None else tick
+        self.deadline = deadline
+        self.observer = observer
+        self.trace = trace
+        self.lease = lease
+        self.tick = tick if tick is not None else _nothing
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._reason: OcidistError | None = None
+        self._actions: dict[int, Callable[[], object]] = {}
+        self._next = 0
+        self._timer: threading.Timer | None = None
+        self._parent = parent
+        self._parent_key: int | None = None
+        if parent is not None:
+            self._parent_key = parent._register(lambda: self.cancel(parent._reason))
+
+    @classmethod
+    def within(cls, seconds: float | None, **options: Any) -> Scope:
+        """A scope that ends ``seconds`` from now; None is no limit."""
+        return cls(deadline=None if seconds is None else time.monotonic() + seconds, **options)
+
+    def child(self, **options: Any) -> Scope:
+        """A scope that ends with this one, and can be ended alone (one failed copy ends its siblings).
+
+        Close it (or use it in ``with``) so that the parent forgets it.
+        """
+        return Scope(parent=self, **options)
+
+    def close(self) -> None:
+        """Forget timers and the parent. Cancels nothing."""
+        if self._parent is not None and self._parent_key is not None:
+            self._parent._forget(self._parent_key)
+            self._parent_key = None
+        with self._lock:
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def __enter__(self) -> Scope:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- ending --
+
+    @property
+    def ended(self) -> bool:
+        """True once cancelled or past the deadline."""
+        return self._ended.is_set() or (self.deadline is not None and time.monotonic() >= self.deadline)
+
+    def check(self) -> None:
+        """Raise :class:`Cancelled` or :class:`DeadlineExceeded` if this scope has ended."""
+        if self._ended.is_set():
+            raise self._error()
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            self.cancel(DeadlineExceeded())
+            raise self._error()
+
+    def _error(self) -> OcidistError:
+        # A fresh instance each time: one exception object raised in many threads tangles their tracebacks.
+        reason = self._reason
+        return DeadlineExceeded() if isinstance(reason, DeadlineExceeded) else Cancelled()
+
+    def cancel(self, reason: OcidistError | None = None) -> None:
+        """End this scope now, from any thread; the first reason stays. Never raises."""
+        with self._lock:
+            if self._ended.is_set():
+                return
+            self._reason = reason if reason is not None else Cancelled()
+            self._ended.set()
+            actions, self._actions = list(self._actions.values()), {}
+        for action in actions:
+            try:
+                action()
+            except Exception:  # noqa: S110 - an end must reach every waiter, whatever one of them does
+                pass
+
+    def remaining(self, cap: float | None = None) -> float | None:
+        """Seconds left, at most ``cap``; None where nothing bounds it. Raises if the scope has ended."""
+        self.check()
+        if self.deadline is None:
+            return cap
+        left = max(self.deadline - time.monotonic(), 0.001)
+        return left if cap is None else min(left, cap)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, unless the scope ends first: then raise."""
+        until = time.monotonic() + seconds
+        while True:
+            left = self.remaining(until - time.monotonic())
+            if left is None or left <= 0:
+                return
+            if self._ended.wait(left):
+                self.check()
+            elif time.monotonic() >= until:
+                return
+
+    @contextmanager
+    def on_cancel(self, action: Callable[[], object]) -> Iterator[None]:
+        """While the block runs, ending the scope calls ``action`` (from the thread that ends it).
+
+        With a deadline a timer thread ends the scope in time, so a peer that trickles one byte a second
+        can't outlast it. Where threads can't be started the deadline is looked at between reads.
+        """
+        key = self._register(action)
+        try:
+            yield
+        finally:
+            self._forget(key)
+
+    def _register(self, action: Callable[[], object]) -> int:
+        with self._lock:
+            key, self._next = self._next, self._next + 1
+            if not self._ended.is_set():
+                self._actions[key] = action
+                self._arm()
+                return key
+        action()
+        return key
+
+    def _forget(self, key: int) -> None:
+        with self._lock:
+            self._actions.pop(key, None)
+
+    def _arm(self) -> None:
+        if self.deadline is None or self._timer is not None:
+            return
+        timer = threading.Timer(max(self.deadline - time.monotonic(), 0), self.cancel, [DeadlineExceeded()])
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:  # no threads here (Pyodide)
+            return
+        self._timer = timer
+
+    # -- reporting --
+
+    def emit(self, event: Event) -> None:
+        """Hand an event to the observer, if there is one."""
+        if self.observer is not None:
+            self.observer(event)

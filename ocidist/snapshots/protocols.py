@@ -1,0 +1,44 @@
+"""Snapshots: root filesystems keyed by ChainID, in containerd's words.
+
+Invariant: a committed snapshot is whole; what is being prepared is invisible under its final key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Protocol
+
+__all__ = ["SnapshotInfo", "Snapshotter"]
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """``kind`` is "committed" or "active"; times are seconds since the epoch, UTC."""
+
+    key: str
+    parent: str
+    kind: str
+    created_at: float
+
+
+class Snapshotter(Protocol):
+    """Keeps root filesystems."""
+
+    name: str
+
+    def stat(self, key: str) -> SnapshotInfo: ...
+
+    def path(self, key: str) -> Path: ...
+
+    def prepare(self, key: str, parent: str = "") -> Path:
+        """A private directory (0700 above it) with the parent's tree, to be written; redone if it is stale."""
+        ...
+
+    def commit(self, name: str, key: str, parent: str = "") -> None:
+        """The active ``key`` becomes the committed ``name``; one that exists already is success."""
+        ...
+
+    def remove(self, key: str) -> None: ...
+
+    def walk(self) -> Iterator[SnapshotInfo]: ...
