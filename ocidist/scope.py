@@ -56,18 +56,18 @@ class Scope:
             trace = parent.trace if trace is None else trace
             lease = parent.lease if lease is None else lease
             tick = parent.tick if tick is None else tick
-        self.deadline = deadline
-        self.observer = observer
-        self.trace = trace
-        self.lease = lease
-        self.tick = tick if tick is not None else _nothing
+        self.deadline: float | None = deadline
+        self.observer: Observer | None = observer
+        self.trace: Any = trace
+        self.lease: str | None = lease
+        self.tick: Callable[[], object] = tick if tick is not None else _nothing
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._reason: OcidistError | None = None
         self._actions: dict[int, Callable[[], object]] = {}
         self._next = 0
         self._timer: threading.Timer | None = None
-        self._parent = parent
+        self._parent: Scope | None = parent
         self._parent_key: int | None = None
         if parent is not None:
             self._parent_key = parent._register(lambda: self.cancel(parent._reason))
@@ -131,8 +131,8 @@ class Scope:
         for action in actions:
             try:
                 action()
-            except Exception:  # noqa: S110 - an end must reach every waiter, whatever one of them does
-                pass
+            except Exception:  # noqa: BLE001 - an end must reach every waiter, whatever one of them does
+                continue
 
     def remaining(self, cap: float | None = None) -> float | None:
         """Seconds left, at most ``cap``; None where nothing bounds it. Raises if the scope has ended."""
