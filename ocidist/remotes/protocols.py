@@ -6,7 +6,7 @@ store and a running containerd all are; ``transfer.copy_graph`` knows nothing el
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ocidist.content.protocols import Body
 from ocidist.scope import Scope
@@ -15,6 +15,7 @@ from ocidist.spec.descriptor import Descriptor
 __all__ = ["Sink", "Source"]
 
 
+@runtime_checkable
 class Source(Protocol):
     """Reads. Nothing it returns is verified, except what ``resolve`` returns as bytes."""
 

@@ -1,0 +1,332 @@
+"""Client: composition only. One object that knows how to reach registries and where content is kept.
+
+Everything it needs is built at first use, so making one costs nothing and touches nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Union
+
+from ocidist.errors import InvalidManifest, UsageError
+from ocidist.image import Image
+from ocidist.progress import Named
+from ocidist.pull import pull_graph
+from ocidist.remotes.protocols import Source
+from ocidist.scope import Scope
+from ocidist.spec import manifest as manifests
+from ocidist.spec import mediatype
+from ocidist.spec.config import ImageConfig
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from ocidist.spec.manifest import Index
+from ocidist.spec.platform import Platform, select
+from ocidist.spec.reference import Reference
+from ocidist.transfer import DEFAULT_WORKERS, MAX_DEPTH, copy_graph, read_small
+
+if TYPE_CHECKING:
+    from ocidist.net.message import Transport
+    from ocidist.remotes.registry.credentials import Credential
+    from ocidist.remotes.registry.session import RegistrySession
+    from ocidist.settings import Settings
+    from ocidist.store import Store
+
+    Auth = Union["Credential", tuple[str, str], Mapping[str, tuple[str, str]], None]
+
+__all__ = ["Client", "Pulled"]
+
+
+class Pulled:
+    """What a pull came to: the reference it was named, the root descriptor, the ChainID (None: artifact)."""
+
+    def __init__(self, reference: str, descriptor: Descriptor, chain_id: Digest | None, image: Image) -> None:
+        self.reference, self.descriptor = reference, descriptor
+        self.chain_id, self.image = chain_id, image
+
+
+class Client:
+    """Opens, resolves, fetches and pulls images, and logs in.
+
+    ``store`` is a Store or the path of one (default: the settings' root). ``auth`` is ``(user, password)``,
+    a Credential, or a mapping from host to ``(user, password)``; without it Docker's and podman's files are
+    read. ``timeout`` (seconds) bounds each call as a whole. ``connect_to`` maps "host:port" to an address,
+    as curl's option of that name does. ``transport`` replaces the network (a cassette, a test).
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store | Path | str | None = None,
+        auth: Auth = None,
+        ca: Path | str | None = None,
+        timeout: float | None = None,
+        connect_timeout: float = 30.0,
+        insecure: bool = False,
+        plain_http: bool = False,
+        platform: Platform | str | None = None,
+        connect_to: Mapping[str, tuple[str, int]] | None = None,
+        workers: int = DEFAULT_WORKERS,
+        transport: Transport | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.timeout, self.connect_timeout = timeout, connect_timeout
+        self.insecure, self.plain_http = insecure, plain_http
+        self.workers = workers
+        self._ca = Path(ca) if ca is not None else None
+        self._connect_to = dict(connect_to or {})
+        self._platform = platform
+        self._auth = auth
+        self._store = store
+        self._transport = transport
+        self._settings = settings
+        self._session: RegistrySession | None = None
+        self._lock = threading.RLock()
+
+    # -- the parts, each made at first use --
+
+    @property
+    def settings(self) -> Settings:
+        """Where things are on this machine, as the environment says."""
+        with self._lock:
+            if self._settings is None:
+                from ocidist.settings import Settings
+
+                self._settings = Settings.load()
+            return self._settings
+
+    @property
+    def store(self) -> Store:
+        """The local store; its folders are made when something is first written."""
+        with self._lock:
+            from ocidist.store import Store
+
+            if not isinstance(self._store, Store):
+                root = self._store if self._store is not None else self.settings.root
+                self._store = Store.open(Path(root))
+            return self._store
+
+    @property
+    def transport(self) -> Transport:
+        """The network, or what stands in for it."""
+        with self._lock:
+            if self._transport is None:
+                from ocidist.net.http import HTTPOptions, HTTPTransport
+
+                self._transport = HTTPTransport(
+                    HTTPOptions(
+                        connect_timeout=self.connect_timeout,
+                        ca_file=self._ca or self.settings.ca_file,
+                        insecure=self.insecure,
+                        proxies=self.settings.proxies,
+                        no_proxy=self.settings.no_proxy,
+                        connect_to=self._connect_to,
+                    )
+                )
+            return self._transport
+
+    @property
+    def session(self) -> RegistrySession:
+        """Authentication, redirects and retries, shared by all registries of this client."""
+        with self._lock:
+            if self._session is None:
+                from ocidist.remotes.registry.session import RegistrySession
+
+                self._session = RegistrySession(
+                    self.transport, self._credentials(), plain_http=self.plain_http
+                )
+            return self._session
+
+    def _credentials(self) -> Any:
+        from ocidist.remotes.registry.credentials import Credential, StaticCredentials
+
+        auth = self._auth
+        if auth is None:
+            return self._credential_files()
+        if isinstance(auth, tuple):
+            return StaticCredentials(Credential(*auth))
+        if isinstance(auth, Mapping):
+            return StaticCredentials({host: Credential(*pair) for host, pair in auth.items()})
+        return StaticCredentials(auth)
+
+    def _credential_files(self) -> Any:
+        from ocidist.remotes.registry.credentials import CredentialStore
+
+        return CredentialStore(self.settings.auth_files, write_path=self.settings.docker_config)
+
+    def _scope(self, scope: Scope | None) -> Scope:
+        return scope if scope is not None else Scope.within(self.timeout)
+
+    def platform(self, given: Platform | str | None = None) -> Platform | Literal["all"]:
+        """The platform to choose of an index: as given, else this client's, else linux and this machine's."""
+        wanted = given if given is not None else self._platform
+        if wanted is None:
+            wanted = self.settings.platform
+        if wanted is None:
+            return Platform.host()
+        if isinstance(wanted, Platform):
+            return wanted
+        return "all" if wanted == "all" else Platform.parse(wanted)
+
+    # -- where a locator leads --
+
+    def source(self, locator: str | Reference) -> tuple[Source, str, str]:
+        """A remote, the object's name in it, and the full name of both (``docker.io/library/redis:7``)."""
+        from ocidist import remotes
+
+        where = remotes.Locator.parse(str(locator))
+        if where.kind == "registry":
+            reference = Reference.parse(where.body)
+            return remotes.open(where, self), reference.object, _full_name(reference)
+        if where.kind == "store":
+            return self.store, where.body, where.body
+        remote = remotes.open(where, self)
+        if not isinstance(remote, Source):
+            raise UsageError(f"{locator!s}: nothing can be read from there")
+        return remote, getattr(remote, "object", ""), str(locator)
+
+    def registry(self, host: str) -> Any:
+        """What a registry answers as a whole: ``catalog(scope)`` and ``ping(scope)``."""
+        from ocidist.remotes.registry.client import Registry
+
+        return Registry(self.session, host)
+
+    # -- looking --
+
+    def resolve(self, locator: str | Reference, *, scope: Scope | None = None) -> Descriptor:
+        """The descriptor that a reference stands for. One request beside authentication."""
+        source, name, _ = self.source(locator)
+        target, _ = source.resolve(name, self._scope(scope))
+        return target
+
+    def open(
+        self,
+        locator: str | Reference,
+        *,
+        platform: Platform | str | None = None,
+        scope: Scope | None = None,
+    ) -> Image:
+        """An :class:`~ocidist.image.Image`, in at most three requests beside authentication; no layer is read.
+
+        Of an index the image for ``platform`` is opened; "all" is refused.
+        """
+        scope = self._scope(scope)
+        source, name, full = self.source(locator)
+        target, raw = source.resolve(name, scope)
+        return self._image(source, full, target, raw, platform, scope)
+
+    def _image(
+        self,
+        source: Source,
+        full: str,
+        root: Descriptor,
+        raw: bytes | None,
+        platform: Platform | str | None,
+        scope: Scope,
+    ) -> Image:
+        wanted = self.platform(platform)
+        if wanted == "all":
+            wanted = Platform.host()
+        index: Index | None = None
+        target, depth = root, 0
+        value = manifests.parse(raw if raw is not None else read_small(source, root, scope), root.media_type)
+        while isinstance(value, Index):
+            index = index if index is not None else value
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InvalidManifest("index", f"indices nested more than {MAX_DEPTH} deep")
+            target = select(value.manifests, wanted)
+            value = manifests.parse(read_small(source, target, scope), target.media_type)
+        config = None
+        if value.config is not None and mediatype.is_config(value.config.media_type):
+            config = ImageConfig.parse(read_small(source, value.config, scope))
+        return Image(
+            reference=full,
+            descriptor=root,
+            index=index,
+            manifest=value,
+            config=config,
+            platform=(config.platform if config is not None else None) or target.platform,
+            source=source,
+        )
+
+    def tags(self, remote: str, *, scope: Scope | None = None) -> Iterator[str]:
+        """The tags of a repository, in the registry's order, page by page."""
+        source, _, full = self.source(remote)
+        tags = getattr(source, "tags", None)
+        if tags is None:
+            raise UsageError(f"{full}: tags are listed of registries only")
+        found: Iterator[str] = tags(self._scope(scope))
+        return found
+
+    # -- moving --
+
+    def fetch(
+        self,
+        locator: str | Reference,
+        *,
+        platform: Platform | str | None = None,
+        scope: Scope | None = None,
+    ) -> tuple[str, Descriptor]:
+        """All content of an image into the store, without a name: it is held for 24 hours."""
+        scope = self._scope(scope)
+        source, name, full = self.source(locator)
+        scope.emit(Named(full))
+        target, raw = source.resolve(name, scope)
+        scope.emit(Named(full, target))
+        copy_graph(
+            source,
+            self.store,
+            target,
+            scope,
+            root_bytes=raw,
+            platform=self.platform(platform),
+            workers=self.workers,
+        )
+        return full, target
+
+    def pull(
+        self,
+        locator: str | Reference,
+        *,
+        platform: Platform | str | None = None,
+        scope: Scope | None = None,
+    ) -> Pulled:
+        """Fetch all content, unpack the layers while they arrive, check the ChainID, and name the image last."""
+        outer = self._scope(scope)
+        source, name, full = self.source(locator)
+        wanted = self.platform(platform)
+        outer.emit(Named(full))
+        target, raw = source.resolve(name, outer)
+        outer.emit(Named(full, target))
+        with self.store.lease() as lease, outer.child(lease=lease) as inner:
+            chain = pull_graph(
+                source, self.store, target, inner, root_bytes=raw, platform=wanted, workers=self.workers
+            )
+            self.store.tag(full, target, inner)
+        image = self._image(self.store, full, target, None, None if wanted == "all" else wanted, outer)
+        return Pulled(full, target, chain, image)
+
+    # -- credentials --
+
+    def login(self, host: str, username: str, password: str, *, scope: Scope | None = None) -> str:
+        """Check credentials at the registry, then keep them where Docker does; the file's path or helper."""
+        from ocidist.remotes.registry.credentials import Credential, StaticCredentials
+        from ocidist.remotes.registry.session import RegistrySession
+
+        credential = Credential(username, password)
+        session = RegistrySession(self.transport, StaticCredentials(credential), plain_http=self.plain_http)
+        from ocidist.remotes.registry.client import Registry
+
+        Registry(session, host).ping(self._scope(scope))
+        return str(self._credential_files().put(host, credential))
+
+    def logout(self, host: str) -> bool:
+        """Forget the credentials of a host; False where there were none."""
+        return bool(self._credential_files().delete(host))
+
+
+def _full_name(reference: Reference) -> str:
+    if reference.tag is None and reference.digest is None:
+        reference = reference.with_object("latest")
+    return str(reference)

@@ -1,0 +1,143 @@
+"""Fetch and unpack as one: layers are unpacked in order while later ones still arrive."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from ocidist.errors import Cancelled, DeadlineExceeded
+from ocidist.remotes.protocols import Source
+from ocidist.scope import Scope
+from ocidist.spec import mediatype
+from ocidist.spec.config import ImageConfig
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from ocidist.spec.manifest import Index, Manifest
+from ocidist.spec.platform import Platform, select
+from ocidist.transfer import PlatformChoice, Watcher, copy_graph, read_small
+
+if TYPE_CHECKING:
+    from ocidist.store import Store
+
+__all__ = ["pull_graph"]
+
+_JOIN = 0.4  # seconds that an ended pull waits for its unpack to let go
+
+
+def pull_graph(
+    source: Source,
+    store: Store,
+    root: Descriptor,
+    scope: Scope,
+    *,
+    root_bytes: bytes | None,
+    platform: PlatformChoice,
+    workers: int,
+) -> Digest | None:
+    """All content of ``root`` into ``store``, and the chosen image's layers into a snapshot: its ChainID.
+
+    None for an artifact, which has nothing to unpack. With platform "all" every image is fetched and this
+    machine's is unpacked. ``workers`` of 0 does all of it in the calling thread.
+    """
+    unpacking = _Unpacking(store, scope, early=platform != "all" and workers > 0)
+    try:
+        copy_graph(
+            source,
+            store,
+            root,
+            scope,
+            root_bytes=root_bytes,
+            platform=platform,
+            workers=workers,
+            watcher=unpacking,
+        )
+        return unpacking.finish(threads=workers > 0)
+    except BaseException:
+        scope.cancel()
+        unpacking.join()
+        # A bad layer ends the copy as well: what is to be told is the layer, not the end that followed.
+        error = unpacking.error
+        if error is not None and not isinstance(error, (Cancelled, DeadlineExceeded)):
+            raise error from None
+        raise
+
+
+class _Unpacking(Watcher):
+    """Unpacks one image, starting as soon as its config is here."""
+
+    def __init__(self, store: Store, scope: Scope, *, early: bool) -> None:
+        self.store, self.scope, self.early = store, scope, early
+        self.images: list[tuple[Descriptor, Manifest]] = []
+        self.here: set[Digest] = set()
+        self.changed = threading.Condition()
+        self.thread: threading.Thread | None = None
+        self.chain: Digest | None = None
+        self.error: BaseException | None = None
+
+    def parsed(self, target: Descriptor, value: Manifest | Index) -> None:
+        if isinstance(value, Manifest) and value.config and mediatype.is_config(value.config.media_type):
+            with self.changed:
+                self.images.append((target, value))
+
+    def arrived(self, target: Descriptor) -> None:
+        with self.changed:
+            self.here.add(target.digest)
+            self.changed.notify_all()
+            if not self.early or self.thread is not None:
+                return
+            for _, value in self.images:
+                if value.config is not None and value.config.digest == target.digest:
+                    self.start(value)
+                    return
+
+    def start(self, value: Manifest) -> bool:
+        thread = threading.Thread(target=self.run, args=[value], name="ocidist-unpack", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # a system without threads
+            return False
+        self.thread = thread
+        return True
+
+    def run(self, value: Manifest) -> None:
+        try:
+            self.chain = self.unpack(value)
+        except BaseException as error:  # noqa: BLE001 - carried to the calling thread
+            self.error = error
+            self.scope.cancel()
+
+    def unpack(self, value: Manifest) -> Digest:
+        assert value.config is not None
+        config = ImageConfig.parse(read_small(self.store, value.config, self.scope))
+        return self.store.unpack(value, config, self.scope, wait=self.wait)
+
+    def wait(self, target: Descriptor) -> None:
+        with self.changed:
+            while target.digest not in self.here:
+                self.scope.check()
+                self.changed.wait(0.1)
+
+    def finish(self, *, threads: bool) -> Digest | None:
+        """Wait for the unpack, or do it now."""
+        if self.thread is None:
+            if not self.images:
+                return None
+            value = self.chosen()
+            if not threads or not self.start(value):
+                return self.unpack(value)
+        while self.thread is not None and self.thread.is_alive():
+            self.scope.tick()
+            self.thread.join(0.05)
+        if self.error is not None:
+            raise self.error
+        return self.chain
+
+    def chosen(self) -> Manifest:
+        if len(self.images) == 1:
+            return self.images[0][1]
+        best = select([target for target, _ in self.images], Platform.host())
+        return next(value for target, value in self.images if target.digest == best.digest)
+
+    def join(self) -> None:
+        if self.thread is not None:
+            self.thread.join(_JOIN)

@@ -1,0 +1,356 @@
+"""The single mover: :func:`copy_graph` walks a graph of descriptors from a source to a sink.
+
+Pull, fetch, copy, import and push are this walk with other ends. What it holds to:
+
+* a child is at the sink before any parent that names it, so that a sink never has half an image by name;
+* what the sink has is not moved again, but its children are still looked at: a manifest that someone
+  ingested alone does not stand for its layers;
+* each digest moves once, however many parents name it;
+* the calling thread waits, ticks and can be interrupted; workers are daemons, and a failure of one ends
+  its siblings, each keeping what it wrote.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Callable, Literal, Union
+
+from ocidist.content import verify
+from ocidist.content.protocols import Body
+from ocidist.errors import Cancelled, DeadlineExceeded, InvalidManifest, OcidistError, TransferError
+from ocidist.progress import Failed, Finished, Queued
+from ocidist.remotes.protocols import Sink, Source
+from ocidist.scope import Scope
+from ocidist.spec import manifest as manifests
+from ocidist.spec import mediatype
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from ocidist.spec.platform import Platform, select
+
+if TYPE_CHECKING:
+    from ocidist.spec.manifest import Index, Manifest
+
+__all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Watcher", "copy_graph", "read_small"]
+
+DEFAULT_WORKERS = 4
+MAX_DEPTH = 16  # of indices in indices; real ones nest once
+MAX_NODES = 100_000
+MANIFEST_LIMIT = 4 << 20  # bytes; the distribution specification's advice for registries
+_JOIN = 0.4  # seconds that an ended copy waits for its workers to let go of their ingests
+
+PlatformChoice = Union[Platform, Literal["all"], None]
+
+
+class Watcher:
+    """What a caller may want to know while a graph is copied; the base does nothing with it.
+
+    Called from worker threads, one call at a time for each descriptor.
+    """
+
+    def parsed(self, target: Descriptor, value: Manifest | Index) -> None:
+        """A manifest or index was read and verified; its children come next."""
+
+    def arrived(self, target: Descriptor) -> None:
+        """``target`` is whole at the sink."""
+
+
+@dataclass(eq=False)
+class _Node:
+    target: Descriptor
+    depth: int
+    raw: bytes | None = None
+    parents: list[_Node] = field(default_factory=list)
+    pending: int = 0
+    expanded: bool = False
+    done: bool = False
+
+
+def copy_graph(
+    source: Source,
+    sink: Sink,
+    root: Descriptor,
+    scope: Scope,
+    *,
+    root_bytes: bytes | None = None,
+    platform: PlatformChoice = None,
+    workers: int = DEFAULT_WORKERS,
+    watcher: Watcher | None = None,
+) -> None:
+    """Copy ``root`` and all that it names; of an index, the image for ``platform`` ("all": every one).
+
+    ``workers`` threads move content at once; 0 moves it in the calling thread. Raises
+    :class:`~ocidist.errors.TransferError` with the cause chained, or the end of ``scope``; KeyboardInterrupt
+    ends it within half a second. After any of these the same call goes on from what was kept.
+    """
+    with scope.child() as inner:
+        walk = _Walk(source, sink, inner, platform, watcher or Watcher())
+        node = walk.add(root, None, 0)
+        node.raw = root_bytes
+        walk.run(workers)
+
+
+class _Watched:
+    """A source that remembers whether it was the side that failed."""
+
+    def __init__(self, inner: Source) -> None:
+        self._inner = inner
+        self.error: BaseException | None = None
+
+    @property
+    def origin(self) -> object:
+        return getattr(self._inner, "origin", None)
+
+    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
+        return self._inner.resolve(name, scope)
+
+    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
+        try:
+            return _WatchedBody(self._inner.open(target, scope, offset=offset, length=length), self)
+        except OcidistError as error:
+            self.error = error
+            raise
+
+
+class _WatchedBody:
+    def __init__(self, inner: Body, owner: _Watched) -> None:
+        self._inner, self._owner = inner, owner
+        self.readinto_inner = inner.readinto
+
+    @property
+    def start(self) -> int:
+        return self._inner.start
+
+    @property
+    def size(self) -> int | None:
+        return self._inner.size
+
+    def readinto(self, buffer: memoryview) -> int:
+        try:
+            return self.readinto_inner(buffer)
+        except OcidistError as error:
+            self._owner.error = error
+            raise
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class _Held:
+    """A source of one object that is in memory already."""
+
+    def __init__(self, raw: bytes, origin: object) -> None:
+        self.raw, self.origin = raw, origin
+
+    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
+        raise NotImplementedError("a held object has no names")
+
+    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
+        end = len(self.raw) if length is None else offset + length
+        return verify.MemoryBody(self.raw, offset, end)
+
+
+class _Walk:
+    def __init__(
+        self, source: Source, sink: Sink, scope: Scope, platform: PlatformChoice, watcher: Watcher
+    ) -> None:
+        self.source, self.sink, self.scope = source, sink, scope
+        self.platform, self.watcher = platform, watcher
+        self.nodes: dict[Digest, _Node] = {}
+        self.ready: deque[_Node] = deque()
+        self.busy = 0
+        self.error: BaseException | None = None
+        self.changed = threading.Condition()
+
+    # -- the graph --
+
+    def add(self, target: Descriptor, parent: _Node | None, depth: int) -> _Node:
+        """The node of ``target``; queued if it is new."""
+        with self.changed:
+            node = self.nodes.get(target.digest)
+            fresh = node is None
+            if node is None:
+                if len(self.nodes) >= MAX_NODES:
+                    raise InvalidManifest("image", f"more than {MAX_NODES} objects in one graph")
+                node = self.nodes[target.digest] = _Node(target, depth)
+            if parent is not None and not node.done:
+                node.parents.append(parent)
+                parent.pending += 1
+        if fresh:
+            self.scope.emit(Queued(target, parent.target.digest if parent else None))
+            with self.changed:
+                if _is_parent(target):
+                    self.ready.appendleft(node)  # manifests first: they tell what else there is to do
+                else:
+                    self.ready.append(node)
+                self.changed.notify_all()
+        return node
+
+    def process(self, node: _Node) -> None:
+        """Expand a manifest, or push what has all its children at the sink."""
+        if _is_parent(node.target) and not node.expanded:
+            self.expand(node)
+            with self.changed:
+                node.expanded = True
+                if node.pending:
+                    return
+        self.push(node)
+        with self.changed:
+            node.done = True
+            for parent in node.parents:
+                parent.pending -= 1
+                if parent.pending == 0 and parent.expanded:
+                    self.ready.appendleft(parent)
+            self.changed.notify_all()
+
+    def expand(self, node: _Node) -> None:
+        if node.depth > MAX_DEPTH:
+            raise InvalidManifest("index", f"indices nested more than {MAX_DEPTH} deep")
+        if node.raw is None:
+            node.raw = self.read(node.target)
+        value = manifests.parse(node.raw, node.target.media_type)
+        self.watcher.parsed(node.target, value)
+        for child in self.children(value):
+            if child.digest == node.target.digest:
+                raise InvalidManifest("index", "it contains itself")
+            self.add(child, node, node.depth + 1)
+
+    def children(self, value: Manifest | Index) -> tuple[Descriptor, ...]:
+        children = value.children()
+        if not hasattr(value, "manifests") or self.platform == "all":
+            return children
+        if not children:
+            return ()
+        return (select(children, self.platform or Platform.host()),)
+
+    def read(self, target: Descriptor) -> bytes:
+        """A manifest's bytes, from the sink if it has them (a request saved), else from the source."""
+        source = self.source
+        if isinstance(self.sink, Source) and self.sink.exists(target, self.scope):
+            source = self.sink
+        return read_small(source, target, self.scope)
+
+    def push(self, node: _Node) -> None:
+        target = node.target
+        if self.sink.exists(target, self.scope):
+            self.scope.emit(Finished(target.digest, "exists"))
+        else:
+            source = _Watched(self.source)
+            held = node.raw
+            try:
+                self.sink.push(target, source if held is None else _Held(held, source.origin), self.scope)
+            except OcidistError as error:
+                side = "source" if source.error is not None else "destination"
+                raise self.failure(target, error, side) from error
+        node.raw = None
+        self.watcher.arrived(target)
+
+    def failure(self, target: Descriptor, error: OcidistError, side: str = "source") -> OcidistError:
+        if isinstance(error, (Cancelled, DeadlineExceeded, TransferError)):
+            return error
+        step = f"copy of {mediatype.kind(target.media_type)}"
+        return TransferError(step, side, target, str(error))
+
+    # -- the workers --
+
+    def run(self, workers: int) -> None:
+        threads: list[threading.Thread] = []
+        try:
+            if workers < 1 or not self.start(threads):
+                self.work(alone=True)
+            while self.unfinished():
+                self.scope.check()
+                if len(threads) < workers and self.wanted():
+                    self.start(threads)
+                self.scope.tick()
+                with self.changed:
+                    if self.error is None and (self.ready or self.busy):
+                        self.changed.wait(0.05)
+            self.scope.check()
+        except BaseException as error:
+            self.fail(error)
+            raise
+        finally:
+            self.join(threads)
+        if self.error is not None:
+            raise self.error
+        if any(not node.done for node in self.nodes.values()):
+            raise InvalidManifest("index", "its entries name each other in a circle")
+
+    def unfinished(self) -> bool:
+        with self.changed:
+            return self.error is None and bool(self.ready or self.busy)
+
+    def wanted(self) -> bool:
+        with self.changed:
+            return bool(self.ready)
+
+    def start(self, threads: list[threading.Thread]) -> bool:
+        thread = threading.Thread(target=self.work, name=f"ocidist-copy-{len(threads)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # a system without threads
+            return False
+        threads.append(thread)
+        return True
+
+    def work(self, alone: bool = False) -> None:
+        while True:
+            with self.changed:
+                while not self.ready and self.busy and self.error is None and not alone:
+                    self.changed.wait(1)
+                if self.error is not None or not self.ready:
+                    return
+                node = self.ready.popleft()
+                self.busy += 1
+            try:
+                self.scope.check()
+                self.process(node)
+            except OcidistError as error:
+                self.scope.emit(Failed(node.target.digest, str(error)))
+                failure = self.failure(node.target, error)
+                if failure is not error:
+                    failure.__cause__ = error
+                self.fail(failure)
+            except BaseException as error:  # noqa: BLE001 - a worker's bug must end the copy, not hang it
+                self.fail(error)
+                if alone:
+                    raise
+            finally:
+                with self.changed:
+                    self.busy -= 1
+                    self.changed.notify_all()
+            if alone:
+                self.scope.tick()
+
+    def fail(self, error: BaseException) -> None:
+        with self.changed:
+            if self.error is None:
+                self.error = error
+            self.changed.notify_all()
+        self.scope.cancel(error if isinstance(error, DeadlineExceeded) else None)
+
+    def join(self, threads: list[threading.Thread]) -> None:
+        until = time.monotonic() + (_JOIN if self.error is not None else 5)
+        for thread in threads:
+            thread.join(max(until - time.monotonic(), 0))
+
+
+def read_small(source: Source, target: Descriptor, scope: Scope) -> bytes:
+    """A manifest's or config's bytes, verified, or its inline ``data`` (which its parser verified)."""
+    if target.data is not None:
+        return target.data
+    if target.size > MANIFEST_LIMIT:
+        what = mediatype.kind(target.media_type)
+        raise InvalidManifest(what, f"{target.size} bytes; at most {MANIFEST_LIMIT} are read")
+    body = source.open(target, scope)
+    try:
+        return verify.read_all(body, target, MANIFEST_LIMIT)
+    finally:
+        body.close()
+
+
+def _is_parent(target: Descriptor) -> bool:
+    return mediatype.is_manifest(target.media_type) or mediatype.is_index(target.media_type)
