@@ -1,0 +1,1 @@
+"""The tests of ocidist. CONTRIBUTING.md says how to run one."""

@@ -1,0 +1,47 @@
+"""Fixtures that several rooms share. Servers are started by the test or session that asks for them, never before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator
+
+import pytest
+
+from tests.parts.required import (
+    pytest_make_collect_report,  # noqa: F401  (a hook)
+    pytest_runtest_makereport,  # noqa: F401  (a hook)
+    require,
+    shared_images,
+)
+
+if TYPE_CHECKING:
+    from tests.parts.ca import CertificateAuthority
+    from tests.parts.world import ExampleWorld
+
+
+@pytest.fixture(scope="session")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    """A certificate authority for the whole run."""
+    require("module:cryptography")
+    from tests.parts.ca import CertificateAuthority
+
+    return CertificateAuthority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def example_world(tmp_path: Path, ca: CertificateAuthority) -> Iterator[ExampleWorld]:
+    """registry.example, auth.example and blobs.example, on loopback, empty."""
+    require("docker-registry")
+    from tests.parts.world import ExampleWorld
+
+    with ExampleWorld(tmp_path / "world", ca=ca) as world:
+        yield world
+
+
+@pytest.fixture(scope="session")
+def images_of_others() -> Path:
+    """The folder of images that others made."""
+    require("shared-images")
+    found = shared_images()
+    assert found is not None
+    return found

@@ -1,0 +1,1 @@
+"""Tests against real registries, skopeo, umoci, containerd and runc."""

@@ -1,0 +1,141 @@
+"""Parts that a machine may lack, and what a test does then: skip with the reason, or fail if all are required.
+
+Also a pytest plugin (``tests/conftest.py`` uses its hooks): with ``OCIDIST_REQUIRE=all`` any skip whose reason
+starts with :data:`MISSING` becomes a failure, wherever it came from.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+
+MISSING = "missing part: "
+
+# Program -> the Debian package that has it.
+PROGRAMS = {
+    "chromium": "chromium",
+    "containerd": "containerd",
+    "crun": "crun",
+    "ctr": "containerd",
+    "curl": "curl",
+    "docker-registry": "docker-registry",
+    "git": "git",
+    "htpasswd": "apache2-utils",
+    "jq": "jq",
+    "mmdebstrap": "mmdebstrap",
+    "node": "nodejs",
+    "npm": "npm",
+    "pigz": "pigz",
+    "runc": "runc",
+    "shasum": "perl",
+    "skopeo": "skopeo",
+    "strace": "strace",
+    "tar": "tar",
+    "umoci": "umoci",
+    "watch": "procps",
+    "zstd": "zstd",
+}
+
+
+def everything_required() -> bool:
+    """Whether a missing part is a failure (``.ci/run`` says so)."""
+    return os.environ.get("OCIDIST_REQUIRE", "") == "all"
+
+
+def program(name: str) -> str:
+    """The path of an installed program; sbin is looked at too, where an ordinary user's PATH has none."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    if found is None:
+        raise FileNotFoundError(name)
+    return found
+
+
+def shared_images() -> Path | None:
+    """The folder of images made by others: ``$OCIDIST_SHARED_IMAGES``, or ``../shared/images`` by the checkout."""
+    named = os.environ.get("OCIDIST_SHARED_IMAGES")
+    candidates = (
+        [Path(named)] if named else [p / "shared/images" for p in Path(__file__).resolve().parents[2:5]]
+    )
+    return next((path for path in candidates if (path / "busybox").is_dir()), None)
+
+
+def _missing_program(name: str) -> str | None:
+    try:
+        program(name)
+    except FileNotFoundError:
+        return f"{name} is not installed (Debian package {PROGRAMS[name]})"
+    return None
+
+
+def _missing_images() -> str | None:
+    return (
+        None if shared_images() else "no folder of shared images beside the checkout (OCIDIST_SHARED_IMAGES)"
+    )
+
+
+_OTHERS: dict[str, Callable[[], str | None]] = {
+    "root": lambda: None if os.geteuid() == 0 else "needs to run as root",
+    "user": lambda: None if os.geteuid() != 0 else "needs to run as an ordinary user",
+    "shared-images": _missing_images,
+}
+
+
+def missing(part: str) -> str | None:
+    """Why ``part`` isn't here, or None. A part is a program, ``module:NAME``, ``root`` or ``shared-images``."""
+    if part in PROGRAMS:
+        return _missing_program(part)
+    if part.startswith("module:"):
+        name = part.partition(":")[2]
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:  # the parent of a dotted name
+            found = None
+        return None if found else f"the Python module {name} is not installed"
+    if part in _OTHERS:
+        return _OTHERS[part]()
+    raise LookupError(f"unknown part {part!r}: add it to tests/parts/required.py")
+
+
+def lacking(reason: str) -> Any:
+    """Skip, or fail if everything is required, because of a part that :func:`missing` has no name for."""
+    if everything_required():
+        pytest.fail(MISSING + reason, pytrace=False)
+    pytest.skip(MISSING + reason)
+
+
+def require(*parts: str) -> None:
+    """Skip the test where the machine lacks one of ``parts``; with ``OCIDIST_REQUIRE=all`` fail."""
+    for part in parts:
+        reason = missing(part)
+        if reason is not None:
+            lacking(reason)
+
+
+def _harden(report: Any) -> Any:
+    """The report, failed if it is a skip for a missing part and everything is required."""
+    if report.outcome != "skipped" or not everything_required() or not isinstance(report.longrepr, tuple):
+        return report
+    reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+    if reason.startswith(MISSING):
+        report.outcome = "failed"
+        report.longrepr = f"OCIDIST_REQUIRE=all, but {reason}"
+    return report
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
+    """Turn a skip for a missing part into a failure, in set-up and in the test."""
+    outcome: Any = yield
+    outcome.force_result(_harden(outcome.get_result()))
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_make_collect_report(collector: Any) -> Iterator[None]:
+    """The same for a module that skips itself."""
+    outcome: Any = yield
+    outcome.force_result(_harden(outcome.get_result()))
