@@ -1,3 +1,66 @@
-"""ocidist: the pandas of container images. The front door, lazy: it composes and defines nothing."""
+"""ocidist: the pandas of container images.
+
+    import ocidist as oci
+    img = oci.open("docker.io/library/redis:7")
+    img.layers.to_frame()
+
+The front door, lazy: importing it loads nothing else; each name is fetched where it lives when it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ocidist.client import Client as Client
+    from ocidist.errors import OcidistError as OcidistError
+    from ocidist.image import Image as Image
+    from ocidist.interactive import (
+        client as client,
+        demo as demo,
+        login as login,
+        logout as logout,
+        online as online,
+        open as open,
+        pull as pull,
+        replay as replay,
+        resolve as resolve,
+        tags as tags,
+        trace as trace,
+    )
+    from ocidist.rows import Rows as Rows
+    from ocidist.scope import Scope as Scope
+    from ocidist.spec.digest import Digest as Digest
+    from ocidist.spec.platform import Platform as Platform
+    from ocidist.spec.reference import Reference as Reference
+    from ocidist.store import Store as Store
+
+_WHERE = {
+    "Client": "client",
+    "Digest": "spec.digest",
+    "Image": "image",
+    "OcidistError": "errors",
+    "Platform": "spec.platform",
+    "Reference": "spec.reference",
+    "Rows": "rows",
+    "Scope": "scope",
+    "Store": "store",
+    **dict.fromkeys(
+        ("client", "demo", "login", "logout", "online", "open", "pull", "replay", "resolve", "tags", "trace"),
+        "interactive",
+    ),
+}
+
+__all__ = ["__version__", *sorted(_WHERE)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'ocidist' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"ocidist.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

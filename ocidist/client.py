@@ -27,6 +27,7 @@ from ocidist.transfer import DEFAULT_WORKERS, MAX_DEPTH, copy_graph, read_small
 
 if TYPE_CHECKING:
     from ocidist.net.message import Transport
+    from ocidist.net.recording import Recorder
     from ocidist.remotes.registry.credentials import Credential
     from ocidist.remotes.registry.session import RegistrySession
     from ocidist.settings import Settings
@@ -124,6 +125,20 @@ class Client:
                     )
                 )
             return self._transport
+
+    def record(self) -> Recorder:
+        """From here on collect every exchange; the recorder saves them as cassette, HAR or JSON lines."""
+        from ocidist.net.recording import Recorder
+
+        with self._lock:
+            recorder = Recorder(self.transport)
+            self._transport, self._session = recorder, None
+            return recorder
+
+    def use(self, transport: Transport | None) -> None:
+        """Another transport from here on (a cassette); None is the network again. Tokens are forgotten."""
+        with self._lock:
+            self._transport, self._session = transport, None
 
     @property
     def session(self) -> RegistrySession:

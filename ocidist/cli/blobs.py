@@ -1,0 +1,178 @@
+"""list, ingest, active, get, path, label, delete: the content store, blob by blob.
+
+``list`` starts fast: neither the network nor sqlite3 is loaded for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Iterable, Iterator
+
+from ocidist.cli.context import Context
+from ocidist.spec.digest import Digest
+from ocidist.view.schema import Column, Schema
+
+if TYPE_CHECKING:
+    from ocidist.content.protocols import Info
+    from ocidist.scope import Scope
+
+BLOBS = Schema(
+    "blobs", (Column("digest", "digest"), Column("size", "bytes"), Column("created_at", "age", "AGE"))
+)
+INGESTS = Schema(
+    "active",
+    (
+        Column("ref"),
+        Column("size", "bytes"),
+        Column("started_at", "age", "AGE"),
+    ),
+)
+PATHS = Schema("paths", (Column("digest", "digest"), Column("path")))
+LABELS = Schema("labels", (Column("label"), Column("value")))
+
+
+def configure_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="digests alone")
+    parser.add_argument("prefixes", metavar="PREFIX", nargs="*", help="only digests that start so")
+
+
+def run_list(args: argparse.Namespace, context: Context) -> None:
+    prefixes = tuple(args.prefixes) + tuple(f"sha256:{p}" for p in args.prefixes)
+    infos = (
+        info for info in context.store.content.walk() if not prefixes or info.digest.startswith(prefixes)
+    )
+    if args.quiet:
+        for info in infos:
+            context.line(str(info.digest))
+        return
+    context.listing(BLOBS, _blob_rows(infos))
+
+
+def _blob_rows(infos: Iterable[Info]) -> Iterator[tuple[object, ...]]:
+    for info in infos:
+        yield info.digest, info.size, info.created_at
+
+
+def configure_active(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("keys", metavar="KEY", nargs="*", help="only these ingests")
+
+
+def run_active(args: argparse.Namespace, context: Context) -> None:
+    statuses = context.store.content.statuses(args.keys)
+    context.listing(INGESTS, ((s.key, s.offset, s.started_at) for s in statuses))
+
+
+def configure_ingest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--expected-size", metavar="N", type=int, default=0, help="refuse any other size")
+    parser.add_argument("--expected-digest", metavar="DIGEST", help="refuse any other content")
+    parser.add_argument("key", metavar="KEY", help="names the ingest; the same key resumes it")
+
+
+def run_ingest(args: argparse.Namespace, context: Context) -> None:
+    from ocidist.errors import AlreadyExists, UsageError
+
+    if args.expected_size < 0:
+        raise UsageError(f"--expected-size {args.expected_size}: a size is not negative")
+    expected = Digest(args.expected_digest) if args.expected_digest else None
+    with context.quiet() as scope:
+        try:
+            digest = _ingest(args.key, args.expected_size, expected, context, scope)
+        except AlreadyExists:
+            assert expected is not None
+            digest = expected
+    context.line(str(digest))
+
+
+def _ingest(key: str, size: int, expected: Digest | None, context: Context, scope: Scope) -> Digest:
+    """All of stdin; the bytes that an earlier run kept under the key are skipped, then checked as a whole."""
+    with context.store.ingest(key, total=size, expected=expected) as writer:
+        skip = writer.status().offset
+        while data := context.stdin.read(1 << 20):
+            scope.check()
+            if skip:
+                data, skip = data[skip:], max(skip - len(data), 0)
+            if data:
+                writer.write(data)
+        if skip:
+            writer.truncate(writer.status().offset - skip)
+        return writer.commit(size, expected)
+
+
+def configure_get(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("digest", metavar="DIGEST")
+
+
+def run_get(args: argparse.Namespace, context: Context) -> None:
+    from ocidist.content import verify
+    from ocidist.spec.descriptor import Descriptor
+
+    content = context.store.content
+    info = content.info(Digest(args.digest))
+    target = Descriptor("application/octet-stream", info.digest, info.size)
+    with context.quiet() as scope:
+        body = content.open(target, scope)
+        try:
+            verify.stream(body, target, context.stdout.write, scope)
+        finally:
+            body.close()
+    context.stdout.flush()
+
+
+def configure_path(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("digests", metavar="DIGEST", nargs="+")
+
+
+def run_path(args: argparse.Namespace, context: Context) -> None:
+    content = context.store.content
+    found = [
+        (info.digest, str(content.path(info.digest))) for info in map(content.info, map(Digest, args.digests))
+    ]
+    if args.format != "table":
+        context.listing(PATHS, found)
+        return
+    for digest, path in found:
+        context.line(f"{digest} {path}")
+
+
+def configure_label(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("digest", metavar="DIGEST")
+    parser.add_argument(
+        "labels", metavar="KEY=VALUE", nargs="*", help="KEY alone sets it to true, KEY= removes it"
+    )
+
+
+def run_label(args: argparse.Namespace, context: Context) -> None:
+    digest = context.store.content.info(Digest(args.digest)).digest
+    changes: dict[str, str | None] = {}
+    for label in args.labels:
+        key, equals, value = label.partition("=")
+        changes[key] = (value or None) if equals else "true"
+    with context.quiet():
+        labels = context.store.set_labels(digest, changes) if changes else context.store.labels(digest)
+    if args.format != "table":
+        context.listing(LABELS, sorted(labels.items()))
+        return
+    from ocidist.view.text import visible
+
+    for key, value in sorted(labels.items()):
+        context.line(f"{visible(key)}={visible(value)}")
+
+
+def configure_delete(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("digests", metavar="DIGEST", nargs="*")
+
+
+def run_delete(args: argparse.Namespace, context: Context) -> int:
+    from ocidist.errors import BlobNotFound, OcidistError
+
+    failed = 0
+    for text in args.digests:
+        try:
+            context.store.delete_blob(Digest(text))
+            context.line(text)
+        except BlobNotFound:
+            continue
+        except OcidistError as error:
+            context.warn(str(error))
+            failed = 1
+    return failed

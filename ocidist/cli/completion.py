@@ -1,0 +1,112 @@
+"""completion: scripts for bash, zsh and fish, made from the commands' own parsers."""
+
+from __future__ import annotations
+
+import argparse
+
+from ocidist.cli.commands import COMMANDS
+from ocidist.cli.context import Context
+
+
+def configure_completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def run_completion(args: argparse.Namespace, context: Context) -> None:
+    context.line({"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell]())
+
+
+def _options(name: str) -> list[str]:
+    from ocidist.cli.main import build
+
+    command = next(command for command in COMMANDS if command.name == name)
+    return [
+        option
+        for action in build(command)._actions
+        if action.help != argparse.SUPPRESS
+        for option in action.option_strings
+        if option.startswith("--")
+    ]
+
+
+def _verbs() -> list[str]:
+    return sorted({name.split()[0] for command in COMMANDS for name in (command.name, *command.aliases)})
+
+
+def _shared() -> list[str]:
+    """Options that every command takes."""
+    sets = [set(_options(command.name)) for command in COMMANDS]
+    return sorted(set.intersection(*sets))
+
+
+def _bash() -> str:
+    shared = set(_shared())
+    cases = []
+    for command in COMMANDS:
+        names = "|".join(name.split()[0] for name in (command.name, *command.aliases))
+        own = " ".join(option for option in _options(command.name) if option not in shared)
+        if own:
+            cases.append(f'    {names}) own="{own}" ;;')
+    body = "\n".join(cases)
+    return f"""# bash completion of ocidist: source <(ocidist completion bash)
+_ocidist() {{
+  local current="${{COMP_WORDS[COMP_CWORD]}}" verb="" own="" word
+  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+    case "$word" in -*) ;; *) verb="$word"; break ;; esac
+  done
+  case "$verb" in
+{body}
+    rootfs) own="unpack" ;;
+    completion) own="bash zsh fish" ;;
+    rmi) own="$(ocidist images -q 2>/dev/null)" ;;
+    get|path|label|delete|del|remove|rm) own="$(ocidist list -q 2>/dev/null)" ;;
+  esac
+  if [ -z "$verb" ]; then own="{" ".join(_verbs())}"; fi
+  COMPREPLY=( $(compgen -W "$own {" ".join(sorted(shared))}" -- "$current") )
+  case "$current" in *:*) declare -F __ltrim_colon_completions >/dev/null && __ltrim_colon_completions "$current" ;; esac
+}}
+complete -o default -F _ocidist ocidist"""
+
+
+def _zsh() -> str:
+    verbs = "\n".join(f"    '{command.name.split()[0]}:{command.summary}'" for command in COMMANDS)
+    shared = set(_shared())
+    cases = "\n".join(
+        f"    {command.name.split()[0]}) compadd -- {' '.join(own)} ;;"
+        for command in COMMANDS
+        if (own := [option for option in _options(command.name) if option not in shared])
+    )
+    return f"""#compdef ocidist
+# zsh completion of ocidist: source <(ocidist completion zsh)
+_ocidist() {{
+  local -a verbs
+  verbs=(
+{verbs}
+  )
+  if (( CURRENT == 2 )); then _describe command verbs; fi
+  case "$words[2]" in
+{cases}
+    completion) compadd bash zsh fish ;;
+    rmi) compadd -- $(ocidist images -q 2>/dev/null) ;;
+    get|path|label|delete) compadd -- $(ocidist list -q 2>/dev/null) ;;
+  esac
+  compadd -- {" ".join(sorted(shared))}
+}}
+compdef _ocidist ocidist"""
+
+
+def _fish() -> str:
+    lines = ["# fish completion of ocidist: ocidist completion fish | source"]
+    for command in COMMANDS:
+        verb = command.name.split()[0]
+        lines.append(f"complete -c ocidist -n __fish_use_subcommand -f -a {verb} -d '{command.summary}'")
+    shared = set(_shared())
+    lines += [f"complete -c ocidist -l {option[2:]}" for option in sorted(shared)]
+    for command in COMMANDS:
+        verb = command.name.split()[0]
+        for option in _options(command.name):
+            if option not in shared:
+                lines.append(f"complete -c ocidist -n '__fish_seen_subcommand_from {verb}' -l {option[2:]}")
+    lines.append("complete -c ocidist -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
+    lines.append("complete -c ocidist -n '__fish_seen_subcommand_from rmi' -f -a '(ocidist images -q)'")
+    return "\n".join(lines)

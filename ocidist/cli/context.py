@@ -1,0 +1,210 @@
+"""What a command works with: settings, store, client, the scope with its progress, and stdout."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Sequence
+
+from ocidist.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ocidist.client import Client
+    from ocidist.scope import Scope
+    from ocidist.settings import Settings
+    from ocidist.store import Store
+    from ocidist.view.schema import Schema
+
+__all__ = ["Context"]
+
+
+class Context:
+    """One run of one command. Parts are made at first use: a listing of blobs never loads the network."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self._settings: Settings | None = None
+        self._store: Store | None = None
+        self._client: Client | None = None
+        self._recorder: Any = None
+
+    def __enter__(self) -> Context:
+        if self.args.debug:
+            import logging
+
+            logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(name)s: %(message)s")
+        return self
+
+    def __exit__(self, kind: Any, *exc: object) -> None:
+        if self._recorder is not None:
+            self._write_recordings()
+        if self._store is not None:
+            self._store.close()
+
+    # -- parts --
+
+    @property
+    def settings(self) -> Settings:
+        if self._settings is None:
+            from ocidist.settings import Settings
+
+            self._settings = Settings.load()
+        return self._settings
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            from pathlib import Path
+
+            from ocidist.store import Store
+
+            self._store = Store.open(Path(self.args.root) if self.args.root else self.settings.root)
+        return self._store
+
+    @property
+    def client(self) -> Client:
+        if self._client is None:
+            from ocidist.client import Client
+
+            args = self.args
+            self._client = Client(
+                store=self.store,
+                auth=self._auth(),
+                ca=args.ca_cert,
+                timeout=self.timeout,
+                connect_timeout=args.connect_timeout,
+                insecure=args.insecure,
+                plain_http=args.plain_http,
+                platform=args.platform,
+                connect_to=_connect_to(args.connect_to or ()),
+                transport=self._replayed(),
+                settings=self.settings,
+            )
+            if args.record or args.trace:
+                self._recorder = self._client.record()
+        return self._client
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds for the whole command, None without a limit."""
+        given: float | None = self.args.timeout
+        if given is None and self.settings.timeout:
+            from argparse import ArgumentTypeError
+
+            from ocidist.cli.options import duration
+
+            try:
+                return duration(self.settings.timeout)
+            except ArgumentTypeError as error:
+                raise UsageError(f"$CONTAINERD_FETCH_TIMEOUT: {error}") from None
+        return given
+
+    def _auth(self) -> Any:
+        user, refresh = self.args.user, self.args.refresh
+        if not user and not refresh:
+            return None
+        from ocidist.remotes.registry.credentials import Credential
+
+        if refresh:
+            return Credential((user or "").partition(":")[0], "", refresh)
+        name, colon, password = user.partition(":")
+        return Credential(name, password if colon else ask_password(name))
+
+    def _replayed(self) -> Any:
+        cassette = self.args.cassette or self.settings.replay
+        if not cassette:
+            return None
+        from ocidist.net import replay
+
+        return replay.find(cassette)
+
+    def _write_recordings(self) -> None:
+        if self.args.record:
+            self._recorder.save_cassette(self.args.record)
+        if self.args.trace:
+            self._recorder.save_trace(self.args.trace)
+
+    # -- time and progress --
+
+    @contextmanager
+    def quiet(self) -> Iterator[Scope]:
+        """A scope with the command's time limit and no progress."""
+        from ocidist.scope import Scope
+
+        with Scope.within(self.timeout) as scope:
+            yield scope
+
+    @contextmanager
+    def progress(self) -> Iterator[Scope]:
+        """A scope whose events are painted on stderr, as ``--progress`` says."""
+        from ocidist.cli import bars
+        from ocidist.scope import Scope
+
+        painter = bars.make(self.args.progress, sys.stderr)
+        with Scope.within(self.timeout, observer=painter.observe, tick=painter.tick) as scope:
+            try:
+                yield scope
+            finally:
+                painter.close()
+
+    # -- output --
+
+    @property
+    def stdin(self) -> BinaryIO:
+        return sys.stdin.buffer
+
+    @property
+    def stdout(self) -> BinaryIO:
+        return sys.stdout.buffer
+
+    def listing(self, schema: Schema, rows: Iterable[Any]) -> None:
+        """Rows (objects or tuples) as ``--format`` says, with a header in a table."""
+        from ocidist.view.table import stream
+
+        stream(self.args.format, schema, rows, sys.stdout.write)
+
+    def result(self, schema: Schema, row: Sequence[Any]) -> None:
+        """What one command came to: a bare line for scripts, or one object."""
+        from ocidist.view.table import stream
+
+        if self.args.format == "table":
+            from ocidist.view.text import visible
+
+            self.line(" ".join("-" if value is None else visible(value) for value in row))
+        elif self.args.format == "json":
+            stream("jsonl", schema, [tuple(row)], sys.stdout.write)
+        else:
+            stream(self.args.format, schema, [tuple(row)], sys.stdout.write)
+
+    def line(self, text: str) -> None:
+        """One line on stdout."""
+        sys.stdout.write(f"{text}\n")
+
+    def warn(self, text: str) -> None:
+        """One line on stderr."""
+        from ocidist.view.text import visible
+
+        sys.stderr.write(f"ocidist: {visible(text)}\n")
+
+
+def ask_password(name: str) -> str:
+    """The password, typed at the terminal; without a terminal a usage error says how else to give it."""
+    if not sys.stdin.isatty():
+        raise UsageError(f"a password for {name!r} is needed: write -u {name}:PASSWORD, or --password-stdin")
+    import getpass
+
+    return getpass.getpass(f"Password of {name}: ")
+
+
+def _connect_to(pairs: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """``HOST:PORT=ADDRESS:PORT`` as the transport takes it: where to connect for a host, names unchanged."""
+    routes: dict[str, tuple[str, int]] = {}
+    for pair in pairs:
+        name, _, to = pair.partition("=")
+        address, _, port = to.rpartition(":")
+        if ":" not in name or not address or not port.isascii() or not port.isdigit():
+            raise UsageError(f"--connect-to {pair!r}: write HOST:PORT=ADDRESS:PORT")
+        routes[name] = (address.strip("[]"), int(port))
+    return routes

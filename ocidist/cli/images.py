@@ -1,0 +1,67 @@
+"""images, rmi, gc: names, and what they hold."""
+
+from __future__ import annotations
+
+import argparse
+
+from ocidist.cli.context import Context
+from ocidist.view.schema import Column, Schema
+
+REMOVED = Schema("removed", (Column("digest", "digest"), Column("size", "bytes")))
+
+
+def configure_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="references alone")
+    parser.add_argument("refs", metavar="REF", nargs="*", help="only these images")
+
+
+def run_images(args: argparse.Namespace, context: Context) -> None:
+    from ocidist.spec.reference import Reference
+
+    wanted = {str(Reference.of(ref, None)) for ref in args.refs} | set(args.refs)
+    rows = [row for row in context.store.images if not wanted or row.ref in wanted]
+    if args.quiet:
+        from ocidist.view.text import visible
+
+        for row in rows:
+            context.line(visible(row.ref))
+        return
+    context.listing(context.store.images.schema, rows)
+
+
+def configure_rmi(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("refs", metavar="REF", nargs="+")
+
+
+def run_rmi(args: argparse.Namespace, context: Context) -> int:
+    from ocidist.errors import NotFound, OcidistError
+
+    failed = 0
+    for ref in args.refs:
+        try:
+            name = context.store.find_image(ref)
+            if name is not None and context.store.remove_image(name):
+                context.line(name)
+        except NotFound:
+            continue
+        except OcidistError as error:
+            context.warn(str(error))
+            failed = 1
+    return failed
+
+
+def configure_gc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+
+
+def run_gc(args: argparse.Namespace, context: Context) -> None:
+    from ocidist.view.sizes import human
+
+    with context.quiet() as scope:
+        report = context.store.gc(scope, dry_run=args.dry_run)
+    context.listing(REMOVED, report.blobs)
+    verb = "would free" if args.dry_run else "freed"
+    context.warn(
+        f"{verb} {human(report.bytes)}: {len(report.blobs)} blobs, {len(report.snapshots)} snapshots, "
+        f"{len(report.ingests)} stale ingests"
+    )

@@ -1,0 +1,93 @@
+"""resolve, tags, catalog, manifest, inspect: what a registry says, read-only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Iterator
+
+from ocidist.cli.context import Context
+from ocidist.view.schema import Column, Schema
+
+RESOLVED = Schema(
+    "resolved",
+    (Column("ref"), Column("media_type", title="TYPE"), Column("digest", "digest"), Column("size", "bytes")),
+)
+TAGS = Schema("tags", (Column("tag"),))
+REPOSITORIES = Schema("repositories", (Column("repository"),))
+
+
+def configure_resolve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ref", metavar="REF")
+
+
+def run_resolve(args: argparse.Namespace, context: Context) -> None:
+    with context.quiet() as scope:
+        _, _, full = context.client.source(args.ref)
+        target = context.client.resolve(args.ref, scope=scope)
+    context.result(RESOLVED, (full, target.media_type, target.digest, target.size))
+
+
+def configure_tags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("remote", metavar="REMOTE", help="a repository")
+
+
+def run_tags(args: argparse.Namespace, context: Context) -> None:
+    with context.quiet() as scope:
+        _names(context, TAGS, context.client.tags(args.remote, scope=scope))
+
+
+def configure_catalog(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", metavar="HOST", help="a registry")
+
+
+def run_catalog(args: argparse.Namespace, context: Context) -> None:
+    with context.quiet() as scope:
+        _names(context, REPOSITORIES, context.client.registry(args.host).catalog(scope))
+
+
+def _names(context: Context, schema: Schema, names: Iterator[str]) -> None:
+    """One name a line as they come, or rows as ``--format`` says."""
+    if context.args.format != "table":
+        context.listing(schema, ((name,) for name in names))
+        return
+    from ocidist.view.text import visible
+
+    for name in names:
+        context.line(visible(name))
+
+
+def configure_manifest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ref", metavar="REF")
+
+
+def run_manifest(args: argparse.Namespace, context: Context) -> None:
+    """The exact bytes: of an index where REF is one, unless --platform chooses an image of it."""
+    from ocidist.transfer import read_small
+
+    with context.quiet() as scope:
+        if args.platform:
+            raw = context.client.open(args.ref, scope=scope).manifest.raw
+        else:
+            source, name, _ = context.client.source(args.ref)
+            target, found = source.resolve(name, scope)
+            raw = found if found is not None else read_small(source, target, scope)
+    context.stdout.write(raw)
+    context.stdout.flush()
+    if sys.stdout.isatty():
+        context.line("")
+
+
+def configure_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ref", metavar="REF")
+
+
+def run_inspect(args: argparse.Namespace, context: Context) -> None:
+    with context.quiet() as scope:
+        image = context.client.open(args.ref, scope=scope)
+    if args.format == "table":
+        context.line(repr(image))
+    elif args.format == "json":
+        context.line(image.to_json())
+    else:
+        context.listing(image.layers.schema, image.layers)

@@ -1,0 +1,163 @@
+"""``ocidist`` and ``python -m ocidist``: from words to a command, and from errors to exit codes.
+
+Exit: 0; 1 an error, one line on stderr; 2 usage; 130 interrupted. A closed pipe is no error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import NoReturn, Sequence
+
+from ocidist.cli.commands import COMMANDS, GROUPS, Command, find
+from ocidist.cli.options import add_global, parser_for
+from ocidist.errors import OcidistError, UsageError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _end(130)
+    except BrokenPipeError:
+        _let_go_of_stdout()
+        return 0
+    except UsageError as error:
+        return _complain(error, 2)
+    except OcidistError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            _let_go_of_stdout()
+            return 0
+        return _complain(error, 1)
+    except RecursionError:
+        return _complain(OcidistError("nested too deeply"), 1)
+
+
+def console() -> NoReturn:
+    """The console script: as :func:`main`, and the process ends, whatever worker is still in a system call."""
+    code = main()
+    try:
+        sys.stderr.flush()
+    except OSError:
+        pass
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    parser = _globals()
+    front, rest = _split(parser, words)
+    options = parser.parse_args(front)
+    if options.version:
+        return _version()
+    command, tail = find(rest)
+    if options.help or command is None:
+        return _help_or_complain(options.help, command, rest)
+    build(command).parse_args(tail, namespace=options)
+    from ocidist.cli.context import Context
+
+    module = importlib.import_module(f"ocidist.cli.{command.module}")
+    with Context(options) as context:
+        code: int | None = getattr(module, f"run_{command.function}")(options, context)
+    return code or 0
+
+
+def build(command: Command) -> argparse.ArgumentParser:
+    """The parser of one command, global options included."""
+    module = importlib.import_module(f"ocidist.cli.{command.module}")
+    parser = parser_for(command.name, command.summary)
+    getattr(module, f"configure_{command.function}")(parser)
+    add_global(parser, top=False)
+    return parser
+
+
+def _globals() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ocidist", add_help=False, allow_abbrev=False)
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("-h", "--help", action="store_true", help="this help; COMMAND --help for one command")
+    add_global(parser, top=True)
+    return parser
+
+
+def _split(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
+    """The global options in front, and everything from the command on."""
+    takes_value = {
+        name for action in parser._actions if action.nargs is None for name in action.option_strings
+    }
+    at = 0
+    while at < len(words) and words[at].startswith("-") and words[at] != "-":
+        if words[at] == "--":
+            return words[:at], words[at + 1 :]
+        at += 2 if words[at] in takes_value else 1
+    return words[:at], words[at:]
+
+
+def _help_or_complain(asked: bool, command: Command | None, rest: list[str]) -> int:
+    if command is not None:
+        build(command).print_help()
+        return 0
+    if asked or not rest:
+        sys.stdout.write(_overview())
+        return 0 if asked else 2
+    verb = rest[0]
+    if verb == "rootfs":
+        raise UsageError("rootfs takes: unpack")
+    import difflib
+
+    names = [name for entry in COMMANDS for name in (entry.name, *entry.aliases)]
+    close = difflib.get_close_matches(verb, names, 1)
+    meant = f"; did you mean {close[0]}?" if close else "; ocidist --help lists them"
+    raise UsageError(f"no command {verb!r}{meant}")
+
+
+def _overview() -> str:
+    lines = ["usage: ocidist [OPTIONS] COMMAND …", ""]
+    width = max(len(command.name) for command in COMMANDS)
+    for group, title in GROUPS.items():
+        lines.append(f"{title}:")
+        lines += [f"  {c.name:<{width}}  {c.summary}" for c in COMMANDS if c.group == group]
+        lines.append("")
+    options = _globals().format_help().split("options of every command:\n", 1)[1]
+    lines += ["Options, before the command or after it:", options.rstrip(), ""]
+    lines.append("ocidist COMMAND --help tells about one command.")
+    return "\n".join(lines) + "\n"
+
+
+def _version() -> int:
+    import ocidist
+
+    sys.stdout.write(f"ocidist {ocidist.__version__}\n")
+    return 0
+
+
+def _complain(error: BaseException, code: int) -> int:
+    from ocidist.view.text import visible
+
+    try:
+        sys.stderr.write(f"ocidist: {visible(str(error))}\n")
+    except OSError:
+        pass
+    return code
+
+
+def _end(code: int) -> int:
+    try:
+        sys.stderr.write("ocidist: interrupted; run it again to go on\n")
+    except OSError:
+        pass
+    return code
+
+
+def _let_go_of_stdout() -> None:
+    """The reader is gone: what is still buffered must not raise when the interpreter closes stdout."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass

@@ -1,0 +1,66 @@
+"""The global options, and how their values read."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+__all__ = ["add_global", "duration", "parser_for"]
+
+PROGRESS = ("auto", "bar", "plain", "json", "none")
+FORMATS = ("table", "json", "jsonl", "csv")
+
+
+def duration(text: str) -> float:
+    """``500ms``, ``30s``, ``1m30s``, ``2h``, or seconds, as seconds. Raises ArgumentTypeError."""
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    total, rest = 0.0, text.strip().lower()
+    if not rest:
+        raise argparse.ArgumentTypeError("an empty duration; write 30s, 1m30s, 500ms or 2h")
+    while rest:
+        digits = len(rest) - len(rest.lstrip("0123456789."))
+        number, rest = rest[:digits], rest[digits:]
+        unit = "ms" if rest.startswith("ms") else rest[:1]
+        if not _is_number(number) or (unit and unit not in units):
+            raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 30s, 1m30s, 500ms or 2h")
+        total += float(number) * units[unit or "s"]
+        rest = rest[len(unit) :]
+    if total <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: a duration is more than nothing")
+    return total
+
+
+def _is_number(text: str) -> bool:
+    return text.count(".") <= 1 and text.replace(".", "").isascii() and text.replace(".", "").isdigit()
+
+
+def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
+    """The global options. After the command they have no defaults, so that those before it stay."""
+
+    def add(*names: str, default: Any = None, **options: Any) -> None:
+        parser_group.add_argument(*names, default=default if top else argparse.SUPPRESS, **options)
+
+    parser_group = parser.add_argument_group("options of every command")
+    add("--root", metavar="PATH", help="where content, names and snapshots live ($OCIDIST_ROOT)")
+    add("--timeout", metavar="DUR", type=duration, help="time for the whole command (30s, 1m30s, 2h)")
+    add("--connect-timeout", metavar="DUR", type=duration, default=30.0, help="time for one connection (30s)")
+    add("--format", choices=FORMATS, default="table", help="how listings print (table)")
+    add("--progress", choices=PROGRESS, default="auto", help="progress on stderr (auto)")
+    add("--platform", metavar="OS/ARCH[/VARIANT]", help='which image of an index, or "all"')
+    add("-u", "--user", metavar="USER[:PASS]", help="credentials for this command")
+    add("--refresh", metavar="TOKEN", help="an identity token instead of a password")
+    add("--plain-http", action="store_true", default=False, help="speak http to this registry")
+    add("-k", "--insecure", action="store_true", default=False, help="don't check certificates")
+    add("--ca-cert", metavar="FILE", help="trust these certificates too (PEM)")
+    add("--cassette", metavar="PATH", help='replay recorded exchanges, no network ("demo" comes along)')
+    add("--record", metavar="PATH", help="record the exchanges of this run as a cassette")
+    add("--trace", metavar="FILE", help="write the exchanges as FILE.har or FILE.jsonl")
+    add("--debug", action="store_true", default=False, help="debug lines on stderr")
+    add("--connect-to", metavar="HOST:PORT=ADDR:PORT", action="append", help=argparse.SUPPRESS)
+
+
+def parser_for(name: str, summary: str) -> argparse.ArgumentParser:
+    """The parser of one command, without the global options yet."""
+    return argparse.ArgumentParser(
+        prog=f"ocidist {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+    )

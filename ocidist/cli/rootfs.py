@@ -1,0 +1,37 @@
+"""apply, rootfs unpack: from layers to trees."""
+
+from __future__ import annotations
+
+import argparse
+
+from ocidist.cli.context import Context
+
+
+def configure_apply(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dir", metavar="DIR", help="an existing directory")
+
+
+def run_apply(args: argparse.Namespace, context: Context) -> None:
+    from pathlib import Path
+
+    from ocidist.layers.apply import apply_layer
+
+    with context.quiet() as scope:
+        result = apply_layer(context.stdin, Path(args.dir), scope)
+    if result.skipped:
+        context.warn(f"{len(result.skipped)} entries were skipped: devices need root")
+
+
+def configure_rootfs_unpack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("digest", metavar="DIGEST", help="a manifest of the store, or an image's name")
+
+
+def run_rootfs_unpack(args: argparse.Namespace, context: Context) -> None:
+    from ocidist.errors import UsageError
+
+    with context.progress() as scope:
+        image = context.client.open(f"store:{args.digest}", scope=scope)
+        if image.config is None:
+            raise UsageError(f"{args.digest}: an artifact, not an image; it has no root filesystem")
+        chain = context.store.unpack(image.manifest, image.config, scope)
+    context.line(str(chain))

@@ -1,0 +1,162 @@
+"""What a notebook calls: ``oci.open``, ``oci.pull``, ``oci.replay``, … over one default Client.
+
+The front door (``ocidist/__init__.py``) hands these on lazily. State is one client and what stands in for
+its network; nothing here does I/O before it is called.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Iterator
+
+from ocidist.client import Client
+from ocidist.scope import Scope
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.platform import Platform
+
+if TYPE_CHECKING:
+    from ocidist.image import Image
+    from ocidist.net.recording import Recorder
+
+__all__ = [
+    "Replaying",
+    "client",
+    "demo",
+    "login",
+    "logout",
+    "online",
+    "open",
+    "pull",
+    "replay",
+    "resolve",
+    "tags",
+    "trace",
+]
+
+DEMO_REFERENCE = "registry.example/demo/shop:1.0"
+
+_lock = threading.RLock()
+_client: Client | None = None
+
+
+def client() -> Client:
+    """The client that the module's functions use: made at first use from the environment's settings."""
+    global _client
+    with _lock:
+        if _client is None:
+            _client = Client()
+            replayed = _client.settings.replay
+            if replayed:
+                from ocidist.net import replay as replays
+
+                _client.use(replays.find(replayed))
+        return _client
+
+
+def open(locator: str, *, platform: Platform | str | None = None) -> Image:
+    """An :class:`~ocidist.image.Image`: at most three requests beside authentication, no layer."""
+    return client().open(locator, platform=platform)
+
+
+def pull(locator: str, *, platform: Platform | str | None = None, progress: bool = True) -> Image:
+    """Fetch, unpack and name an image, with progress by itself: a widget, HTML or text. Returns the Image.
+
+    An interrupt (the stop button, Ctrl-C) ends it within half a second; the same call goes on from there.
+    """
+    here = client()
+    if not progress:
+        return here.pull(locator, platform=platform).image
+    from ocidist.notebook.live import live
+
+    with live(f"pull {locator}") as display:
+        scope = Scope.within(here.timeout, observer=display.observe, tick=display.tick)
+        with scope:
+            pulled = here.pull(locator, platform=platform, scope=scope)
+        display.finish(pulled.chain_id)
+    return pulled.image
+
+
+def resolve(locator: str) -> Descriptor:
+    """The descriptor that a reference stands for."""
+    return client().resolve(locator)
+
+
+def tags(remote: str) -> list[str]:
+    """All tags of a repository."""
+    return list(client().tags(remote))
+
+
+def login(host: str, username: str, password: str) -> None:
+    """Check credentials at a registry and keep them where Docker does."""
+    client().login(host, username, password)
+
+
+def logout(host: str) -> bool:
+    """Forget the credentials of a host; False where there were none."""
+    return client().logout(host)
+
+
+class Replaying:
+    """The banner of :func:`replay`; used in ``with`` it goes back online at the end of the block."""
+
+    def __init__(self, name: str, requests: int, before: Any) -> None:
+        self.name, self.requests, self._before = name, requests, before
+
+    def __enter__(self) -> Replaying:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        client().use(self._before)
+
+    def __repr__(self) -> str:
+        from ocidist.view.text import visible
+
+        return (
+            f"Offline: answers come from the cassette {visible(self.name)} ({self.requests} recorded "
+            "exchanges) until oci.online()."
+        )
+
+    def _repr_html_(self) -> str:
+        from ocidist.view.html import note
+
+        return note(repr(self))
+
+
+def replay(cassette: str | Path) -> Replaying:
+    """Answer every request from recorded exchanges; no socket is opened until :func:`online`.
+
+    ``cassette`` is a path, the name of one in ``cassettes/`` here or above, or "demo", which comes inside
+    the package. Also a context manager.
+    """
+    from ocidist.net import replay as replays
+
+    transport = replays.find(cassette)
+    before = client()._transport
+    client().use(transport)
+    return Replaying(str(cassette), len(transport), before)
+
+
+def online() -> None:
+    """Speak to real registries again."""
+    client().use(None)
+
+
+@contextmanager
+def trace() -> Iterator[Recorder]:
+    """Collect the exchanges of a block: ``with oci.trace() as t: …``, then ``t.rows()``, ``t.to_har()``."""
+    here = client()
+    before = here._transport
+    recorder = here.record()
+    try:
+        yield recorder
+    finally:
+        here.use(before)
+
+
+def demo(*, platform: Platform | str | None = None) -> Image:
+    """An Image from the cassette inside the package: offline, the same everywhere."""
+    from ocidist.net import replay as replays
+
+    return Client(transport=replays.load_demo(), store=client().store).open(DEMO_REFERENCE, platform=platform)
