@@ -15,19 +15,16 @@ if TYPE_CHECKING:
     from ocidist.client import Client as Client
     from ocidist.errors import OcidistError as OcidistError
     from ocidist.image import Image as Image
-    from ocidist.interactive import (
-        client as client,
-        demo as demo,
-        login as login,
-        logout as logout,
-        online as online,
-        open as open,
-        pull as pull,
-        replay as replay,
-        resolve as resolve,
-        tags as tags,
-        trace as trace,
-    )
+    from ocidist.interactive import demo as demo
+    from ocidist.interactive import login as login
+    from ocidist.interactive import logout as logout
+    from ocidist.interactive import online as online
+    from ocidist.interactive import open as open
+    from ocidist.interactive import pull as pull
+    from ocidist.interactive import replay as replay
+    from ocidist.interactive import resolve as resolve
+    from ocidist.interactive import tags as tags
+    from ocidist.interactive import trace as trace
     from ocidist.rows import Rows as Rows
     from ocidist.scope import Scope as Scope
     from ocidist.spec.digest import Digest as Digest
@@ -46,7 +43,7 @@ _WHERE = {
     "Scope": "scope",
     "Store": "store",
     **dict.fromkeys(
-        ("client", "demo", "login", "logout", "online", "open", "pull", "replay", "resolve", "tags", "trace"),
+        ("demo", "login", "logout", "online", "open", "pull", "replay", "resolve", "tags", "trace"),
         "interactive",
     ),
 }
