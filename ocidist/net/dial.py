@@ -1,0 +1,186 @@
+"""Links: one connection each, opened so that it can be cut from any thread. The only opener of sockets.
+
+``http.client`` does the talking. A :class:`Link` gives it our own way to connect (``dial``), and keeps a
+duplicate of the socket: ``kill`` shuts that down, and whatever thread waits in connect, in the TLS handshake
+or in recv returns at once. The duplicate is needed because TLS takes the first socket object over, and
+because closing a socket does not wake those who wait on it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Mapping
+
+from ocidist.net.proxy import Route, host_port
+from ocidist.scope import POLL, Scope
+
+if TYPE_CHECKING:
+    import http.client
+    import socket
+    import ssl
+
+__all__ = ["Link", "readable"]
+
+_MAKING = threading.Lock()
+_LEAST = 2.0  # seconds that one of several addresses gets at least
+
+
+class Link:
+    """A connection on a route. One exchange at a time; ``scope`` is that of the present one."""
+
+    def __init__(
+        self,
+        route: Route,
+        scope: Scope,
+        *,
+        connect_timeout: float,
+        connect_to: Mapping[str, tuple[str, int]],
+        context: ssl.SSLContext | None,
+    ) -> None:
+        self.route = route
+        self.scope = scope
+        self.reused = False
+        self.talking = False  # connected (through TLS, where there is some), and a request is sent
+        self._connect_timeout = connect_timeout
+        self._connect_to = connect_to
+        self._lock = threading.Lock()
+        self._twin: socket.socket | None = None
+        self.kind, self.connection = self._make(context)
+
+    def _make(self, context: ssl.SSLContext | None) -> tuple[object, http.client.HTTPConnection]:
+        import http.client
+
+        route, proxy = self.route, self.route.proxy
+        host, port = (route.host, route.port) if proxy is None else (proxy.host, proxy.port)
+        connection: http.client.HTTPConnection
+        # vcrpy swaps these names while it plays, and swaps them back for a moment whenever it makes a
+        # connection itself: so they are looked up now, and by one thread at a time.
+        with _MAKING:
+            kind: object
+            if route.scheme == "https":
+                kind = http.client.HTTPSConnection
+                connection = http.client.HTTPSConnection(
+                    host, port, timeout=self._connect_timeout, context=context
+                )
+            else:
+                kind = http.client.HTTPConnection
+                connection = http.client.HTTPConnection(host, port, timeout=self._connect_timeout)
+        if proxy is not None and route.scheme == "https":
+            fields = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+            connection.set_tunnel(route.host, route.port, fields)
+        connection._create_connection = self._dial  # type: ignore[attr-defined]
+        return kind, connection
+
+    # -- ending --
+
+    def kill(self) -> None:
+        """Cut the connection under whoever waits on it. From any thread; never raises."""
+        import socket
+
+        with self._lock:
+            if self._twin is not None:
+                try:
+                    self._twin.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass  # not connected any more
+
+    def close(self) -> None:
+        """Close for good. Idempotent; never raises."""
+        with self._lock:
+            twin, self._twin = self._twin, None
+        for end in (twin, self.connection):
+            try:
+                if end is not None:
+                    end.close()
+            except OSError:
+                pass
+
+    # -- connecting --
+
+    def _dial(self, address: tuple[str, int], *_: object) -> socket.socket:
+        """What ``http.client`` calls in place of ``socket.create_connection``."""
+        host, port = self._connect_to.get(host_port(*address), address)
+        until = time.monotonic() + self._connect_timeout
+        found = _look_up(host, port, self.scope, until)
+        for index, candidate in enumerate(found):
+            left = until - time.monotonic()
+            turns = len(found) - index
+            try:
+                sock = self._open(candidate, left if turns == 1 else max(left / turns, min(left, _LEAST)))
+            except OSError:
+                self.scope.check()
+                if turns == 1:
+                    raise
+            else:
+                # What is left of the connect timeout is for the proxy's answer and the TLS handshake.
+                sock.settimeout(self.scope.remaining(max(until - time.monotonic(), 0.001)))
+                return sock
+        raise OSError(f"no address for {host}")
+
+    def _open(self, candidate: tuple[Any, ...], seconds: float) -> socket.socket:
+        import socket
+
+        family, kind, protocol, _, address = candidate
+        if seconds <= 0:
+            raise TimeoutError("timed out")
+        sock = socket.socket(family, kind, protocol)
+        try:
+            with self._lock:
+                self._twin, old = sock.dup(), self._twin
+            if old is not None:
+                old.close()
+            # Whoever ends the scope from here on finds the twin; who did before is seen by this look.
+            sock.settimeout(self.scope.remaining(seconds))
+            sock.connect(address)
+            self.scope.check()
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+def _look_up(host: str, port: int, scope: Scope, until: float) -> list[tuple[Any, ...]]:
+    """``getaddrinfo``, in a thread of its own, because nothing can interrupt it."""
+    import socket
+
+    scope.check()
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        pass  # a name
+    found: list[list[tuple[Any, ...]]] = []
+    failed: list[Exception] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:  # noqa: BLE001 - handed to the thread that waits
+            failed.append(error)
+        finally:
+            done.set()
+
+    try:
+        threading.Thread(target=work, name="ocidist-lookup", daemon=True).start()
+    except RuntimeError:  # no threads here
+        work()
+    while not done.wait(POLL):
+        scope.check()
+        if time.monotonic() >= until:
+            raise TimeoutError("the name look-up timed out")
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
+def readable(descriptor: int) -> bool:
+    """True if a read would return at once: there is data, or an end. False where that can't be told."""
+    import select
+
+    poll = getattr(select, "poll", None)
+    if poll is None:
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poller = poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(0))

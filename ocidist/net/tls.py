@@ -1,0 +1,93 @@
+"""TLS: which authorities are trusted, and plain words for what can go wrong. ``ssl`` loads at first use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocidist.errors import TransportError, quoted
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["NotTLS", "explain", "make_context"]
+
+_NO_AUTHORITIES = (
+    "this machine has no certificate authorities: install the package ca-certificates (or pip install certifi), "
+    "or name a file with --ca-cert"
+)
+# What OpenSSL says when the peer's first bytes are no TLS record.
+_NO_RECORD = frozenset(
+    {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
+)
+
+
+class NotTLS(TransportError):
+    """The peer answered a TLS hello with something that is no TLS, most often plain http."""
+
+
+def make_context(ca_file: Path | None, insecure: bool, host: str) -> ssl.SSLContext:
+    """A client context: the system's authorities, ``ca_file`` added. Raises TransportError(host).
+
+    ``insecure`` checks neither chain nor name.
+    """
+    import ssl
+    from importlib import import_module
+
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if not _system_authorities():
+        try:
+            found = import_module("certifi").where()
+        except ImportError:
+            pass
+        else:
+            context.load_verify_locations(cafile=found)
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=str(ca_file))
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            reason = getattr(error, "strerror", None) or str(error)
+            if isinstance(error, ssl.SSLError):
+                reason = "no certificate in PEM form in it"
+            raise TransportError(host, f"CA file {quoted(ca_file)}: {reason}", False) from None
+    return context
+
+
+def _system_authorities() -> bool:
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile is not None:
+        return True
+    try:
+        return paths.capath is not None and any(os.scandir(paths.capath))
+    except OSError:
+        return False
+
+
+def explain(error: ssl.SSLError, host: str, handshake: bool, ca_file: Path | None = None) -> TransportError:
+    """The TransportError for an ``ssl.SSLError``; ``handshake`` says that it came before any answer."""
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        reason = f"certificate refused: {error.verify_message or error.reason or 'verification failed'}"
+        # 19 and 20: a root, or an issuer, that is not among the trusted.
+        if error.verify_code in (18, 19, 20, 21):
+            known = ca_file is not None or _system_authorities()
+            reason += "; --ca-cert FILE trusts another authority" if known else f"; {_NO_AUTHORITIES}"
+        return TransportError(host, reason, False)
+    said = (error.reason or "").upper()
+    if handshake and said in _NO_RECORD:
+        return NotTLS(host, "does not speak TLS on this port (is it plain http?)", False)
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return TransportError(
+            host, "the connection was closed in the TLS handshake" if handshake else "TLS ended early"
+        )
+    words = said.replace("_", " ").lower() or (error.strerror or "failed")
+    return TransportError(host, f"TLS: {words}", not handshake)
