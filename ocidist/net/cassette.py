@@ -1,0 +1,113 @@
+"""Cassettes as files: the JSON, and the sidecars in ``blobs`` beside it. The format is net/exchange.py's."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Iterator
+
+from ocidist.errors import StoreError, TransportError, quoted
+from ocidist.net.exchange import BLOCK, FORMAT, Exchange, Payload, from_json, iso, to_json
+from ocidist.spec.digest import Digest
+
+__all__ = ["parse_cassette", "read_cassette", "save_cassette", "sidecar"]
+
+
+def save_cassette(exchanges: tuple[Exchange, ...], path: str | Path, **about: str) -> Path:
+    """Write a cassette; its path. A path that does not end in ``.json`` is a folder, and the cassette is
+    ``recording.json`` in it.
+
+    What got no answer is left out: there is nothing to replay. ``about`` goes into the cassette's head
+    ("from", "command"). Raises StoreError, also where large bodies were only counted.
+    """
+    from ocidist import __version__
+
+    target = Path(path)
+    if target.suffix != ".json":
+        target = target / "recording.json"
+    answered = [exchange for exchange in exchanges if exchange.status]
+    base = min((exchange.started for exchange in answered), default=0.0)
+
+    def store(payload: Payload) -> None:
+        _put_sidecar(target.parent, payload)
+
+    with mapped(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        document = {
+            "format": FORMAT,
+            "recorded": {"at": iso(base), "by": f"ocidist {__version__}", **about},
+            "exchanges": [to_json(exchange, base, store) for exchange in answered],
+        }
+        write_text(target, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    return target
+
+
+def sidecar(folder: Any, digest: Digest) -> Any:
+    """Where a large body lies, beside the cassettes in ``folder``."""
+    return folder / "blobs" / digest.algorithm / digest.hex
+
+
+def _put_sidecar(folder: Path, payload: Payload) -> None:
+    digest = payload.digest
+    if digest is None or not payload.kept:
+        raise StoreError(str(folder), f"a body of {payload.size} bytes was counted and not kept")
+    place: Path = sidecar(folder, digest)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = place.with_name(f"{place.name}.{os.getpid()}.tmp")
+    with payload.open() as source, open(partial, "wb") as out:
+        while block := source.read(BLOCK):
+            out.write(block)
+    os.replace(partial, place)
+
+
+def read_cassette(place: Any, folder: Any) -> Iterator[Exchange]:
+    """The exchanges of one cassette file; sidecars are in ``folder``. Raises TransportError."""
+    try:
+        document = json.loads(place.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise TransportError(str(place), f"not a cassette: {error}", False) from error
+    yield from parse_cassette(document, str(place), folder)
+
+
+def parse_cassette(document: object, name: str, folder: Any = None) -> Iterator[Exchange]:
+    """The exchanges of a cassette's JSON document. Raises TransportError."""
+    declared = document.get("format") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or declared != FORMAT:
+        said = f"its format is {quoted(declared)}" if declared else "it has no format"
+        raise TransportError(name, f"not a cassette: {said}, expected {FORMAT!r}", False)
+    exchanges = document.get("exchanges")
+    if not isinstance(exchanges, list):
+        raise TransportError(name, "not a cassette: exchanges is not a list", False)
+
+    def place(digest: Any) -> Any:
+        if folder is None:
+            raise ValueError("a sidecar, and no folder to find it in")
+        return sidecar(folder, digest)
+
+    for number, value in enumerate(exchanges):
+        try:
+            yield from_json(value, place)
+        except (ValueError, TypeError) as error:
+            raise TransportError(name, f"exchange {number + 1}: {error}", False) from error
+
+
+def write_text(target: Path, text: str) -> None:
+    """Replace ``target`` as a whole: a reader sees the old text or the new."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    partial.write_bytes(text.encode("utf-8", "backslashreplace"))
+    os.replace(partial, target)
+
+
+class mapped:
+    """Foreign errors of the writers become StoreError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise StoreError(str(error.filename or self._path), error.strerror or str(error)) from error

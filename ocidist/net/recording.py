@@ -1,0 +1,430 @@
+"""Recording: a Transport that passes on and collects exchanges, and what is written from them.
+
+One model (``net/exchange.py``), three writers: :meth:`Trace.save_cassette`, :meth:`Trace.to_har`,
+:meth:`Trace.to_jsonl`. Bodies stream through: up to 64 KiB stay in memory, larger ones go to temporary files
+(or, for a trace, are only counted), so memory stays flat. Exchanges stand in the order their requests started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Callable, Iterator
+
+from ocidist.errors import StoreError
+from ocidist.net import scrub
+from ocidist.net.cassette import mapped, save_cassette
+from ocidist.net.exchange import TEXT_LIMIT, Exchange, Payload, first, har_entry, line, why
+from ocidist.net.message import BodySource, Request, Response, Transport
+from ocidist.scope import Scope
+from ocidist.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
+    from ocidist.rows import Rows
+
+__all__ = ["ExchangeRow", "Recorder", "Trace", "Tracing", "save_cassette", "to_har", "to_jsonl"]
+
+
+@dataclass(frozen=True)
+class ExchangeRow:
+    """One exchange as a listing shows it. ``bytes`` is the answer's body; ``seconds`` until its end.
+
+    ``status`` is 0 where nothing came back.
+    """
+
+    method: str
+    url: str
+    status: int
+    bytes: int
+    seconds: float
+
+    @property
+    def milliseconds(self) -> int:
+        """``seconds``, as the integer that a listing has."""
+        return round(self.seconds * 1000)
+
+
+class Trace:
+    """Exchanges of a piece of work, in the order in which their requests started. Thread-safe.
+
+    ``bodies=False`` keeps bodies up to 64 KiB and only counts larger ones: enough for every listing and for
+    HAR, not for a cassette. Use it in ``with``, or close it, to drop its temporary files.
+    """
+
+    def __init__(self, *, bodies: bool = False) -> None:
+        self._bodies = bodies
+        self._lock = threading.Lock()
+        self._entries: list[_Entry] = []
+        self._folder: TemporaryDirectory[str] | None = None
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """What was collected so far. One that is still under way counts as partial, without a body."""
+        with self._lock:
+            entries = tuple(self._entries)
+        return tuple(entry.exchange() for entry in entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return iter(self.exchanges)
+
+    def rows(self) -> Rows[ExchangeRow]:
+        """A row an exchange: method, url, status, bytes, milliseconds (each row has ``seconds``, too).
+
+        ``.to_frame()`` has the dtypes string, string, Int64, Int64, Int64.
+        """
+        from ocidist.rows import Column, Rows, Schema
+
+        schema = Schema(
+            "exchanges",
+            (
+                Column("method", "text"),
+                Column("url", "text"),
+                Column("status", "count"),
+                Column("bytes", "bytes"),
+                Column("milliseconds", "count", title="MS", unit="milliseconds"),
+            ),
+        )
+        return Rows(
+            schema,
+            [
+                ExchangeRow(item.method, item.url, item.status, item.body.size, item.seconds)
+                for item in self.exchanges
+            ],
+        )
+
+    def to_har(self, path: str | Path) -> Path:
+        """Write HAR 1.2; the path."""
+        return to_har(self.exchanges, path)
+
+    def to_jsonl(self, path: str | Path) -> Path:
+        """Write a JSON line an exchange; the path."""
+        return to_jsonl(self.exchanges, path)
+
+    def save_cassette(self, path: str | Path) -> Path:
+        """Write a cassette and its sidecars; the cassette's path. Needs ``bodies=True``."""
+        return save_cassette(self.exchanges, path)
+
+    def _repr_html_(self) -> str:
+        return self.rows()._repr_html_()
+
+    def __repr__(self) -> str:
+        return repr(self.rows())
+
+    def close(self) -> None:
+        """Drop the temporary files; bodies that were in them can't be read any more."""
+        with self._lock:
+            folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.cleanup()
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- for the transports below --
+
+    def _begin(self, request: Request) -> _Entry:
+        with self._lock:
+            entry = _Entry(request, self._sink)
+            self._entries.append(entry)
+        return entry
+
+    def _sink(self) -> _Sink:
+        return _Sink(self._spool if self._bodies else None)
+
+    def _spool(self) -> Path:
+        import tempfile
+
+        with self._lock:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="ocidist-record-")
+            handle, name = tempfile.mkstemp(dir=self._folder.name)
+        os.close(handle)
+        return Path(name)
+
+
+class _Sink:
+    """Where one body goes while it streams: memory, past 64 KiB a file (or only a count)."""
+
+    def __init__(self, spool: Callable[[], Path] | None) -> None:
+        self._spool = spool
+        self.reset()
+
+    def reset(self) -> None:
+        self._memory = bytearray()
+        self._hasher = hashlib.sha256()
+        self._path: Path | None = None
+        self._file: BinaryIO | None = None
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.size += len(data)
+        if self.size <= TEXT_LIMIT:
+            self._memory += data
+            return
+        if self._spool is None:
+            self._memory.clear()
+            return
+        try:
+            if self._file is None:
+                self._path = self._spool()
+                self._file = open(self._path, "wb")  # noqa: SIM115 - closed by finish
+                self._append(self._memory)
+                self._memory.clear()
+            self._append(data)
+        except OSError as error:
+            raise StoreError(str(self._path or "temporary folder"), error.strerror or str(error)) from error
+
+    def _append(self, data: bytes | bytearray | memoryview) -> None:
+        assert self._file is not None
+        self._file.write(data)
+        self._hasher.update(data)
+
+    def finish(self, clean: Callable[[bytes], bytes]) -> Payload:
+        """The body, with ``clean`` over it where it is small enough to hold a secret that we know of."""
+        if self.size <= TEXT_LIMIT:
+            return Payload(clean(bytes(self._memory)))
+        if self._file is None or self._path is None:
+            return Payload(size=self.size)
+        self._file.close()
+        if self.size <= scrub.BODY_LIMIT:
+            data = self._path.read_bytes()
+            cleaned = clean(data)
+            if cleaned is not data and cleaned != data:
+                self._path.unlink()
+                return Payload(cleaned)
+        return Payload(size=self.size, digest=Digest.from_hash(self._hasher), place=self._path)
+
+
+class _Entry:
+    """One exchange while it happens. Used by one thread at a time."""
+
+    def __init__(self, request: Request, sink: Callable[[], _Sink]) -> None:
+        fields = request.headers.items()
+        self._secrets = scrub.secrets_of(fields)
+        self._request_headers = scrub.headers(fields, self._secrets)
+        self._method, self._url = request.method, scrub.url(request.url)
+        self._address = request.url
+        self._type = request.headers.get("content-type") or ""
+        self._started, self._clock = time.time(), time.monotonic()
+        self._done: Exchange | None = None
+        self._status, self._reason, self._waited = 0, "", 0.0
+        self._headers: tuple[tuple[str, str], ...] = ()
+        self._sent, self.received = sink(), sink()
+
+    def request_with_tee(self, request: Request) -> Request:
+        """The request to pass on: its body is noted while it is sent."""
+        body = request.body
+        if body is None:
+            return request
+        if isinstance(body, bytes):
+            self._sent.write(body)
+            return request
+        return Request(request.method, request.url, request.headers, _Tee(body, self._sent))
+
+    def answered(self, response: Response) -> None:
+        self._waited = time.monotonic() - self._clock
+        self._status, self._reason = response.status, response.reason
+        self._headers = scrub.headers(response.headers.items(), self._secrets)
+
+    def finish(self, complete: bool, error: str = "") -> None:
+        if self._done is not None:
+            return
+        body = self.received.finish(self._clean_response)
+        headers = self._headers
+        if body.size != self.received.size:  # scrubbing changed the length that the head announces
+            headers = tuple((k, str(body.size) if k.lower() == "content-length" else v) for k, v in headers)
+        self._done = self._build(headers, self._sent.finish(self._clean_request), body, complete, error)
+
+    def exchange(self) -> Exchange:
+        return self._done or self._build(self._headers, Payload(b""), Payload(b""), False, "")
+
+    def _build(
+        self, headers: tuple[tuple[str, str], ...], sent: Payload, body: Payload, complete: bool, error: str
+    ) -> Exchange:
+        return Exchange(
+            method=self._method,
+            url=self._url,
+            request_headers=self._request_headers,
+            request_body=sent,
+            status=self._status,
+            reason=self._reason,
+            headers=headers,
+            body=body,
+            started=self._started,
+            waited=self._waited,
+            seconds=time.monotonic() - self._clock,
+            complete=complete,
+            error=error,
+        )
+
+    def _clean_request(self, data: bytes) -> bytes:
+        return scrub.request_body(data, self._type, self._secrets)
+
+    def _clean_response(self, data: bytes) -> bytes:
+        named = first(self._headers, "docker-content-digest") or ""
+        return scrub.response_body(data, (self._address, named), self._secrets)
+
+
+class _Tee:
+    """A request body that notes what is sent; sent again from its start, it notes from the start."""
+
+    def __init__(self, source: BodySource, sink: _Sink) -> None:
+        self._source, self._sink = source, sink
+
+    @property
+    def size(self) -> int:
+        return self._source.size
+
+    def chunks(self) -> Iterator[bytes]:
+        self._sink.reset()
+        for chunk in self._source.chunks():
+            self._sink.write(chunk)
+            yield chunk
+
+
+class _Recorded:
+    """A response whose body is noted while it is read."""
+
+    def __init__(self, inner: Response, entry: _Entry, method: str) -> None:
+        self.status, self.reason, self.headers, self.url = (
+            inner.status,
+            inner.reason,
+            inner.headers,
+            inner.url,
+        )
+        self._inner, self._entry = inner, entry
+        self._bodiless = method == "HEAD" or inner.status in (204, 304)
+
+    @property
+    def length(self) -> int | None:
+        return self._inner.length
+
+    def readinto(self, buffer: memoryview) -> int:
+        try:
+            count = self._inner.readinto(buffer)
+        except Exception as error:
+            self._entry.finish(False, why(error))
+            raise
+        if count:
+            self._entry.received.write(buffer[:count])
+        elif len(buffer):
+            self._entry.finish(True)
+        return count
+
+    def read(self, limit: int) -> bytes:
+        try:
+            data = self._inner.read(limit)
+        except Exception as error:
+            self._entry.finish(False, why(error))
+            raise
+        self._entry.received.write(data)
+        self._entry.finish(True)
+        return data
+
+    def close(self) -> None:
+        seen = self._entry.received.size
+        self._entry.finish(self._bodiless or seen == self._inner.length)
+        self._inner.close()
+
+
+def _exchange(transport: Transport, trace: Trace, request: Request, scope: Scope) -> Response:
+    entry = trace._begin(request)
+    try:
+        response = transport.send(entry.request_with_tee(request), scope)
+    except BaseException as error:
+        entry.finish(False, why(error))
+        raise
+    entry.answered(response)
+    return _Recorded(response, entry, request.method)
+
+
+class Recorder:
+    """A Transport that passes everything on to ``transport`` and collects it in ``trace``, scrubbed.
+
+    Without a trace it makes its own, which keeps all bodies, as a cassette needs them.
+    """
+
+    def __init__(self, transport: Transport, trace: Trace | None = None) -> None:
+        self._transport = transport
+        self.trace = trace if trace is not None else Trace(bodies=True)
+
+    def send(self, request: Request, scope: Scope) -> Response:
+        return _exchange(self._transport, self.trace, request, scope)
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """What was collected, in the order in which requests started."""
+        return self.trace.exchanges
+
+    def save_cassette(self, path: str | Path) -> Path:
+        """Write the cassette and its sidecars; the cassette's path."""
+        return self.trace.save_cassette(path)
+
+    def close(self) -> None:
+        """Drop temporary files, and close the transport if it can be closed."""
+        self.trace.close()
+        close = getattr(self._transport, "close", None)
+        if close is not None:
+            close()
+
+
+class Tracing:
+    """A Transport that collects into whatever :class:`Trace` the scope of a call carries, else passes on."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def send(self, request: Request, scope: Scope) -> Response:
+        if scope.trace is None:
+            return self._transport.send(request, scope)
+        return _exchange(self._transport, scope.trace, request, scope)
+
+    def close(self) -> None:
+        """Close the transport, if it can be closed."""
+        close = getattr(self._transport, "close", None)
+        if close is not None:
+            close()
+
+
+# -- HAR and JSON lines -----------------------------------------------------------------------------
+
+
+def to_har(exchanges: tuple[Exchange, ...], path: str | Path) -> Path:
+    """Write HAR 1.2, entry by entry; the path."""
+    from ocidist import __version__
+
+    creator = json.dumps({"name": "ocidist", "version": __version__})
+    target = Path(path)
+    with mapped(target), open(target, "w", encoding="utf-8", newline="\n") as out:
+        out.write(f'{{"log": {{"version": "1.2", "creator": {creator}, "entries": [')
+        for number, exchange in enumerate(exchanges):
+            out.write(",\n" if number else "\n")
+            out.write(_json(har_entry(exchange)))
+        out.write("\n]}}\n")
+    return target
+
+
+def to_jsonl(exchanges: tuple[Exchange, ...], path: str | Path) -> Path:
+    """Write a JSON object a line, an exchange each; the path."""
+    target = Path(path)
+    with mapped(target), open(target, "w", encoding="utf-8", newline="\n") as out:
+        for exchange in exchanges:
+            out.write(_json(line(exchange)) + "\n")
+    return target
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
