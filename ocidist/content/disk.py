@@ -1,0 +1,62 @@
+"""What the store asks of the file system beyond the everyday: durable directories, and one kind of error."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from ocidist.errors import StoreError
+
+__all__ = ["CLOEXEC", "NOFOLLOW", "failure", "make_folders", "remove_file", "sync_folder"]
+
+CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+def failure(path: str, error: OSError) -> StoreError:
+    """The StoreError for an ``OSError`` on ``path``."""
+    return StoreError(path, error.strerror or str(error) or type(error).__name__)
+
+
+def make_folders(path: str) -> None:
+    """``makedirs`` that makes each new entry durable: the parent of a new directory is fsynced."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        make_folders(parent)
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+        return
+    sync_folder(parent)
+
+
+def sync_folder(path: str) -> None:
+    """fsync of a directory; file systems that have no such thing are no error."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(fd)
+
+
+def remove_file(path: str) -> None:
+    """Unlink; missing is no error, and a directory goes with all that is in it."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except (IsADirectoryError, PermissionError):
+        if not os.path.isdir(path) or os.path.islink(path):
+            raise
+        import shutil
+
+        shutil.rmtree(path)

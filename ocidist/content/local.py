@@ -1,0 +1,356 @@
+"""A content store in a directory, in containerd's layout: ``blobs/ALG/HEX`` and ``ingest/HASH/…``.
+
+A commit is: check, fsync the data, rename, fsync the directory; so a blob is absent or whole, also after
+a crash. The committed blob is 0444 and never opened for writing again.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
+
+from ocidist.content.disk import CLOEXEC, NOFOLLOW, failure, make_folders, remove_file
+from ocidist.content.ingest import folder_name, read_status, remove_ingest, write_status
+from ocidist.content.lock import FileLock
+from ocidist.content.protocols import Info, IngestStatus
+from ocidist.content.writer import LocalWriter
+from ocidist.errors import (
+    AlreadyExists,
+    BlobNotFound,
+    ContentError,
+    InvalidDigest,
+    Locked,
+    SizeMismatch,
+    StoreError,
+)
+from ocidist.spec.digest import ALGORITHMS, Digest
+
+if TYPE_CHECKING:
+    from ocidist.scope import Scope
+    from ocidist.spec.descriptor import Descriptor
+
+__all__ = ["FileBody", "LocalContent"]
+
+
+class FileBody:
+    """Bytes of a committed blob from ``start`` on, ``length`` of them at most. Closed by :meth:`close`."""
+
+    def __init__(self, file: io.FileIO, start: int, size: int, length: int | None) -> None:
+        self.start = start
+        self.size = size
+        self._left = max(size - start, 0) if length is None else max(min(length, size - start), 0)
+        self._file = file
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill some of ``buffer``; 0 at the end."""
+        want = min(len(buffer), self._left)
+        if not want:
+            return 0
+        try:
+            count = self._file.readinto(buffer[:want]) or 0
+        except OSError as error:
+            raise failure(str(self._file.name), error) from error
+        self._left -= count
+        return count
+
+    def fileno(self) -> int:
+        """The descriptor, positioned at what is read next; for ``os.sendfile``."""
+        return self._file.fileno()
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._file.close()
+
+    def __enter__(self) -> FileBody:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class LocalContent:
+    """Provider, Ingester and Manager over ``root``. The constructor does no I/O.
+
+    Labels are not kept here: ``metadata.content`` adds them. A root written by containerd can be read
+    (``readonly=True``); one that it owns must not be written, its collector deletes what it does not know.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, readonly: bool = False) -> None:
+        self.root = Path(root)
+        self.readonly = readonly
+        base = os.path.abspath(os.fspath(root))
+        self._blobs = os.path.join(base, "blobs")
+        self._ingest = os.path.join(base, "ingest")
+
+    def __repr__(self) -> str:
+        return f"LocalContent({str(self.root)!r}{', readonly=True' if self.readonly else ''})"
+
+    # -- Provider --
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob lies, or would."""
+        return Path(self._path(digest))
+
+    def _path(self, digest: Digest) -> str:
+        checked = Digest(digest)  # the grammar of a digest is what keeps paths inside the root
+        return os.path.join(self._blobs, checked.algorithm, checked.hex)
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """True if a regular file of that size (None: any) is in the blob's place. Nothing is hashed."""
+        try:
+            found = os.stat(self._path(digest), follow_symlinks=False)
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode) and size in (None, found.st_size)
+
+    def info(self, digest: Digest) -> Info:
+        """Size and times. Raises BlobNotFound."""
+        path = self._path(digest)
+        try:
+            found = os.stat(path, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BlobNotFound(str(digest), "no such blob in this store") from None
+        except OSError as error:
+            raise failure(path, error) from error
+        if not stat.S_ISREG(found.st_mode):
+            raise ContentError(str(digest), "what lies in the blob's place is no regular file")
+        return Info(Digest(digest), found.st_size, found.st_mtime, found.st_mtime)
+
+    def open(
+        self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None
+    ) -> FileBody:
+        """The blob's bytes, unverified but for the size.
+
+        Raises BlobNotFound; SizeMismatch where the file has another size than ``target`` (a negative
+        ``target.size`` is unknown); ContentError where a link or a directory is in the blob's place.
+        """
+        scope.check()
+        path = self._path(target.digest)
+        try:
+            # O_NONBLOCK: a FIFO in the blob's place must be refused, not waited for.
+            fd = os.open(path, os.O_RDONLY | CLOEXEC | NOFOLLOW | getattr(os, "O_NONBLOCK", 0))
+        except (FileNotFoundError, NotADirectoryError):
+            raise BlobNotFound(target, "no such blob in this store") from None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, getattr(errno, "EMLINK", -1)):
+                raise ContentError(target, "a link or a socket lies in the blob's place") from None
+            raise failure(path, error) from error
+        file: io.FileIO | None = None
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise ContentError(target, "what lies in the blob's place is no regular file")
+            if 0 <= target.size != found.st_size:
+                raise SizeMismatch(target, f"the blob is {found.st_size} bytes, not {target.size}")
+            file = io.FileIO(fd, "rb")
+            if offset:
+                file.seek(offset)
+            return FileBody(file, offset, found.st_size, length)
+        except OSError as error:
+            raise failure(path, error) from error
+        finally:
+            if file is None:
+                os.close(fd)
+
+    # -- Ingester --
+
+    def writer(
+        self,
+        key: str,
+        *,
+        total: int = 0,
+        expected: Digest | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> LocalWriter:
+        """The writer of ``key``; what an earlier one left is kept, and hashed before the next byte is added.
+
+        What was left under another ``total`` or ``expected`` is dropped. Raises AlreadyExists, Locked,
+        UsageError for a key that can't be, StoreError.
+        """
+        folder = os.path.join(self._ingest, folder_name(key))
+        expected = None if expected is None else Digest(expected)
+        self._writable()
+        if expected is not None and self.has(expected, total or None):
+            self._tidy(folder)
+            raise AlreadyExists(str(expected), "already in the store")
+        lock = FileLock(os.path.join(folder, "lock"))
+        try:
+            self._lock(lock, folder, key)
+            if expected is not None and self.has(expected, total or None):  # committed while we came
+                remove_ingest(folder)
+                raise AlreadyExists(str(expected), "already in the store")
+            return self._begin(folder, lock, key, total, expected)
+        except BaseException as error:
+            lock.release()
+            if isinstance(error, OSError):
+                raise failure(folder, error) from error
+            raise
+
+    def _lock(self, lock: FileLock, folder: str, key: str) -> None:
+        make_folders(os.path.dirname(self._ingest))
+        while True:
+            os.makedirs(folder, exist_ok=True)  # not fsynced: an ingest lost in a crash is fetched again
+            try:
+                held = lock.acquire()
+            except (FileNotFoundError, NotADirectoryError):
+                if os.path.lexists(folder) and not os.path.isdir(folder):
+                    raise
+                continue  # the last holder removed the directory just now
+            if not held:
+                raise Locked(key, "another writer holds this ingest")
+            return
+
+    def _begin(
+        self, folder: str, lock: FileLock, key: str, total: int, expected: Digest | None
+    ) -> LocalWriter:
+        import time
+
+        data = os.path.join(folder, "data")
+        if os.path.lexists(data) and not stat.S_ISREG(os.lstat(data).st_mode):
+            remove_file(data)
+        known = read_status(folder)
+        fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_APPEND | CLOEXEC | NOFOLLOW, 0o644)
+        try:
+            offset, started, now = 0, None, time.time()
+            if known is not None:
+                offset, started = known.offset, known.started_at
+                other = bool(total and known.total and total != known.total)
+                if other or (expected and known.expected and expected != known.expected):
+                    os.ftruncate(fd, 0)
+                    offset, started = 0, None
+                total, expected = total or known.total, expected or known.expected
+            status = IngestStatus(key, offset, total, started or now, now, expected)
+            if (known is None or started is None or known.key != key) or (
+                (known.total, known.expected) != (total, expected)
+            ):
+                write_status(folder, status)
+            return LocalWriter(self._place, folder, lock, fd, status)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _place(self, digest: Digest) -> str:
+        # OSErrors as they come: the writer maps them.
+        path = self._path(digest)
+        make_folders(os.path.dirname(path))
+        return path
+
+    # -- Manager --
+
+    def walk(self) -> Iterator[Info]:
+        """Every blob, ordered by digest within its algorithm. Names that are no digest, links and
+        directories are passed over."""
+        for algorithm in sorted(ALGORITHMS):
+            folder = os.path.join(self._blobs, algorithm)
+            try:
+                with os.scandir(folder) as entries:
+                    names = sorted(entries, key=lambda entry: entry.name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise failure(folder, error) from error
+            for entry in names:
+                try:
+                    digest = Digest(f"{algorithm}:{entry.name}")
+                    found = entry.stat(follow_symlinks=False)
+                except (InvalidDigest, OSError):  # a stray name, or deleted since the directory was read
+                    continue
+                if stat.S_ISREG(found.st_mode):
+                    yield Info(digest, found.st_size, found.st_mtime, found.st_mtime)
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob. Raises BlobNotFound, StoreError."""
+        path = self._path(digest)
+        self._writable()
+        try:
+            os.unlink(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise BlobNotFound(str(digest), "no such blob in this store") from None
+        except OSError as error:
+            raise failure(path, error) from error
+
+    def statuses(self, keys: Iterable[str] = ()) -> Iterator[IngestStatus]:
+        """Ingests under way, or interrupted, oldest first; of ``keys`` alone if any are given.
+
+        One whose ``ref`` is damaged is listed under the name of its directory.
+        """
+        wanted = {folder_name(key) for key in keys} if keys else None
+        found: list[IngestStatus] = []
+        for name in self._folders():
+            if wanted is None or name in wanted:
+                status = read_status(os.path.join(self._ingest, name))
+                if status is not None:
+                    found.append(status)
+        yield from sorted(found, key=lambda status: (status.started_at, status.key))
+
+    def _folders(self) -> list[str]:
+        try:
+            with os.scandir(self._ingest) as entries:
+                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise failure(self._ingest, error) from error
+
+    def abort(self, key: str) -> None:
+        """Drop the ingest of ``key`` (or of a directory's name, as :meth:`statuses` shows damaged ones).
+
+        One that is not there is no error. Raises Locked while a writer holds it.
+        """
+        self._writable()
+        folder = os.path.join(self._ingest, folder_name(key))
+        if not os.path.lexists(folder) and key in self._folders():
+            folder = os.path.join(self._ingest, key)
+        if not self._tidy(folder):
+            raise Locked(key, "a writer holds this ingest")
+
+    def tidy(self, key: str) -> None:
+        """Remove what a killed writer left of an ingest whose blob is committed; never fails."""
+        try:
+            if not self.readonly:
+                self._tidy(os.path.join(self._ingest, folder_name(key)))
+        except StoreError:
+            pass  # a leftover is no fault of whoever only asked whether the blob is here
+
+    def _tidy(self, folder: str) -> bool:
+        if not os.path.isdir(folder) or os.path.islink(folder):
+            return True
+        lock = FileLock(os.path.join(folder, "lock"))
+        try:
+            if not lock.acquire():
+                return False
+            remove_ingest(folder)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise failure(folder, error) from error
+        finally:
+            lock.release()
+        return True
+
+    def sweep(self, before: float, *, keep: Iterable[str] = (), dry_run: bool = False) -> list[str]:
+        """Drop the ingests that nobody holds and that were last written ``before``, damaged ones too.
+
+        Returns their keys; those of ``keep`` stay. Times are seconds since the epoch.
+        """
+        kept = {folder_name(key) for key in keep}
+        dropped: list[str] = []
+        for name in self._folders():
+            folder = os.path.join(self._ingest, name)
+            status = read_status(folder)
+            try:
+                updated = status.updated_at if status else os.stat(folder).st_mtime
+            except OSError:
+                continue
+            if name in kept or updated >= before or not (dry_run or self._tidy(folder)):
+                continue
+            dropped.append(status.key if status else name)
+        return dropped
+
+    def _writable(self) -> None:
+        if self.readonly:
+            raise StoreError(str(self.root), "opened read-only")

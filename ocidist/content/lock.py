@@ -1,0 +1,158 @@
+"""Locks that hold over threads and processes, and that end with whoever held them.
+
+``flock`` and not ``lockf``: POSIX record locks never block their own process, and are lost when any
+descriptor of the file is closed. A lock is let go by closing its descriptor alone, never by ``LOCK_UN``,
+which in a forked child would take it from the parent. Where ``fcntl`` is missing, locks hold within the
+process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Callable, Iterator
+
+from ocidist.content.disk import CLOEXEC, NOFOLLOW
+
+try:
+    import fcntl
+except ImportError:  # Windows, Pyodide
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from ocidist.scope import Scope
+
+__all__ = ["FileLock", "Gate"]
+
+_guard = threading.Lock()
+_held: set[str] = set()  # paths locked by this process
+_gates: dict[str, threading.Lock] = {}  # used where fcntl is missing
+
+
+def _forget_after_fork() -> None:
+    # A child holds none of its parent's locks, and another thread may have been inside the guard.
+    global _guard
+    _guard = threading.Lock()
+    _held.clear()
+    _gates.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+class FileLock:
+    """An exclusive lock on a path, taken at once or not at all. The constructor does no I/O.
+
+    The holder may unlink the file; whoever opened it before that notices, and starts over.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = -1
+        self._mine = False
+
+    def acquire(self) -> bool:
+        """True if it is held now, False if another holds it.
+
+        Raises FileNotFoundError where the directory is missing, other OSErrors as they come.
+        """
+        with _guard:
+            if self.path in _held:
+                return False
+            _held.add(self.path)
+            self._mine = True
+        try:
+            while True:
+                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | CLOEXEC | NOFOLLOW, 0o644)
+                if not _flock(self._fd, exclusive=True):
+                    self.release()
+                    return False
+                if self._current():
+                    return True
+                os.close(self._fd)
+                self._fd = -1
+        except BaseException:
+            self.release()
+            raise
+
+    def _current(self) -> bool:
+        # The last holder may have removed the file between our open and our lock.
+        try:
+            there = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(self._fd)
+        return (there.st_ino, there.st_dev) == (mine.st_ino, mine.st_dev)
+
+    def release(self) -> None:
+        """Let go. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        if self._mine:
+            self._mine = False
+            with _guard:
+                _held.discard(self.path)
+
+
+class Gate:
+    """Many may be inside together (``shared``), or one alone (``exclusive``). No I/O in the constructor.
+
+    Writers pass the gate, shared, around each commit; the collector of garbage takes it alone.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @contextmanager
+    def shared(self, scope: Scope | None = None) -> Iterator[None]:
+        """Inside together with others; waits, looking at ``scope``. OSErrors come as they are."""
+        with self._passed(scope, exclusive=False):
+            yield
+
+    @contextmanager
+    def exclusive(self, scope: Scope | None = None) -> Iterator[None]:
+        """Inside alone; waits, looking at ``scope``. OSErrors come as they are."""
+        with self._passed(scope, exclusive=True):
+            yield
+
+    @contextmanager
+    def _passed(self, scope: Scope | None, *, exclusive: bool) -> Iterator[None]:
+        if fcntl is None:
+            with _guard:
+                lock = _gates.setdefault(self.path, threading.Lock())
+            _poll(lambda: lock.acquire(timeout=0.01), scope)
+            try:
+                yield
+            finally:
+                lock.release()
+            return
+        os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | CLOEXEC | NOFOLLOW, 0o644)
+        try:
+            _poll(lambda: _flock(fd, exclusive=exclusive), scope)
+            yield
+        finally:
+            os.close(fd)
+
+
+def _poll(attempt: Callable[[], bool], scope: Scope | None) -> None:
+    delay = 0.001
+    while not attempt():
+        if scope is not None:
+            scope.check()
+        time.sleep(delay)
+        delay = min(delay * 2, 0.05)
+
+
+def _flock(fd: int, *, exclusive: bool) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
