@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Union
 from ocidist.errors import InvalidManifest, UsageError
 from ocidist.image import Image
 from ocidist.progress import Named
-from ocidist.pull import pull_graph
 from ocidist.remotes.protocols import Source
 from ocidist.scope import Scope
 from ocidist.spec import manifest as manifests
@@ -24,16 +23,17 @@ from ocidist.spec.manifest import Index
 from ocidist.spec.platform import Platform, select
 from ocidist.spec.reference import Reference
 from ocidist.transfer import DEFAULT_WORKERS, MAX_DEPTH, copy_graph, read_small
+from ocidist.unpacking import pull_graph
 
 if TYPE_CHECKING:
     from ocidist.net.message import Transport
-    from ocidist.net.recording import Recorder
-    from ocidist.remotes.registry.credentials import Credential
+    from ocidist.net.recording import Trace
+    from ocidist.remotes.registry.credentials import Credential, CredentialSource
     from ocidist.remotes.registry.session import RegistrySession
     from ocidist.settings import Settings
     from ocidist.store import Store
 
-    Auth = Union["Credential", tuple[str, str], Mapping[str, tuple[str, str]], None]
+    Auth = Union[CredentialSource, Credential, tuple[str, str], None]
 
 __all__ = ["Client", "Pulled"]
 
@@ -50,8 +50,7 @@ class Client:
     """Opens, resolves, fetches and pulls images, and logs in.
 
     ``store`` is a Store or the path of one (default: the settings' root). ``auth`` is ``(user, password)``,
-    a Credential, or a mapping from host to ``(user, password)``; without it Docker's and podman's files are
-    read. ``timeout`` (seconds) bounds each call as a whole. ``connect_to`` maps "host:port" to an address,
+    a Credential, or any object that gives one for a host; without it Docker's and podman's files are read. ``timeout`` (seconds) bounds each call as a whole. ``connect_to`` maps "host:port" to an address,
     as curl's option of that name does. ``transport`` replaces the network (a cassette, a test).
     """
 
@@ -126,14 +125,14 @@ class Client:
                 )
             return self._transport
 
-    def record(self) -> Recorder:
-        """From here on collect every exchange; the recorder saves them as cassette, HAR or JSON lines."""
-        from ocidist.net.recording import Recorder
+    def record(self, *, bodies: bool = True) -> Trace:
+        """From here on collect every exchange; the trace saves them as a cassette (which needs ``bodies``),
+        HAR or JSON lines."""
+        from ocidist.net.recording import Recorder, Trace
 
-        with self._lock:
-            recorder = Recorder(self.transport)
-            self._transport, self._session = recorder, None
-            return recorder
+        trace = Trace(bodies=bodies)
+        self.use(Recorder(self.transport, trace))
+        return trace
 
     def use(self, transport: Transport | None) -> None:
         """Another transport from here on (a cassette); None is the network again. Tokens are forgotten."""
@@ -160,9 +159,7 @@ class Client:
             return self._credential_files()
         if isinstance(auth, tuple):
             return StaticCredentials(Credential(*auth))
-        if isinstance(auth, Mapping):
-            return StaticCredentials({host: Credential(*pair) for host, pair in auth.items()})
-        return StaticCredentials(auth)
+        return StaticCredentials(auth) if isinstance(auth, Credential) else auth
 
     def _credential_files(self) -> Any:
         from ocidist.remotes.registry.credentials import CredentialStore

@@ -18,7 +18,7 @@ from ocidist.spec.platform import Platform
 
 if TYPE_CHECKING:
     from ocidist.image import Image
-    from ocidist.net.recording import Recorder
+    from ocidist.net.recording import Trace
 
 __all__ = [
     "Replaying",
@@ -135,7 +135,7 @@ def replay(cassette: str | Path) -> Replaying:
     transport = replays.find(cassette)
     before = client()._transport
     client().use(transport)
-    return Replaying(str(cassette), len(transport), before)
+    return Replaying(transport.name, len(transport.exchanges), before)
 
 
 def online() -> None:
@@ -144,13 +144,13 @@ def online() -> None:
 
 
 @contextmanager
-def trace() -> Iterator[Recorder]:
+def trace() -> Iterator[Trace]:
     """Collect the exchanges of a block: ``with oci.trace() as t: …``, then ``t.rows()``, ``t.to_har()``."""
     here = client()
     before = here._transport
-    recorder = here.record()
+    found = here.record(bodies=False)
     try:
-        yield recorder
+        yield found
     finally:
         here.use(before)
 

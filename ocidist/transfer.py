@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Literal, Union
+from typing import TYPE_CHECKING, Literal, Union
 
 from ocidist.content import verify
 from ocidist.content.protocols import Body
@@ -269,6 +269,8 @@ class _Walk:
                     if self.error is None and (self.ready or self.busy):
                         self.changed.wait(0.05)
             self.scope.check()
+        except OcidistError as error:  # the scope's end: of a worker's failure, or its own
+            self.fail(error)
         except BaseException as error:
             self.fail(error)
             raise
@@ -314,7 +316,7 @@ class _Walk:
                 if failure is not error:
                     failure.__cause__ = error
                 self.fail(failure)
-            except BaseException as error:  # noqa: BLE001 - a worker's bug must end the copy, not hang it
+            except BaseException as error:  # a worker's bug must end the copy, not hang it
                 self.fail(error)
                 if alone:
                     raise

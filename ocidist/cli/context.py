@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from ocidist.client import Client
+    from ocidist.net.recording import Trace
     from ocidist.scope import Scope
     from ocidist.settings import Settings
     from ocidist.store import Store
@@ -28,7 +29,7 @@ class Context:
         self._settings: Settings | None = None
         self._store: Store | None = None
         self._client: Client | None = None
-        self._recorder: Any = None
+        self._trace: Trace | None = None
 
     def __enter__(self) -> Context:
         if self.args.debug:
@@ -38,8 +39,8 @@ class Context:
         return self
 
     def __exit__(self, kind: Any, *exc: object) -> None:
-        if self._recorder is not None:
-            self._write_recordings()
+        if self._trace is not None:
+            self._save(self._trace)
         if self._store is not None:
             self._store.close()
 
@@ -67,6 +68,7 @@ class Context:
     def client(self) -> Client:
         if self._client is None:
             from ocidist.client import Client
+    from ocidist.net.recording import Trace
 
             args = self.args
             self._client = Client(
@@ -83,7 +85,7 @@ class Context:
                 settings=self.settings,
             )
             if args.record or args.trace:
-                self._recorder = self._client.record()
+                self._trace = self._client.record(bodies=bool(args.record))
         return self._client
 
     @property
@@ -120,11 +122,12 @@ class Context:
 
         return replay.find(cassette)
 
-    def _write_recordings(self) -> None:
+    def _save(self, trace: Trace) -> None:
         if self.args.record:
-            self._recorder.save_cassette(self.args.record)
+            trace.save_cassette(self.args.record)
         if self.args.trace:
-            self._recorder.save_trace(self.args.trace)
+            (trace.to_har if self.args.trace.endswith(".har") else trace.to_jsonl)(self.args.trace)
+        trace.close()
 
     # -- time and progress --
 
@@ -142,12 +145,16 @@ class Context:
         from ocidist.cli import bars
         from ocidist.scope import Scope
 
-        painter = bars.make(self.args.progress, sys.stderr)
-        with Scope.within(self.timeout, observer=painter.observe, tick=painter.tick) as scope:
-            try:
-                yield scope
-            finally:
-                painter.close()
+        settings, stream = self.settings, sys.stderr
+        painter = bars.make(
+            self.args.progress,
+            stream,
+            stream.isatty(),
+            colour=not settings.no_color,
+            dumb=settings.term == "dumb",
+        )
+        with painter, Scope.within(self.timeout, observer=painter.observe, tick=painter.tick) as scope:
+            yield scope
 
     # -- output --
 
