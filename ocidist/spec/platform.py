@@ -21,14 +21,16 @@ __all__ = ["Platform", "select"]
 _NAMES = ("architecture", "os", "os.version", "os.features", "variant", "features")
 _PART = re.compile(r"[A-Za-z0-9_.-]+\Z")
 _OS_PART = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([A-Za-z0-9_.-]*)\))?\Z")
-_KNOWN_OS = frozenset(
-    ("aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl")
-    + ("netbsd", "openbsd", "plan9", "solaris", "wasip1", "windows", "zos")
-)
-_KNOWN_ARCHITECTURES = frozenset(
-    ("386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc", "ppc64")
-    + ("ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64", "wasm")
-)
+_OS_NAMES = """
+aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris wasip1
+windows zos
+"""
+_ARCHITECTURE_NAMES = """
+386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc ppc64 ppc64le riscv riscv64 s390 s390x sparc
+sparc64 wasm
+"""
+_KNOWN_OS = frozenset(_OS_NAMES.split())
+_KNOWN_ARCHITECTURES = frozenset(_ARCHITECTURE_NAMES.split())
 _ALIASES = {"i386": "386", "x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
 # Two names of Debian's that are an architecture and a variant at once.
 _ARM_ALIASES = {"armhf": "v7", "armel": "v6"}

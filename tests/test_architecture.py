@@ -1,0 +1,447 @@
+"""The house's rules, held by ``ast``: who imports whom, and who touches the world.
+
+Each rule is a function from a module (its path below ``ocidist/`` and its source) to sentences about what breaks
+it; the tests run it on the tree, and on small planted violations, so that a rule that can't fail is noticed.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Callable, Iterator
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "ocidist"
+
+# Top down: a unit imports only from units above it, and from itself.
+TOP_DOWN = """
+errors settings spec view rows progress scope net content metadata remotes transfer layers snapshots store
+runtime explore build image server pull client cli notebook interactive integrations containerd
+__init__ __main__
+"""
+ORDER = TOP_DOWN.split()
+
+# Imports under ``if TYPE_CHECKING`` count like any other, but for these: (importer, imported) -> why.
+TYPING_ONLY = {
+    ("errors", "spec"): "errors carry the descriptor that they are about; spec raises errors",
+    ("view", "progress"): "bars are strings made from progress rows, which are handed in",
+}
+
+# Outside the core: these may import packages that are not in the standard library.
+OUTSIDE = ("notebook", "integrations", "containerd")
+
+# In the core: module -> packages that it may import inside a function, at first use.
+OPTIONAL = {
+    "layers/compression.py": {"isal", "zlib_ng", "backports", "compression"},
+    "rows.py": {"pandas"},
+}
+
+ENVIRONMENT = {"settings.py"}
+NETWORK = {"net/http.py", "net/dial.py"}  # dial.py is the half of http.py that connects
+NETWORK_MODULES = {
+    *("socket", "ssl", "_socket", "_ssl", "http.client", "http.server", "urllib.request", "socketserver"),
+    *("asyncio", "selectors", "ftplib", "smtplib", "imaplib", "poplib", "telnetlib", "nntplib", "xmlrpc"),
+}
+BANNED_NAMES = {"utils", "util", "helpers", "common", "misc"}  # a credential helper is a thing; "helpers" is not
+MAX_LINES = 500
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module: ``name`` is absolute and dotted, ``line`` where; ``lazy`` inside a function."""
+
+    name: str
+    line: int
+    typing: bool
+    lazy: bool
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of the package: ``path`` is below ``ocidist/``, with slashes."""
+
+    path: str
+    source: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.source, self.path)
+
+    @property
+    def unit(self) -> str:
+        """The word in ORDER: the package below ``ocidist``, or the module's own name."""
+        return self.path.split("/")[0].removesuffix(".py")
+
+    @property
+    def dotted(self) -> str:
+        """``ocidist.spec.digest``."""
+        name = f"{PACKAGE}/{self.path}".removesuffix(".py").removesuffix("/__init__")
+        return name.replace("/", ".")
+
+    @cached_property
+    def imports(self) -> tuple[Import, ...]:
+        return tuple(_imports(self.tree, self, typing=False, lazy=False))
+
+    def nodes(self) -> Iterator[ast.AST]:
+        return ast.walk(self.tree)
+
+
+def _imports(node: ast.AST, module: Module, typing: bool, lazy: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(alias.name, child.lineno, typing, lazy)
+        elif isinstance(child, ast.ImportFrom):
+            base = _absolute(child, module)
+            for alias in child.names:
+                yield Import(f"{base}.{alias.name}", child.lineno, typing, lazy)
+        elif isinstance(child, ast.Call) and _imports_by_name(child):
+            argument = child.args[0]
+            assert isinstance(argument, ast.Constant)
+            yield Import(str(argument.value), child.lineno, typing, lazy)
+        inside = lazy or isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        if isinstance(child, ast.If) and _is_type_checking(child.test):
+            for statement in child.body:
+                yield from _imports(ast.Module([statement], []), module, True, inside)
+            for statement in child.orelse:
+                yield from _imports(ast.Module([statement], []), module, typing, inside)
+        else:
+            yield from _imports(child, module, typing, inside)
+
+
+def _absolute(node: ast.ImportFrom, module: Module) -> str:
+    if not node.level:
+        return node.module or ""
+    package = module.dotted.split(".")
+    if not module.path.endswith("__init__.py"):
+        package = package[:-1]
+    package = package[: len(package) - (node.level - 1)]
+    return ".".join([*package, node.module] if node.module else package)
+
+
+def _imports_by_name(call: ast.Call) -> bool:
+    called = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if called not in ("import_module", "__import__") or not call.args:
+        return False
+    return isinstance(call.args[0], ast.Constant) and isinstance(call.args[0].value, str)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return ast.unparse(test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+# -- the rules --------------------------------------------------------------------------------------
+
+
+def order(module: Module) -> Iterator[str]:
+    """A unit imports only from what stands above it."""
+    if module.unit not in ORDER:
+        yield f"{module.path}: {module.unit} has no place in ORDER"
+        return
+    for item in module.imports:
+        parts = item.name.split(".")
+        if parts[0] != PACKAGE:
+            continue
+        target = parts[1] if len(parts) > 1 else "__init__"
+        if target in ("__version__", "*") or (target not in ORDER and not _exists(target)):
+            target = "__init__" if target != "__version__" else module.unit
+        if target == module.unit or (item.typing and (module.unit, target) in TYPING_ONLY):
+            continue
+        if target not in ORDER or ORDER.index(target) > ORDER.index(module.unit):
+            yield f"{module.path}:{item.line}: {module.unit} imports {item.name}, which stands below it"
+
+
+def _exists(unit: str) -> bool:
+    return (ROOT / PACKAGE / unit).is_dir() or (ROOT / PACKAGE / f"{unit}.py").is_file()
+
+
+def standard_library(module: Module) -> Iterator[str]:
+    """The core imports nothing outside the standard library; optional parts only lazily, where stated."""
+    if module.unit in OUTSIDE:
+        return
+    for item in module.imports:
+        top = item.name.split(".")[0]
+        allowed = OPTIONAL.get(module.path, set())
+        if top == PACKAGE or item.typing:
+            continue
+        if top in allowed:
+            if not item.lazy:
+                yield f"{module.path}:{item.line}: {top} is optional, and imported before it is used"
+        elif top not in sys.stdlib_module_names or top == "compression":
+            yield f"{module.path}:{item.line}: the core imports {top}"
+
+
+def environment(module: Module) -> Iterator[str]:
+    """Only settings.py reads the environment and home folders."""
+    if module.path in ENVIRONMENT:
+        return
+    banned = {"environ", "environb", "getenv", "getenvb", "expanduser", "expandvars"}
+    for node in module.nodes():
+        found = ""
+        if isinstance(node, ast.Attribute):
+            if node.attr in banned:
+                found = ast.unparse(node)
+            elif node.attr == "home" and ast.unparse(node.value) in ("Path", "pathlib.Path", "PosixPath"):
+                found = "Path.home"
+        elif isinstance(node, ast.ImportFrom) and node.module in ("os", "posix", "os.path", "posixpath"):
+            found = next((alias.name for alias in node.names if alias.name in banned), "")
+        if found:
+            yield f"{module.path}:{getattr(node, 'lineno', 0)}: {found} (only settings.py reads the environment)"
+
+
+def network(module: Module) -> Iterator[str]:
+    """Only net/http.py and its connecting half open sockets; what can open one isn't imported elsewhere."""
+    if module.path in NETWORK or module.unit in ("server", "containerd"):
+        return
+    for item in module.imports:
+        parts = item.name.split(".")
+        prefixes = {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
+        if not item.typing and prefixes & NETWORK_MODULES:
+            yield f"{module.path}:{item.line}: {item.name} opens sockets (only net/http.py does)"
+
+
+def prints(module: Module) -> Iterator[str]:
+    """No print below cli/, and no debugger anywhere."""
+    for node in module.nodes():
+        called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+        if called == "breakpoint" or (called == "print" and module.unit != "cli"):
+            yield f"{module.path}:{getattr(node, 'lineno', 0)}: {called}()"
+
+
+def length(module: Module) -> Iterator[str]:
+    """A file of more than 500 lines holds a second concept."""
+    lines = len(module.source.splitlines())
+    if lines > MAX_LINES:
+        yield f"{module.path}: {lines} lines, more than {MAX_LINES}"
+
+
+def names(module: Module) -> Iterator[str]:
+    """A module is named after a concept."""
+    for part in module.path.removesuffix(".py").split("/"):
+        if part.strip("_").lower() in BANNED_NAMES:
+            yield f"{module.path}: {part!r} names no concept"
+
+
+def annotations(module: Module) -> Iterator[str]:
+    """Annotations are not evaluated, so that 3.10 reads what 3.14 does."""
+    if module.path in ("__init__.py",) or not module.tree.body:
+        return
+    if all(isinstance(node, ast.Expr) for node in module.tree.body):
+        return
+    if not any(item.name == "__future__.annotations" for item in module.imports):
+        yield f"{module.path}: no 'from __future__ import annotations'"
+
+
+RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
+    order,
+    standard_library,
+    environment,
+    network,
+    prints,
+    length,
+    names,
+    annotations,
+)
+
+
+def modules() -> list[Module]:
+    """Every module of the package."""
+    base = ROOT / PACKAGE
+    paths = sorted(path for path in base.rglob("*.py") if "__pycache__" not in path.parts)
+    return [Module(path.relative_to(base).as_posix(), path.read_text("utf-8")) for path in paths]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_the_tree_keeps_the_rule(rule: Callable[[Module], Iterator[str]]) -> None:
+    """No module of the package breaks it."""
+    found = modules()
+    assert len(found) > 20, "the package was not found"
+    broken = [sentence for module in found for sentence in rule(module)]
+    assert not broken, "\n" + "\n".join(broken)
+
+
+# -- the rules can fail -----------------------------------------------------------------------------
+
+PLANTED = [
+    (order, "spec/x.py", "from ocidist.net import http", "spec imports ocidist.net.http"),
+    (order, "spec/x.py", "import ocidist.store", "stands below"),
+    (order, "spec/x.py", "def f():\n    from ocidist.cli.main import main", "cli.main"),
+    (order, "spec/x.py", "from ocidist import client", "ocidist.client"),
+    (order, "spec/x.py", "from ocidist import open", "ocidist.open"),
+    (order, "spec/x.py", "from ..net.http import A", "ocidist.net.http.A"),
+    (order, "spec/__init__.py", "from ..store import Store", "ocidist.store.Store"),
+    (order, "rows.py", "from . import store", "ocidist.store"),
+    (order, "spec/x.py", "from importlib import import_module\nimport_module('ocidist.store')", ":2:"),
+    (order, "spec/x.py", "if TYPE_CHECKING:\n    from ocidist.store import Store", "ocidist.store"),
+    (order, "errors.py", "from ocidist.spec.digest import Digest", "ocidist.spec"),
+    (
+        order,
+        "errors.py",
+        "if TYPE_CHECKING:\n    pass\nelse:\n    from ocidist.spec.digest import Digest",
+        ":4:",
+    ),
+    (order, "gadgets.py", "x = 1", "no place in ORDER"),
+    (standard_library, "spec/x.py", "import requests", "imports requests"),
+    (standard_library, "store.py", "def f():\n    import pandas as pd", "imports pandas"),
+    (standard_library, "rows.py", "import pandas as pd", "before it is used"),
+    (standard_library, "layers/compression.py", "from isal import igzip", "before it is used"),
+    (standard_library, "layers/apply.py", "def f():\n    from isal import igzip", "imports isal"),
+    (standard_library, "net/x.py", "try:\n    import zstandard\nexcept ImportError:\n    pass", "zstandard"),
+    (environment, "store.py", "import os\nos.environ['A']", "os.environ"),
+    (environment, "cli/main.py", "import os\nos.getenv('A')", "os.getenv"),
+    (environment, "store.py", "from os import environ", "environ"),
+    (environment, "store.py", "from pathlib import Path\nPath.home()", "Path.home"),
+    (environment, "store.py", "from pathlib import Path\nPath('~').expanduser()", "expanduser"),
+    (environment, "store.py", "import os.path\nos.path.expanduser('~')", "expanduser"),
+    (network, "store.py", "import socket", "socket"),
+    (network, "net/replay.py", "def f():\n    from http.client import HTTPSConnection", "http.client"),
+    (network, "remotes/registry/auth.py", "import urllib.request", "urllib.request"),
+    (network, "client.py", "from urllib import request", "urllib.request"),
+    (network, "net/message.py", "import ssl", "ssl"),
+    (prints, "store.py", "print('x')", "print()"),
+    (prints, "notebook/widgets.py", "def f():\n    print('x')", ":2:"),
+    (prints, "cli/main.py", "breakpoint()", "breakpoint()"),
+    (length, "store.py", "x = 1\n" * 501, "501 lines"),
+    (names, "net/utils.py", "", "'utils'"),
+    (names, "helpers/x.py", "", "'helpers'"),
+    (names, "net/_common.py", "", "'_common'"),
+    (annotations, "store.py", "import os", "__future__"),
+]
+
+ALLOWED = [
+    (order, "net/x.py", "from ocidist.spec.digest import Digest\nfrom ocidist import errors, __version__"),
+    (order, "net/x.py", "from .message import Request\nfrom ocidist.net import scrub"),
+    (order, "errors.py", "if TYPE_CHECKING:\n    from ocidist.spec.descriptor import Descriptor"),
+    (order, "__init__.py", "from ocidist.client import Client"),
+    (standard_library, "rows.py", "def f():\n    import pandas"),
+    (standard_library, "layers/compression.py", "def f():\n    from isal import igzip"),
+    (standard_library, "notebook/widgets.py", "import ipywidgets"),
+    (standard_library, "store.py", "import sqlite3, json\nfrom ocidist.errors import OcidistError"),
+    (environment, "settings.py", "import os\nos.environ['A']"),
+    (environment, "store.py", "settings.home\nPath(root) / 'home'"),
+    (network, "net/http.py", "import socket, ssl, http.client"),
+    (network, "client.py", "import urllib.parse\nfrom http import HTTPStatus"),
+    (prints, "cli/main.py", "print('x')"),
+    (prints, "view/text.py", "printed = visible('print()')"),
+    (length, "store.py", "x = 1\n" * 500),
+    (names, "net/dial.py", ""),
+    (annotations, "store.py", '"""Doc."""\nfrom __future__ import annotations\nimport os'),
+    (annotations, "cli/__init__.py", '"""Only a sentence."""'),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "source", "said"), PLANTED)
+def test_a_planted_violation_is_found(
+    rule: Callable[[Module], Iterator[str]], path: str, source: str, said: str
+) -> None:
+    """Each rule names the file and what is wrong with it."""
+    found = list(rule(Module(path, source)))
+    assert len(found) == 1
+    assert path in found[0]
+    assert said in found[0]
+
+
+@pytest.mark.parametrize(("rule", "path", "source"), ALLOWED)
+def test_what_is_allowed_is_not_reported(
+    rule: Callable[[Module], Iterator[str]], path: str, source: str
+) -> None:
+    """Each rule lets the neighbour of a violation pass."""
+    assert list(rule(Module(path, source))) == []
+
+
+def test_every_rule_has_a_planted_violation() -> None:
+    """A rule that is added without one is noticed."""
+    assert {rule for rule, *_ in PLANTED} == {rule for rule, *_ in ALLOWED} == set(RULES)
+
+
+# -- imports, for real ------------------------------------------------------------------------------
+
+# One interpreter, a fork for each module: none finds what another has imported.
+LONE_IMPORTS = """
+import importlib, json, os, sys
+root, names = json.loads(sys.argv[1])
+sys.path.insert(0, root)
+failed = {}
+for name in names:
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            importlib.import_module(name)
+            os.write(write, b"ok")
+        except BaseException as error:
+            os.write(write, f"{type(error).__name__}: {error}".encode()[:4000])
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read().decode()
+    os.waitpid(child, 0)
+    if said != "ok":
+        failed[name] = said or "ended without a word"
+json.dump(failed, sys.stdout)
+"""
+
+
+def lone_imports(root: Path, found: list[str]) -> dict[str, str]:
+    """Module -> why it can't be imported by itself with nothing but the standard library."""
+    command = [sys.executable, "-I", "-S", "-c", LONE_IMPORTS, json.dumps([str(root), found])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    failed: dict[str, str] = json.loads(done.stdout)
+    return failed
+
+
+def test_each_core_module_imports_alone_with_the_standard_library_only() -> None:
+    """``python -I -S`` has no site-packages, so an import of anything else fails."""
+    core = [module for module in modules() if module.unit not in (*OUTSIDE, "__main__")]
+    assert lone_imports(ROOT, [module.dotted for module in core]) == {}
+
+
+def test_a_module_that_needs_more_is_noticed(tmp_path: Path) -> None:
+    """The check above can fail: on a missing package, on a cycle, and it goes on after them."""
+    (tmp_path / "needs.py").write_text("import pytest\n")
+    (tmp_path / "one.py").write_text("from two import b\na = 1\n")
+    (tmp_path / "two.py").write_text("from one import a\nb = 1\n")
+    (tmp_path / "fine.py").write_text("import json\n")
+    failed = lone_imports(tmp_path, ["needs", "one", "two", "fine"])
+    assert set(failed) == {"needs", "one", "two"}
+    assert "No module named 'pytest'" in failed["needs"]
+
+
+HEAVY = ("ssl", "http.client", "tarfile", "logging", "pandas", "IPython", "ipywidgets", "urllib.request")
+
+
+def loaded_after(statement: str) -> set[str]:
+    """The modules that an isolated interpreter holds after ``statement``."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{statement}\nprint('\\n'.join(sys.modules))"
+    command = [sys.executable, "-I", "-c", code]
+    return set(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split())
+
+
+def test_the_front_door_loads_nothing_slow() -> None:
+    """``import ocidist`` is for a notebook's first cell: it loads no network, tar, logging or notebook code."""
+    loaded = loaded_after("import ocidist")
+    assert PACKAGE in loaded
+    assert loaded.isdisjoint(HEAVY), sorted(loaded.intersection(HEAVY))
+
+
+def test_the_values_load_nothing_slow() -> None:
+    """``spec`` and ``settings`` are on the path of every command."""
+    loaded = loaded_after(
+        "import ocidist.spec.manifest, ocidist.spec.config, ocidist.spec.reference, ocidist.spec.platform\n"
+        "import ocidist.spec.chain, ocidist.settings\n"
+        "ocidist.settings.Settings.load()\n"
+    )
+    assert f"{PACKAGE}.spec.manifest" in loaded
+    assert loaded.isdisjoint({*HEAVY, "json", "socket", "datetime", "base64", "sqlite3", "tempfile"})
+
+
+def test_what_is_loaded_is_seen() -> None:
+    """The probe above can fail."""
+    assert "tarfile" in loaded_after("import tarfile")
