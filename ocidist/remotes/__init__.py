@@ -1,1 +1,117 @@
-""""""
+"""Remotes: where images come from and go to, found by a locator.
+
+A locator is ``KIND:BODY`` or ``KIND://BODY``; text without a kind is a reference at a registry. More kinds plug
+in through the entry-point group ``ocidist.remotes``: the entry's name is the kind, what it loads is called with
+the locator and a :class:`Context`, and returns a Source, a Sink, or both. It is looked up only for a kind that
+is not built in.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Callable, Protocol
+
+from ocidist.errors import Unsupported, UsageError, quoted
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+    from ocidist.remotes.registry.session import RegistrySession
+
+    Factory = Callable[["Locator", "Context"], Any]
+
+__all__ = ["GROUP", "Context", "Locator", "open"]
+
+GROUP = "ocidist.remotes"
+"""The entry-point group of further kinds."""
+
+_REGISTRY = "registry"
+_PREFIXES = {"docker": _REGISTRY, "registry": _REGISTRY}
+_BUILT_IN = frozenset({"store", "oci", "oci-archive", "docker-archive"})
+_KIND = re.compile(r"([a-z][a-z0-9+-]*):")
+_PORT = re.compile(r"[0-9]+/")
+
+
+class Context(Protocol):
+    """What a factory may use. Each part is made at its first use."""
+
+    @property
+    def session(self) -> RegistrySession:
+        """Registries, with this client's credentials and transport."""
+        ...
+
+    @property
+    def store(self) -> Any:
+        """The local store."""
+        ...
+
+
+@dataclass(frozen=True)
+class Locator:
+    """``kind`` ("registry", "store", "oci", … or a plugged-in one) and what it is about."""
+
+    kind: str
+    body: str
+
+    @classmethod
+    def parse(cls, text: str) -> Locator:
+        """The locator that ``text`` is. What begins with no known kind is a reference: ``redis:7``.
+
+        Raises UsageError for ``KIND://…`` of an unknown kind and for an empty body.
+        """
+        found = _KIND.match(text)
+        kind, rest = (found.group(1), text[found.end() :]) if found is not None else ("", text)
+        slashes = rest.startswith("//")
+        if kind in _PREFIXES and slashes:
+            return cls._of(_PREFIXES[kind], rest[2:], text)
+        if kind in _BUILT_IN:
+            return cls._of(kind, rest[2:] if slashes and kind == "store" else rest, text)
+        # A port (localhost:5000/…) is no kind; elsewhere the look-up decides, and it is worth its time only here.
+        if kind and not _PORT.match(rest) and _plugged(kind) is not None:
+            return cls._of(kind, rest[2:] if slashes else rest, text)
+        if slashes:
+            raise UsageError(f"{quoted(text)}: {kind}:// is no kind of remote that is known here")
+        return cls._of(_REGISTRY, text, text)
+
+    @classmethod
+    def _of(cls, kind: str, body: str, text: str) -> Locator:
+        if not body:
+            raise UsageError(f"{quoted(text)} names nothing")
+        return cls(kind, body)
+
+    def __str__(self) -> str:
+        return self.body if self.kind == _REGISTRY else f"{self.kind}:{self.body}"
+
+
+def open(locator: Locator | str, context: Context) -> Any:
+    """The remote of a locator: a Source, a Sink, or both. Sends nothing yet.
+
+    Raises UsageError and Unsupported; an entry point that can't be loaded is an Unsupported that names it.
+    """
+    where = locator if isinstance(locator, Locator) else Locator.parse(locator)
+    if where.kind == _REGISTRY:
+        from ocidist.remotes.registry.client import RegistryRemote
+        from ocidist.spec.reference import Reference
+
+        return RegistryRemote(context.session, Reference.parse(where.body).name)
+    if where.kind == "store":
+        return context.store
+    entry = _plugged(where.kind)
+    if entry is None:
+        if where.kind in _BUILT_IN:
+            raise Unsupported(
+                f"{where.kind}: is not supported yet; skopeo copy brings such an image to a registry"
+            )
+        raise UsageError(f"{where.kind}: is no kind of remote that is known here")
+    try:
+        factory: Factory = entry.load()
+    except Exception as error:  # noqa: BLE001 - code of another package: whatever it raises, it can't be used
+        raise Unsupported(f"the remote {where.kind!r} ({entry.value}) can't be loaded: {error}") from error
+    return factory(where, context)
+
+
+def _plugged(kind: str) -> EntryPoint | None:
+    from importlib.metadata import entry_points
+
+    return next(iter(entry_points(group=GROUP, name=kind)), None)

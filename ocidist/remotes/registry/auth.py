@@ -1,0 +1,301 @@
+"""Authentication: from a challenge and a credential to an ``Authorization`` header.
+
+Sources: RFC 7617 (Basic), RFC 6750 (Bearer), and the token protocols of the distribution project: by GET
+("Token Authentication Specification") and by POST ("Oauth2 Token Authentication"). Rules beyond them:
+
+* a registry's credential goes to its token server only over https, or where both are plain http by
+  configuration or on loopback; an http token server of an https registry gets none;
+* a challenge is remembered, so that after the first 401 of a host each request carries its token at once;
+* one token request per realm, service, scopes and credential, however many threads need it; a failure is
+  shared with those who waited for it, and forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from copy import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Collection, Iterable, Sequence
+from urllib.parse import urlencode
+
+from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, RegistryError, TransportError
+from ocidist.net.message import Headers, Request, Response
+from ocidist.remotes.registry import wire
+from ocidist.remotes.registry.challenge import Challenge, merge_scopes
+from ocidist.remotes.registry.credentials import Credential, CredentialSource
+from ocidist.scope import POLL, Scope
+
+if TYPE_CHECKING:
+    Exchange = Callable[[Request, Scope, bool], Response]
+
+__all__ = ["Authenticator", "Grant", "Site"]
+
+MINIMUM_LIFE = 60.0
+"""Seconds that a token is taken to live at least, whatever the server says."""
+_MARGIN = 10.0  # seconds before its end at which a token is not used any more
+_CLIENT_ID = "ocidist"
+_VISIBLE = frozenset(map(chr, range(0x21, 0x7F)))
+
+
+@dataclass(frozen=True)
+class Site:
+    """A registry as it is spoken to: its name (``docker.io``) and the scheme that it is reached by."""
+
+    host: str
+    scheme: str
+
+
+@dataclass(frozen=True)
+class Grant:
+    """An ``Authorization`` value and what it stands for. ``fresh``: made for the very call that got it."""
+
+    header: str = field(repr=False)
+    scopes: tuple[str, ...] = ()
+    key: Any = field(default=None, repr=False)
+    fresh: bool = False
+
+
+@dataclass
+class _Token:
+    value: str = field(repr=False)
+    until: float
+
+
+class _Flight:
+    """One token request under way, and those who wait for it."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.token: _Token | None = None
+        self.error: OcidistError | None = None
+
+
+class Authenticator:
+    """Answers challenges. ``exchange(request, scope, follow)`` sends with retries and without credentials."""
+
+    def __init__(
+        self,
+        credentials: CredentialSource,
+        exchange: Exchange,
+        *,
+        plain_http: Collection[str] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._credentials = credentials
+        self._exchange = exchange
+        self._plain_http = plain_http
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: dict[Site, Challenge] = {}
+        self._asked: dict[tuple[Site, str], frozenset[str]] = {}  # scopes that challenges named
+        self._found: dict[tuple[Site, str], Credential | None] = {}
+        self._tokens: dict[Any, _Token] = {}
+        self._flights: dict[Any, _Flight] = {}
+
+    def forget(self) -> None:
+        """Drop tokens, challenges and looked-up credentials (after a login or logout)."""
+        with self._lock:
+            self._known.clear()
+            self._asked.clear()
+            self._found.clear()
+            self._tokens.clear()
+
+    def header(self, site: Site, repository: str, wanted: Iterable[str], scope: Scope) -> Grant | None:
+        """What to send to ``site`` at once: None before its first challenge, or where nothing is at hand."""
+        with self._lock:
+            challenge = self._known.get(site)
+            asked = self._asked.get((site, repository), frozenset())
+        if challenge is None:
+            return None
+        credential = self._credential(site, repository, scope)
+        if challenge.scheme == "basic":
+            basic = credential.basic if credential is not None else ""
+            return Grant(basic) if basic else None
+        if credential is not None and credential.registry_token:
+            return Grant("Bearer " + _checked_token(credential.registry_token, site.host))
+        scopes = merge_scopes([*wanted, *asked])
+        if not self._may_send(site, challenge.realm):
+            credential = None
+        key = (challenge.realm, challenge.service, scopes, credential)
+        token, fresh = self._token(key, site, scope)
+        return Grant("Bearer " + token.value, scopes, key, fresh)
+
+    def answer(
+        self, site: Site, repository: str, challenges: Sequence[Challenge], used: Grant | None, scope: Scope
+    ) -> bool:
+        """Take in a 401's (or 403's) challenges; True where sending again may now succeed."""
+        challenge = _choose(challenges)
+        if challenge is None:
+            return False
+        with self._lock:
+            self._known[site] = challenge
+        if challenge.scheme == "basic":
+            credential = self._credential(site, repository, scope)
+            basic = credential.basic if credential is not None else ""
+            return bool(basic) and (used is None or used.header != basic)
+        key = (site, repository)
+        with self._lock:
+            before = self._asked.get(key, frozenset())
+            self._asked[key] = before | challenge.scopes
+        if used is None:
+            return True
+        if used.key is None:  # a ready registry token, or Basic before: nothing newer is to be had
+            return used.header.startswith("Basic ")
+        if not used.fresh:
+            self._drop(used)
+            return True
+        return merge_scopes([*used.scopes, *challenge.scopes]) != used.scopes
+
+    # -- credentials --
+
+    def _credential(self, site: Site, repository: str, scope: Scope) -> Credential | None:
+        key = (site, repository)
+        with self._lock:
+            if key in self._found:
+                return self._found[key]
+        found = self._credentials.get(site.host, repository, scheme=site.scheme, scope=scope)
+        with self._lock:
+            return self._found.setdefault(key, found)
+
+    def _may_send(self, site: Site, realm: str) -> bool:
+        origin = wire.origin_of(realm)
+        if origin is None:
+            return False
+        if origin[0] == "https":
+            return True
+        if site.scheme != "http":
+            return False
+        host = wire.host_of(realm)
+        same = wire.origin_of(f"http://{site.host}")
+        return (
+            wire.is_loopback(host) or host in self._plain_http or (same is not None and same[1] == origin[1])
+        )
+
+    # -- tokens --
+
+    def _drop(self, used: Grant) -> None:
+        with self._lock:
+            token = self._tokens.get(used.key)
+            if token is not None and "Bearer " + token.value == used.header:
+                del self._tokens[used.key]
+
+    def _token(self, key: Any, site: Site, scope: Scope) -> tuple[_Token, bool]:
+        """The token of ``key``, and whether it was fetched within this call."""
+        while True:
+            with self._lock:
+                token = self._tokens.get(key)
+                if token is not None and token.until > self._clock():
+                    return token, False
+                flight = self._flights.get(key)
+                leads = flight is None
+                if flight is None:
+                    flight = self._flights[key] = _Flight()
+            if leads:
+                return self._lead(key, flight, site, scope), True
+            while not flight.done.wait(POLL):
+                scope.check()
+            if flight.token is not None:
+                return flight.token, True
+            if flight.error is not None and not isinstance(flight.error, (Cancelled, DeadlineExceeded)):
+                raise copy(flight.error)
+            scope.check()  # the leader was interrupted, we were not: lead in its place
+
+    def _lead(self, key: Any, flight: _Flight, site: Site, scope: Scope) -> _Token:
+        try:
+            flight.token = self._fetch(key, site, scope)
+            with self._lock:
+                self._tokens[key] = flight.token
+            return flight.token
+        except OcidistError as error:
+            flight.error = error
+            raise
+        finally:
+            with self._lock:
+                self._flights.pop(key, None)
+            flight.done.set()
+
+    def _fetch(self, key: Any, site: Site, scope: Scope) -> _Token:
+        realm, service, scopes, credential = key
+        if wire.origin_of(realm) is None or wire.clean_url(realm, realm) != realm:
+            raise TransportError(site.host, "the registry names a token server that is no http(s) URL", False)
+        started = self._clock()
+        if credential is not None and credential.identity_token:
+            response = self._post(realm, service, scopes, credential, scope)
+            if response.status in (400, 404, 405) and credential.password:
+                response.close()
+                response = self._get(realm, service, scopes, credential, scope)
+        else:
+            response = self._get(realm, service, scopes, credential, scope)
+            if response.status in (404, 405) and credential is not None:
+                response.close()
+                response = self._post(realm, service, scopes, credential, scope)
+        return self._read_token(response, started, site, credential is not None)
+
+    def _get(
+        self, realm: str, service: str, scopes: Iterable[str], credential: Credential | None, scope: Scope
+    ) -> Response:
+        query = [("service", service)] if service else []
+        query += [("scope", wanted) for wanted in scopes]
+        headers = Headers([("Accept", "application/json")])
+        if credential is not None and credential.basic:
+            headers.set("Authorization", credential.basic)
+            query.append(("account", credential.username))
+        glue = "&" if "?" in realm else "?"
+        url = realm + (glue + urlencode(query, safe=":/,") if query else "")
+        return self._exchange(Request("GET", url, headers), scope, True)
+
+    def _post(
+        self, realm: str, service: str, scopes: Iterable[str], credential: Credential, scope: Scope
+    ) -> Response:
+        form = [("service", service), ("client_id", _CLIENT_ID), ("scope", " ".join(scopes))]
+        if credential.identity_token:
+            form += [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token)]
+        else:
+            form += [("grant_type", "password"), ("username", credential.username)]
+            form += [("password", credential.password)]
+        headers = Headers([("Accept", "application/json")])
+        headers.set("Content-Type", "application/x-www-form-urlencoded")
+        # Not followed: the secret is in the body, and a redirect could take it anywhere.
+        return self._exchange(Request("POST", realm, headers, urlencode(form).encode()), scope, False)
+
+    def _read_token(self, response: Response, started: float, site: Site, known: bool) -> _Token:
+        url, status = response.url, response.status
+        body = response.read(wire.ERROR_LIMIT)
+        if status != 200:
+            hint = (
+                f"the token server refuses the credentials for {site.host}" if known else "no token was given"
+            )
+            raise wire.error_for("GET", url, status, wire.parse_errors(body), hint)
+        try:
+            data = json.loads(body)
+        except (ValueError, RecursionError):
+            data = None
+        if not isinstance(data, dict):
+            raise RegistryError(
+                "GET", wire.redact(url), status, (), "the token server's answer is no JSON object"
+            )
+        value = data.get("token") or data.get("access_token")
+        if not isinstance(value, str):
+            raise RegistryError("GET", wire.redact(url), status, (), "the token server's answer has no token")
+        life = data.get("expires_in")
+        if isinstance(life, bool) or not isinstance(life, (int, float)) or not life < 1e9:
+            life = MINIMUM_LIFE
+        return _Token(
+            _checked_token(value, wire.host_of(url)), started + max(MINIMUM_LIFE, float(life) - _MARGIN)
+        )
+
+
+def _checked_token(value: str, host: str) -> str:
+    if not value or not _VISIBLE.issuperset(value):
+        raise TransportError(host, "the token holds characters that no header may hold", False)
+    return value
+
+
+def _choose(challenges: Sequence[Challenge]) -> Challenge | None:
+    """The one to answer: Bearer with a token server before Basic."""
+    for challenge in challenges:
+        if challenge.scheme == "bearer" and challenge.realm:
+            return challenge
+    return next((challenge for challenge in challenges if challenge.scheme == "basic"), None)

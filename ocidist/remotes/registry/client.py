@@ -1,0 +1,331 @@
+"""A repository of a registry as a Source, and a registry as a whole.
+
+Source: OCI distribution specification, "Pull" and "Content Discovery". As few requests as the protocol
+allows: no probe of ``/v2/``, one GET for a tag, one for a blob. On Docker Hub a tag is looked up with HEAD,
+since there each GET of a manifest counts as a pull.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Iterator
+
+from ocidist.content.protocols import Body
+from ocidist.content.verify import MemoryBody
+from ocidist.errors import (
+    DigestMismatch,
+    InvalidDigest,
+    NotFound,
+    RegistryError,
+    SizeMismatch,
+    TransportError,
+)
+from ocidist.net.message import Headers, Request, Response
+from ocidist.remotes.registry import wire
+from ocidist.remotes.registry.body import RegistryBody
+from ocidist.remotes.registry.session import RegistrySession
+from ocidist.scope import Scope
+from ocidist.spec import manifest as manifests
+from ocidist.spec import mediatype
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+
+__all__ = ["Registry", "RegistryRemote"]
+
+ORIGIN_LABEL = "containerd.io/distribution.source."
+"""With the host behind it: the label that tells in which repositories of a registry a blob is known."""
+UNKNOWN_TYPE = "application/octet-stream"
+_PAGE = 1000  # names asked for at a time
+_MAX_PAGES = 10_000
+_COUNTS_PULLS = frozenset({"docker.io"})
+
+
+class RegistryRemote:
+    """One repository. ``name`` is its normalised name, host first: ``docker.io/library/redis``.
+
+    Threads may share it. Nothing is sent before the first call.
+    """
+
+    def __init__(self, session: RegistrySession, name: str) -> None:
+        self.session = session
+        self.name = name
+        self.host, _, self.repository = name.partition("/")
+
+    def __repr__(self) -> str:
+        return f"RegistryRemote({self.name!r})"
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Label key and value that the store puts on blobs from here (containerd's names)."""
+        return ORIGIN_LABEL + self.host, self.repository
+
+    # -- Source --
+
+    def resolve(
+        self, name: str, scope: Scope, *, media_types: tuple[str, ...] = (), want_bytes: bool = False
+    ) -> tuple[Descriptor, bytes | None]:
+        """What a tag or digest ("" is ``latest``) stands for, and the manifest's bytes, verified, if they came.
+
+        One request; where GETs count as pulls that is a HEAD, and the bytes are None unless ``want_bytes``.
+        ``media_types`` limits what is asked for. Raises NotFound, DigestMismatch, InvalidManifest, Unsupported.
+        """
+        name = name or "latest"
+        pinned = Digest(name) if ":" in name else None
+        if pinned is None and not want_bytes and self.host in _COUNTS_PULLS:
+            found = self._head(name, scope, media_types)
+            if found is not None:
+                return found, None
+        return self._manifest(name, pinned, scope, media_types)
+
+    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
+        """The bytes of ``target``, unverified, from ``offset`` where the registry can. A negative size is unknown.
+
+        Manifests and indices come from ``/manifests/``, anything else from ``/blobs/``. A foreign layer that
+        the registry does not have is tried at its ``urls``, without credentials.
+        """
+        if target.data is not None:
+            return _inline(target, offset, length)
+        if target.size >= 0 and offset >= target.size:
+            return _Ended(target, offset)
+        document = mediatype.kind(target.media_type) in ("manifest", "index")
+        if document:
+            url = wire.manifest_url(self.host, self.repository, target.digest)
+        else:
+            url = wire.blob_url(self.host, self.repository, target.digest)
+
+        def request(asked: str) -> Response:
+            headers = _headers(range_=asked, accept=(target.media_type,) if document else ())
+            return self._send("GET", url, headers, scope, expect=(416,), digest=target.digest)
+
+        def body(send: Callable[[str], Response]) -> RegistryBody:
+            return RegistryBody(
+                self.session, send, target, scope, offset=offset, length=length, ranges=not document
+            )
+
+        try:
+            return body(request)
+        except NotFound as missing:
+            if document or not target.urls:
+                raise
+            return self._foreign(target, scope, body, missing)
+
+    def _foreign(
+        self,
+        target: Descriptor,
+        scope: Scope,
+        body: Callable[[Callable[[str], Response]], RegistryBody],
+        missing: NotFound,
+    ) -> Body:
+        last: RegistryError | TransportError = missing
+        for url in target.urls[:8]:
+            clean = wire.clean_url(url, url)
+            if wire.origin_of(clean) is None:
+                continue
+
+            def request(asked: str, url: str = clean) -> Response:
+                return self.session.fetch(
+                    Request("GET", url, _headers(range_=asked)), scope, expect=(416,), digest=target.digest
+                )
+
+            try:
+                return body(request)
+            except (RegistryError, TransportError) as error:
+                last = error
+        raise last
+
+    # -- beside the protocol --
+
+    def locate(self, text: str, hint: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
+        """The descriptor of a tag or digest of whatever kind, and its bytes where they came along, verified.
+
+        ``hint`` is a media type or "". For a tag it limits what is asked for. For a digest it tells where to
+        look; without it blobs are asked first (HEAD), then manifests. A blob's media type is the hint, or
+        ``application/octet-stream``; its size is negative where the registry does not tell it.
+        """
+        document = mediatype.kind(hint) in ("manifest", "index")
+        types = (mediatype.base(hint),) if document else ()
+        if ":" not in text:
+            return self.resolve(text, scope, media_types=types, want_bytes=True)
+        digest = Digest(text)
+        if document:
+            return self._manifest(digest, digest, scope, types)
+        found = self._blob(digest, hint, scope)
+        return (found, None) if found is not None else self._manifest(digest, digest, scope, types)
+
+    def ping(self, scope: Scope) -> None:
+        """As :meth:`Registry.ping`, of this repository's registry."""
+        Registry(self.session, self.host).ping(scope)
+
+    def tags(self, scope: Scope) -> Iterator[str]:
+        """Every tag, in the registry's order, a page at a time."""
+        url = wire.tags_url(self.host, self.repository, _PAGE)
+        for page in _pages(self.session, url, scope, repository=self.repository):
+            yield from wire.parse_tags(page)
+
+    # -- requests --
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Headers,
+        scope: Scope,
+        *,
+        expect: tuple[int, ...] = (),
+        digest: Digest | None = None,
+    ) -> Response:
+        return self.session.send(
+            Request(method, url, headers), scope, repository=self.repository, expect=expect, digest=digest
+        )
+
+    def _head(self, name: str, scope: Scope, media_types: tuple[str, ...]) -> Descriptor | None:
+        """What HEAD says of a manifest; None where it says too little to go by."""
+        headers = _headers(accept=media_types or mediatype.ACCEPT)
+        url = wire.manifest_url(self.host, self.repository, name)
+        response = self._send("HEAD", url, headers, scope, expect=(400, 405, 501))
+        response.close()
+        size = wire.length_of(response.headers.get("Content-Length"))
+        digest = _digest_of(response)
+        media_type = mediatype.base(response.headers.get("Content-Type") or "")
+        known = mediatype.kind(media_type) in ("manifest", "index")
+        if response.status != 200 or not known or digest is None or not size:
+            return None
+        return Descriptor(media_type, digest, size)
+
+    def _manifest(
+        self, name: str, pinned: Digest | None, scope: Scope, media_types: tuple[str, ...]
+    ) -> tuple[Descriptor, bytes]:
+        """GET of a manifest: read whole, checked against its digests, then parsed."""
+        headers = _headers(accept=media_types or mediatype.ACCEPT)
+        url = wire.manifest_url(self.host, self.repository, name)
+        response = self._send("GET", url, headers, scope, digest=pinned)
+        with _closing(response):
+            encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
+            if encoding not in ("", "identity"):
+                raise _unusable(response, f"Content-Encoding {encoding[:40]!r} was not asked for")
+            length = response.length
+            if length is not None and length > wire.MANIFEST_LIMIT:
+                raise _unusable(response, f"a manifest of {length} bytes is over 4 MiB")
+            raw = response.read(wire.MANIFEST_LIMIT)
+        said = pinned if pinned is not None else _digest_of(response)
+        digest = Digest.of(raw, said.algorithm if said is not None else "sha256")
+        if said is not None and digest != said:
+            where = "" if pinned is not None else " (by its Docker-Content-Digest)"
+            raise DigestMismatch(said, f"{self.host} sent a manifest with digest {digest}{where}")
+        parsed = manifests.parse(raw, response.headers.get("Content-Type") or "")
+        return parsed.descriptor(digest.algorithm), raw
+
+    def _blob(self, digest: Digest, hint: str, scope: Scope) -> Descriptor | None:
+        """What HEAD says of a blob; None for 404 alone. A server without HEAD leaves the size unknown."""
+        url = wire.blob_url(self.host, self.repository, digest)
+        try:
+            response = self._send("HEAD", url, _headers(), scope, expect=(400, 405, 501), digest=digest)
+        except NotFound:
+            return None
+        response.close()
+        size = wire.length_of(response.headers.get("Content-Length")) if response.status == 200 else None
+        return Descriptor(mediatype.base(hint) or UNKNOWN_TYPE, digest, -1 if size is None else size)
+
+
+class Registry:
+    """A registry as a whole. ``host`` is its name: ``docker.io``, ``localhost:5000``."""
+
+    def __init__(self, session: RegistrySession, host: str) -> None:
+        self.session, self.host = session, host
+
+    def __repr__(self) -> str:
+        return f"Registry({self.host!r})"
+
+    def ping(self, scope: Scope) -> None:
+        """Return if the registry takes the session's credentials. Raises Unauthorized, or what stands in the way."""
+        request = Request("GET", wire.ping_url(self.host), _headers())
+        response = self.session.send(request, scope)
+        response.close()
+
+    def catalog(self, scope: Scope) -> Iterator[str]:
+        """Every repository that the registry lists, a page at a time. Many registries refuse."""
+        url = wire.catalog_url(self.host, _PAGE)
+        for page in _pages(self.session, url, scope, scopes=("registry:catalog:*",)):
+            yield from wire.parse_catalog(page)
+
+
+def _pages(
+    session: RegistrySession, url: str, scope: Scope, *, repository: str = "", scopes: tuple[str, ...] = ()
+) -> Iterator[bytes]:
+    """The bodies of a listing's pages. A link to another host is followed without credentials."""
+    host = wire.host_of(url)
+    link: str | None = url
+    foreign = False
+    seen: set[str] = set()
+    while link is not None:
+        if link in seen or len(seen) >= _MAX_PAGES:
+            raise TransportError(host, "the pages of the listing link in a circle", False)
+        seen.add(link)
+        request = Request("GET", link, Headers([("Accept", "application/json")]))
+        if foreign:
+            response = session.fetch(request, scope)
+        else:
+            response = session.send(request, scope, repository=repository, scopes=scopes)
+        with _closing(response):
+            yield response.read(wire.PAGE_LIMIT)
+        here, link = response.url, wire.next_link(response.headers.get_all("Link"), response.url)
+        if link is None:
+            return
+        if wire.origin_of(link) is None:
+            raise TransportError(host, "the next page is at no http(s) URL", False)
+        foreign = foreign or not wire.same_origin(here, link)
+        if not foreign:  # by the registry's own name again: the session knows where that is
+            link = f"https://{host}/{link.partition('://')[2].partition('/')[2]}"
+
+
+class _closing:
+    """Closes a response, whatever happens."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    def __enter__(self) -> Response:
+        return self._response
+
+    def __exit__(self, *exc: object) -> None:
+        self._response.close()
+
+
+def _headers(*, accept: tuple[str, ...] = (), range_: str = "") -> Headers:
+    headers = Headers()
+    if accept:
+        headers.set("Accept", wire.accept(accept))
+    if range_:
+        headers.set("Range", range_)
+    return headers
+
+
+def _digest_of(response: Response) -> Digest | None:
+    """Docker-Content-Digest, if it is a digest that we can compute."""
+    try:
+        return Digest((response.headers.get("Docker-Content-Digest") or "").strip())
+    except InvalidDigest:
+        return None
+
+
+def _unusable(response: Response, hint: str) -> RegistryError:
+    return RegistryError("GET", wire.redact(response.url), response.status, (), hint)
+
+
+def _inline(target: Descriptor, offset: int, length: int | None) -> Body:
+    assert target.data is not None
+    return MemoryBody(target.data, offset, None if length is None else offset + length)
+
+
+class _Ended:
+    """The body of content of which nothing is missing: asking for it would be a request for no byte."""
+
+    def __init__(self, target: Descriptor, offset: int) -> None:
+        if offset > target.size:
+            raise SizeMismatch(target, f"byte {offset} is past its end")
+        self.start, self.size = offset, target.size
+
+    def readinto(self, buffer: memoryview) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass

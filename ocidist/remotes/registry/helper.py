@@ -1,0 +1,140 @@
+"""Credential helpers: ``docker-credential-NAME``, a program that keeps secrets for Docker.
+
+Protocol: the action is the argument; ``get`` and ``erase`` read a server name on stdin, ``store`` reads
+JSON; ``get`` writes JSON with ``Username`` and ``Secret``. "Not found" is said in words and exit code 1.
+A helper runs without a shell, in a process group of its own, for ten seconds at most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from ocidist.errors import CredentialError, quoted
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+    from ocidist.scope import Scope
+
+__all__ = ["checked_name", "erase", "get", "store"]
+
+TIMEOUT = 10.0  # seconds
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,100}\Z")
+_NOT_FOUND = "credentials not found"
+
+
+def checked_name(name: object, where: str) -> str:
+    """``name`` if it can be a part of a program's name; a path is refused with CredentialError."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise CredentialError(where, f"{quoted(name)} is no name of a credential helper")
+    return name
+
+
+def get(name: str, server: str, scope: Scope | None = None) -> tuple[str, str] | None:
+    """``(user name, secret)`` for ``server``; None where the helper has none, or is not installed."""
+    answer = _run(name, "get", server, scope)
+    if answer is None:
+        import logging
+
+        logging.getLogger("ocidist.credentials").warning(
+            "docker-credential-%s is configured but not installed: going on without credentials for %s",
+            name,
+            server,
+        )
+        return None
+    code, out, err = answer
+    if code != 0:
+        if _NOT_FOUND in (out + err).lower():
+            return None
+        raise _failure(name, "get", code, out, err)
+    try:
+        data = json.loads(out)
+        user, secret = data["Username"], data["Secret"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # What it wrote may hold the secret: it is not shown, nor chained.
+        raise CredentialError(f"docker-credential-{name}", "its answer is not understood") from None
+    if not isinstance(user, str) or not isinstance(secret, str):
+        raise CredentialError(f"docker-credential-{name}", "its answer is not understood")
+    return (user, secret) if secret else None
+
+
+def store(name: str, server: str, user: str, secret: str, scope: Scope | None = None) -> None:
+    """Hand a secret to the helper. Raises CredentialError, also where it is not installed."""
+    answer = _run(name, "store", json.dumps({"ServerURL": server, "Username": user, "Secret": secret}), scope)
+    if answer is None:
+        raise CredentialError(f"docker-credential-{name}", "is configured but not installed")
+    if answer[0] != 0:
+        raise _failure(name, "store", *answer)
+
+
+def erase(name: str, server: str, scope: Scope | None = None) -> bool:
+    """Make the helper forget ``server``; False where it knew nothing of it, or is not installed."""
+    answer = _run(name, "erase", server, scope)
+    if answer is None:
+        return False
+    code, out, err = answer
+    if code != 0 and _NOT_FOUND not in (out + err).lower():
+        raise _failure(name, "erase", code, out, err)
+    return code == 0
+
+
+def _failure(name: str, action: str, code: int, out: str, err: str) -> CredentialError:
+    said = (err.strip() or out.strip()).partition("\n")[0]
+    # An answer in JSON may be the credential itself.
+    shown = "" if not said or "{" in out + err or "secret" in (out + err).lower() else f": {quoted(said)}"
+    return CredentialError(f"docker-credential-{name}", f"{action} failed with exit code {code}{shown}")
+
+
+def _run(name: str, action: str, text: str, scope: Scope | None) -> tuple[int, str, str] | None:
+    """Exit code, stdout, stderr; None where there is no such program."""
+    import subprocess
+
+    program = f"docker-credential-{name}"
+    try:
+        process = subprocess.Popen(
+            [program, action],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CredentialError(program, f"can't be run: {error.strerror or error}") from error
+    watch: Any = nullcontext() if scope is None else scope.on_cancel(lambda: _kill(process))
+    try:
+        with watch:
+            out, err = process.communicate(text.encode(), timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise CredentialError(program, f"{action} did not answer within {TIMEOUT:g} seconds") from None
+    finally:
+        _kill(process)
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            try:
+                if stream is not None:
+                    stream.close()
+            except OSError:  # what it did not read can't be flushed any more
+                pass
+    if scope is not None:
+        scope.check()
+    return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+def _kill(process: Popen[bytes]) -> None:
+    """End the helper and what it started, unless it has ended and been waited for."""
+    if process.returncode is not None:
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (AttributeError, OSError):
+        try:
+            process.kill()
+        except OSError:
+            pass

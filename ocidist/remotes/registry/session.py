@@ -1,0 +1,298 @@
+"""One session with any number of registries: redirects, retries, plain http, authentication.
+
+A session is shared by all remotes of a client and by all of its threads. A request names a registry by its
+own name (``https://docker.io/v2/…``); the session knows where that is and how it is reached.
+
+Rules: a redirect that changes scheme, host or port drops Authorization and cookies, and never leaves https;
+408, 429, 5xx and failures of the network are tried again with growing, jittered pauses, five times at most;
+http is spoken to hosts named as such, and to a loopback host that does not speak TLS, to no other.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import replace
+from typing import Callable, Collection, Iterable
+
+from ocidist.errors import RegistryError, TransportError
+from ocidist.net.message import Headers, Request, Response, Transport
+from ocidist.progress import Retrying
+from ocidist.remotes.registry import wire
+from ocidist.remotes.registry.auth import Authenticator, Grant, Site
+from ocidist.remotes.registry.challenge import parse_challenges
+from ocidist.remotes.registry.credentials import CredentialSource, NoCredentials
+from ocidist.scope import Scope
+from ocidist.spec.digest import Digest
+
+__all__ = ["RegistrySession"]
+
+ATTEMPTS = 5
+MAX_REDIRECTS = 10
+_AUTH_ROUNDS = 3  # a challenge, a token that was not fresh any more, a scope that was missing
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SECRET_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
+
+
+class RegistrySession:
+    """Sends requests to registries. Threads may share it; it holds no connection itself.
+
+    ``plain_http`` names hosts (``host[:port]``) that are spoken to without TLS; True means every registry.
+    ``jitter`` returns numbers from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        credentials: CredentialSource | None = None,
+        *,
+        plain_http: Iterable[str] | bool = (),
+        attempts: int = ATTEMPTS,
+        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.transport = transport
+        self._all_plain = plain_http is True
+        named: Iterable[str] = () if isinstance(plain_http, bool) else plain_http
+        self._plain_http = frozenset(host.lower() for host in named)
+        self._attempts = max(attempts, 1)
+        self._jitter = jitter
+        self._wall_clock = wall_clock
+        self._lock = threading.Lock()
+        self._schemes: dict[str, str] = {}
+        self.auth = Authenticator(
+            credentials if credentials is not None else NoCredentials(),
+            lambda request, scope, follow: self._exchange(request, scope, follow=follow)[0],
+            plain_http=self._plain_http,
+            clock=clock,
+        )
+
+    # -- public --
+
+    def send(
+        self,
+        request: Request,
+        scope: Scope,
+        *,
+        repository: str = "",
+        actions: Iterable[str] = ("pull",),
+        scopes: Iterable[str] = (),
+        idempotent: bool | None = None,
+        expect: Collection[int] = (),
+        digest: Digest | None = None,
+    ) -> Response:
+        """The answer to a request to a registry, authenticated as it demands. Close it.
+
+        Answers below 300 and those in ``expect`` are returned, any other raises RegistryError. ``repository``
+        and ``actions``, or ``scopes`` as they are, say what a token is asked for; ``digest`` is what the
+        retries that are reported are about. ``idempotent`` defaults to what the method is.
+        """
+        host = wire.host_of(request.url).lower()
+        wanted = [*scopes, *([f"repository:{repository}:{','.join(actions)}"] if repository else [])]
+        rounds = 0
+        while True:
+            site = Site(host, self._scheme(host) or "https")
+            grant = self.auth.header(site, repository, wanted, scope)
+            response, crossed = self._exchange(
+                _authorized(request, grant), scope, registry=host, idempotent=idempotent, digest=digest
+            )
+            if response.status in (401, 403) and not crossed and rounds < _AUTH_ROUNDS:
+                site = Site(host, self._scheme(host) or "https")
+                challenges = parse_challenges(response.headers.get_all("WWW-Authenticate"))
+                lacking = any(challenge.error == "insufficient_scope" for challenge in challenges)
+                if (response.status == 401 or lacking) and self.auth.answer(
+                    site, repository, challenges, grant, scope
+                ):
+                    _drain(response)
+                    rounds += 1
+                    continue
+            return self._checked(response, request, expect, _hint(host, response.status, grant, crossed))
+
+    def fetch(
+        self, request: Request, scope: Scope, *, expect: Collection[int] = (), digest: Digest | None = None
+    ) -> Response:
+        """The answer to a request to any URL (a foreign layer), never with a credential of any kind."""
+        bare = _authorized(request, None)
+        for name in _SECRET_HEADERS:
+            bare.headers.remove(name)
+        response, _ = self._exchange(bare, scope, digest=digest)
+        return self._checked(response, request, expect, "no credentials are sent there")
+
+    def forget(self) -> None:
+        """Drop tokens and credentials at hand (after a login or logout)."""
+        self.auth.forget()
+
+    # -- one request, until it is answered --
+
+    def _exchange(
+        self,
+        request: Request,
+        scope: Scope,
+        *,
+        registry: str | None = None,
+        follow: bool = True,
+        idempotent: bool | None = None,
+        digest: Digest | None = None,
+    ) -> tuple[Response, bool]:
+        """An answer after retries and redirects, and whether it came from another origin than was asked."""
+        again = request.method in ("GET", "HEAD", "PUT", "DELETE") if idempotent is None else idempotent
+        attempt = 0
+        while True:
+            attempt += 1
+            last = attempt >= self._attempts
+            try:
+                response, crossed = self._follow(request, scope, registry, follow)
+            except TransportError as error:
+                if last or not again or not error.retryable:
+                    raise
+                why, wait = error.reason, None
+            else:
+                status = response.status
+                if last or not wire.retryable_status(status) or not (again or status == 429):
+                    return response, crossed
+                why = f"{wire.host_of(response.url)} answered {status}"
+                wait = wire.retry_after(response.headers.get("Retry-After"), self._wall_clock())
+                _drain(response)
+            self.pause(attempt, why, scope, digest, wait)
+
+    def pause(
+        self, attempt: int, why: str, scope: Scope, digest: Digest | None, wait: float | None = None
+    ) -> None:
+        """Report and sleep before attempt ``attempt + 1``: what the server said, else half a second doubling."""
+        if wait is None:
+            wait = min(0.5 * 2 ** (attempt - 1), 15.0) * (0.5 + self._jitter())
+        scope.emit(Retrying(digest, attempt + 1, wait, why))
+        scope.sleep(wait)
+
+    def _follow(
+        self, request: Request, scope: Scope, registry: str | None, follow: bool
+    ) -> tuple[Response, bool]:
+        response = self._first(request, scope, registry)
+        start, crossed = response.url, False
+        if not follow or request.method not in ("GET", "HEAD"):
+            return response, False
+        for _ in range(MAX_REDIRECTS):
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or location is None:
+                return response, crossed
+            here, status = response.url, response.status
+            _drain(response)
+            target = wire.clean_url(here, location)
+            reason = _refusal(here, target)
+            if reason:
+                raise TransportError(wire.host_of(here), f"a redirect ({status}) {reason}", False)
+            headers = request.headers.copy()
+            crossed = crossed or not wire.same_origin(start, target)
+            if crossed:  # for good: a hop back does not bring them back
+                for name in _SECRET_HEADERS:
+                    headers.remove(name)
+            response = self.transport.send(Request(request.method, target, headers), scope)
+        if response.status in _REDIRECTS:
+            _drain(response)
+            raise TransportError(wire.host_of(start), f"more than {MAX_REDIRECTS} redirects", False)
+        return response, crossed
+
+    # -- where a registry is --
+
+    def _scheme(self, host: str) -> str | None:
+        """The scheme that ``host`` is reached by; None while that is not known."""
+        if self._all_plain or host in self._plain_http:
+            return "http"
+        if not wire.is_loopback(host):
+            return "https"
+        with self._lock:
+            return self._schemes.get(host)
+
+    def _first(self, request: Request, scope: Scope, registry: str | None) -> Response:
+        if registry is None:
+            return self.transport.send(request, scope)
+        known = self._scheme(registry)
+        path = request.url.partition("://")[2].partition("/")[2]
+        endpoint = wire.endpoint_host(registry)
+        for scheme in (known,) if known is not None else ("https", "http"):
+            try:
+                response = self.transport.send(
+                    replace(request, url=f"{scheme}://{endpoint}/{path}", headers=request.headers.copy()),
+                    scope,
+                )
+            except TransportError as error:
+                if known is None and scheme == "https" and _speaks_no_tls(error):
+                    continue
+                raise
+            if known is None:
+                with self._lock:
+                    self._schemes[registry] = scheme
+            return response
+        raise AssertionError("unreachable")  # the last scheme returns or raises
+
+    # -- answers --
+
+    def _checked(self, response: Response, request: Request, expect: Collection[int], hint: str) -> Response:
+        status = response.status
+        if 200 <= status < 300 or status in expect:
+            return response
+        wait = wire.retry_after(response.headers.get("Retry-After"), self._wall_clock())
+        url = response.url
+        diagnostics = wire.parse_errors(_drain(response))
+        raise wire.error_for(request.method, url, status, diagnostics, hint, wait)
+
+
+def _authorized(request: Request, grant: Grant | None) -> Request:
+    headers: Headers = request.headers.copy()
+    if grant is not None:
+        headers.set("Authorization", grant.header)
+    if "Accept-Encoding" not in headers:
+        headers.set("Accept-Encoding", "identity")
+    return replace(request, headers=headers)
+
+
+def _speaks_no_tls(error: TransportError) -> bool:
+    """The peer answered in something else than TLS, or hung up on it, or nobody listens.
+
+    Never true for a certificate that is refused.
+    """
+    from ocidist.net.tls import NotTLS
+
+    return isinstance(error, NotTLS) or error.reason.startswith(
+        ("connection refused", "the connection was closed in the TLS handshake")
+    )
+
+
+def _refusal(here: str, target: str) -> str:
+    """Why a redirect is not followed; empty where it is."""
+    before, after = wire.origin_of(here), wire.origin_of(target)
+    if after is None:
+        return f"to {wire.redact(target)[:80]}, which is no http(s) URL, is refused"
+    if before is not None and before[0] == "https" and after[0] != "https":
+        return f"from https to http ({after[1]}) is refused"
+    return ""
+
+
+def _drain(response: Response) -> bytes:
+    """The body of an answer that nobody wants, so that its connection serves again; b"" if it is too long."""
+    try:
+        return response.read(wire.ERROR_LIMIT)
+    except TransportError:
+        return b""
+    finally:
+        response.close()
+
+
+def _hint(host: str, status: int, grant: Grant | None, crossed: bool) -> str:
+    if status not in (401, 403, 404):
+        return ""
+    if crossed:
+        return f"{host} redirected there; no credentials are sent to another host"
+    if status == 401:
+        return (
+            f"log in with: ocidist login {host}" if grant is None else f"also with the credentials for {host}"
+        )
+    return ""
+
+
+def unexpected(request: Request, response: Response, hint: str) -> RegistryError:
+    """The error for an answer that has a good status and is wrong otherwise; closes it."""
+    response.close()
+    return RegistryError(request.method, wire.redact(response.url), response.status, (), hint)
