@@ -68,7 +68,6 @@ class Context:
     def client(self) -> Client:
         if self._client is None:
             from ocidist.client import Client
-    from ocidist.net.recording import Trace
 
             args = self.args
             self._client = Client(
