@@ -19,6 +19,7 @@ from ocidist.errors import (
     TransportError,
 )
 from ocidist.progress import Advanced, Finished, Resumed, Retrying, Waiting
+from ocidist.spec import mediatype
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
@@ -44,18 +45,8 @@ class Opener(Protocol):
 
 def ref_key(target: Descriptor) -> str:
     """The key of an ingest, as containerd names them: ``layer-sha256:…``, ``manifest-sha256:…``."""
-    base = target.media_type.partition(";")[0].strip().lower()
-    if base.endswith(("image.index.v1+json", "manifest.list.v2+json")):
-        kind = "index"
-    elif base.endswith(("manifest.v1+json", "manifest.v2+json")):
-        kind = "manifest"
-    elif base.endswith(("config.v1+json", "container.image.v1+json")):
-        kind = "config"
-    elif ".image.layer." in base or ".image.rootfs." in base:
-        kind = "layer"
-    else:
-        kind = "unknown"
-    return f"{kind}-{target.digest}"
+    kind = mediatype.kind(target.media_type)
+    return f"{'unknown' if kind == 'blob' else kind}-{target.digest}"
 
 
 def fill(

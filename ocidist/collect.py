@@ -1,0 +1,221 @@
+"""Garbage collection: what no name, no lease and no label holds is removed.
+
+Roots are the images' targets, the content of unexpired leases, and blobs labelled ``containerd.io/gc.root``.
+From them manifests and indices are followed; what can't be parsed is kept as a leaf. The collector is alone
+inside the gate that every commit passes, so it never sees a blob before the lease that holds it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Iterable, Iterator
+
+from ocidist.errors import BlobNotFound, OcidistError
+from ocidist.metadata.content import DAY
+from ocidist.spec import manifest as manifests
+from ocidist.spec import mediatype
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from ocidist.content.protocols import Provider
+    from ocidist.metadata.content import HeldContent
+    from ocidist.metadata.database import Lease
+    from ocidist.scope import Scope
+    from ocidist.snapshots.protocols import Snapshotter
+
+__all__ = ["CollectReport", "Removed", "children", "collect"]
+
+ROOT_LABEL = "containerd.io/gc.root"
+CONTENT_LABEL = "containerd.io/gc.ref.content"
+SNAPSHOT_LABEL = "containerd.io/gc.ref.snapshot."
+LIMIT = 4 << 20  # bytes of a manifest
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A blob that went. ``size`` is in bytes."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """What went, or with ``dry_run`` would go; ``kept`` counts the blobs that stay."""
+
+    blobs: tuple[Removed, ...] = ()
+    ingests: tuple[str, ...] = ()
+    snapshots: tuple[str, ...] = ()
+    leases: tuple[str, ...] = ()
+    kept: int = 0
+    dry_run: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """The sum of the blobs' sizes."""
+        return sum(blob.size for blob in self.blobs)
+
+    @property
+    def digests(self) -> tuple[Digest, ...]:
+        """The blobs' digests."""
+        return tuple(blob.digest for blob in self.blobs)
+
+
+def children(provider: Provider, target: Descriptor, scope: Scope) -> tuple[Descriptor, ...]:
+    """What a manifest or index that is here names, itself not verified; () for all else.
+
+    The media type may be unknown (octet-stream): then the content decides.
+    """
+    kind = mediatype.kind(target.media_type)
+    if kind not in ("index", "manifest") and not mediatype.is_generic(target.media_type):
+        return ()
+    if target.size > LIMIT:
+        return ()
+    try:
+        body = provider.open(target, scope)
+    except OcidistError:
+        scope.check()
+        return ()
+    try:
+        raw = _read(body, target.size if target.size >= 0 else LIMIT)
+        return manifests.parse(raw, target.media_type).children()
+    except OcidistError:
+        scope.check()
+        return ()
+    finally:
+        body.close()
+
+
+def _read(body: object, limit: int) -> bytes:
+    from ocidist.content.verify import fill_buffer
+
+    buffer = memoryview(bytearray(limit))
+    return bytes(buffer[: fill_buffer(body, buffer)])  # type: ignore[arg-type]
+
+
+def collect(
+    content: HeldContent, snapshots: Snapshotter, scope: Scope, *, dry_run: bool = False
+) -> CollectReport:
+    """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases.
+
+    Waits for commits under way, and they for it. Raises StoreError, or the scope's end.
+    """
+    with content.gate.exclusive(scope):
+        now = time.time()
+        leases = content.metadata.leases()
+        live = [lease for lease in leases if lease.expires_at > now]
+        expired = tuple(lease.id for lease in leases if lease.expires_at <= now)
+        kept = _mark(content, live, scope)
+        here = list(content.walk())
+        blobs = tuple(Removed(info.digest, info.size) for info in here if info.digest not in kept)
+        keys = [ref for lease in live for kind, ref in lease.resources if kind == "ingest"]
+        names = _garbage_snapshots(content, snapshots, live, kept)
+        ingests = tuple(content.local.sweep(now - DAY, keep=keys, dry_run=dry_run))
+        if not dry_run:
+            _sweep(content, snapshots, blobs, names, expired, scope)
+        return CollectReport(blobs, ingests, tuple(names), expired, len(here) - len(blobs), dry_run)
+
+
+def _mark(content: HeldContent, live: Iterable[Lease], scope: Scope) -> set[Digest]:
+    metadata = content.metadata
+    todo = [record.target for record in metadata.images()]
+    loose = [ref for lease in live for kind, ref in lease.resources if kind == "content"]
+    loose += [digest for digest, key, _ in metadata.labeled(ROOT_LABEL) if key == ROOT_LABEL]
+    todo += [_unknown(content, ref) for ref in loose]
+    references: dict[str, list[str]] = {}
+    for digest, _, value in metadata.labeled(CONTENT_LABEL):
+        references.setdefault(digest, []).append(value)
+    kept: set[Digest] = set()
+    while todo:
+        scope.check()
+        target = todo.pop()
+        if target.digest in kept:
+            continue
+        kept.add(target.digest)
+        todo += children(content, target, scope)
+        todo += [_unknown(content, ref) for ref in references.get(str(target.digest), ())]
+    return kept
+
+
+def _unknown(content: HeldContent, text: str) -> Descriptor:
+    """A descriptor for a digest of which nothing else is known; a text that is none stands for nothing."""
+    try:
+        digest = Digest(text)
+        size = content.local.info(digest).size
+    except BlobNotFound:
+        size = 0
+    except OcidistError:
+        digest, size = Digest.of(b""), 0
+    return Descriptor("application/octet-stream", digest, size)
+
+
+def _garbage_snapshots(
+    content: HeldContent, snapshots: Snapshotter, live: Iterable[Lease], kept: set[Digest]
+) -> list[str]:
+    """Committed snapshots that nothing refers to, children before parents."""
+    wanted = {ref for lease in live for kind, ref in lease.resources if kind == "snapshot"}
+    for digest, key, value in content.metadata.labeled(SNAPSHOT_LABEL):
+        if digest in kept and key == SNAPSHOT_LABEL + snapshots.name:
+            wanted.add(value)
+    every = list(snapshots.walk())
+    parents = {info.key: info.parent for info in every}
+    for info in every:
+        if info.kind != "committed":  # being prepared, or a container's: its user removes it
+            wanted.add(info.key)
+    held: set[str] = set()
+    for key in wanted:
+        while key and key not in held:
+            held.add(key)
+            key = parents.get(key, "")
+    garbage = [info.key for info in every if info.key not in held]
+    return sorted(garbage, key=lambda key: -_depth(key, parents))
+
+
+def _depth(key: str, parents: dict[str, str]) -> int:
+    seen: set[str] = set()
+    while key and key not in seen:
+        seen.add(key)
+        key = parents.get(key, "")
+    return len(seen)
+
+
+def _sweep(
+    content: HeldContent,
+    snapshots: Snapshotter,
+    blobs: Iterable[Removed],
+    names: Iterable[str],
+    expired: Iterable[str],
+    scope: Scope,
+) -> None:
+    gone: list[Digest] = []
+    try:
+        for blob in blobs:
+            scope.check()
+            try:
+                content.local.delete(blob.digest)
+            except BlobNotFound:  # deleted by hand meanwhile
+                pass
+            gone.append(blob.digest)
+        for name in names:
+            scope.check()
+            snapshots.remove(name)
+    finally:
+        if gone:
+            content.metadata.forget(gone)
+    ids = list(expired)
+    if ids:
+        content.metadata.delete_leases(ids, scope.check)
+
+
+def walk(provider: Provider, root: Descriptor, scope: Scope) -> Iterator[Descriptor]:
+    """``root`` and all that it names, each digest once, whether it is here or not."""
+    seen: set[Digest] = set()
+    todo = [root]
+    while todo:
+        target = todo.pop()
+        if target.digest not in seen:
+            seen.add(target.digest)
+            yield target
+            todo += reversed(children(provider, target, scope))

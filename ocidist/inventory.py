@@ -1,0 +1,119 @@
+"""What a store holds, as Rows: blobs, ingests, images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ocidist.collect import children, walk
+from ocidist.content import verify
+from ocidist.errors import OcidistError
+from ocidist.rows import Column, Rows, Schema
+from ocidist.scope import Scope
+from ocidist.spec import mediatype
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from ocidist.metadata.content import HeldContent
+
+__all__ = ["ActiveRow", "BlobRow", "ImageRow", "active", "blobs", "images"]
+
+BLOBS = Schema(
+    "blobs", (Column("digest", "digest"), Column("size", "bytes"), Column("created_at", "age", "AGE"))
+)
+ACTIVE = Schema("active", (Column("ref"), Column("size", "bytes"), Column("started_at", "age", "AGE")))
+IMAGES = Schema(
+    "images",
+    (
+        Column("ref"),
+        Column("type"),
+        Column("digest", "digest"),
+        Column("size", "bytes"),
+        Column("platforms", "list"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class BlobRow:
+    """A blob: ``size`` in bytes, ``created_at`` in seconds since the epoch, UTC."""
+
+    digest: Digest
+    size: int
+    created_at: float
+
+
+@dataclass(frozen=True)
+class ActiveRow:
+    """An ingest: ``size`` is the bytes so far, ``started_at`` seconds since the epoch, UTC."""
+
+    ref: str
+    size: int
+    started_at: float
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """A name: ``type`` is the target's media type, ``size`` the bytes of the image's content that are here,
+    ``platforms`` those whose content is here."""
+
+    ref: str
+    type: str
+    digest: Digest
+    size: int
+    platforms: tuple[str, ...]
+
+
+def blobs(content: HeldContent) -> Rows[BlobRow]:
+    """Every blob, by digest."""
+    return Rows(BLOBS, (BlobRow(info.digest, info.size, info.created_at) for info in content.walk()))
+
+
+def active(content: HeldContent) -> Rows[ActiveRow]:
+    """Every ingest, oldest first."""
+    return Rows(ACTIVE, (ActiveRow(item.key, item.offset, item.started_at) for item in content.statuses()))
+
+
+def images(content: HeldContent) -> Rows[ImageRow]:
+    """Every name, sorted."""
+    scope = Scope()
+    rows = []
+    for record in content.metadata.images():
+        target = record.target
+        size = sum(item.size for item in walk(content, target, scope) if content.has(item.digest, item.size))
+        platforms = tuple(_platforms(content, target, scope))
+        rows.append(ImageRow(record.name, target.media_type, target.digest, size, platforms))
+    return Rows(IMAGES, rows)
+
+
+def _platforms(content: HeldContent, target: Descriptor, scope: Scope) -> list[str]:
+    found: list[str] = []
+    for item in [target] if mediatype.is_manifest(target.media_type) else walk(content, target, scope):
+        if not mediatype.is_manifest(item.media_type) or not content.has(item.digest, item.size):
+            continue
+        parts = children(content, item, scope)
+        # Foreign layers are not fetched: they can't be missing.
+        if any(
+            not content.has(part.digest, part.size)
+            for part in parts
+            if not mediatype.is_foreign(part.media_type)
+        ):
+            continue
+        name = str(item.platform) if item.platform is not None else _of_config(content, parts, scope)
+        if name and not name.startswith("unknown/") and name not in found:  # attestations say unknown/unknown
+            found.append(name)
+    return found
+
+
+def _of_config(content: HeldContent, parts: tuple[Descriptor, ...], scope: Scope) -> str:
+    from ocidist.spec.config import ImageConfig
+
+    for part in parts:
+        if mediatype.is_config(part.media_type):
+            try:
+                raw = verify.read_all(content.open(part, scope), part, 4 << 20)
+                return str(ImageConfig.parse(raw).platform)
+            except OcidistError:
+                return ""
+    return ""

@@ -1,0 +1,435 @@
+"""Names, labels and leases in one sqlite3 file that many processes use at once.
+
+A rollback journal, not WAL: it works on network file systems and can be read in a read-only directory.
+The constructor does no I/O, ``sqlite3`` is imported at first use, and reads make no file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping
+
+from ocidist.errors import StoreError
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["ImageRecord", "Lease", "Metadata"]
+
+SCHEMA = 1
+BUSY = 30.0  # seconds to wait for other processes
+_STEP = 0.25  # seconds that sqlite3 waits before we look whether to go on
+
+_TABLES = """
+CREATE TABLE images (
+  name TEXT PRIMARY KEY, media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
+  annotations TEXT NOT NULL, labels TEXT NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE labels (
+  digest TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (digest, key)
+) WITHOUT ROWID;
+CREATE TABLE leases (id TEXT PRIMARY KEY, created_at REAL NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE resources (
+  lease TEXT NOT NULL, kind TEXT NOT NULL, ref TEXT NOT NULL, PRIMARY KEY (lease, kind, ref)
+) WITHOUT ROWID;
+"""
+
+
+_living: weakref.WeakSet[Metadata] = weakref.WeakSet()
+_abandoned: list[Any] = []  # connections inherited over a fork; kept so that nothing closes them
+
+
+def _after_fork() -> None:
+    for metadata in list(_living):
+        metadata._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """A name and what it stands for. Times are seconds since the epoch, UTC."""
+
+    name: str
+    target: Descriptor
+    created_at: float
+    updated_at: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Holds its resources against the collector until it expires or is deleted.
+
+    ``resources`` are pairs of a kind ("content", "ingest", "snapshot") and a digest or key.
+    """
+
+    id: str
+    created_at: float
+    expires_at: float
+    resources: frozenset[tuple[str, str]] = frozenset()
+
+
+class Metadata:
+    """The database at ``path``. For any thread, and usable again in a forked child.
+
+    Every method raises StoreError: damaged, of a newer version, read-only, busy for more than 30 s. ``check``
+    arguments are called while it waits, and may raise.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, readonly: bool = False) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        self.readonly = readonly
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] = (0, 0)
+        _living.add(self)
+
+    def __repr__(self) -> str:
+        return f"Metadata({self.path!r})"
+
+    def close(self) -> None:
+        """Let go of the file; the next call opens it again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    def _forked(self) -> None:
+        # In a child: the connection is the parent's, and another thread may have held the lock.
+        if self._connection is not None:
+            _abandoned.append(self._connection)
+        self._connection = None
+        self._lock = threading.RLock()
+
+    # -- images --
+
+    def get_image(self, name: str) -> ImageRecord | None:
+        """The record of that name."""
+        rows = self._read("SELECT * FROM images WHERE name = ?", name)
+        return _record(rows[0]) if rows else None
+
+    def images(self) -> list[ImageRecord]:
+        """Every record, by name."""
+        return [_record(row) for row in self._read("SELECT * FROM images ORDER BY name")]
+
+    def images_of(self, digest: Digest) -> list[ImageRecord]:
+        """The records that stand for ``digest``, by name."""
+        found = self._read("SELECT * FROM images WHERE digest = ? ORDER BY name", str(digest))
+        return [_record(row) for row in found]
+
+    def set_image(
+        self,
+        name: str,
+        target: Descriptor,
+        labels: Mapping[str, str] | None = None,
+        check: Callable[[], object] | None = None,
+    ) -> None:
+        """``name`` stands for ``target`` from now on; ``labels`` of None keeps those it had."""
+        import json
+
+        now = time.time()
+        annotations = json.dumps(dict(target.annotations))
+        with self._writing(check) as run:
+            run(
+                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+                "media_type = excluded.media_type, digest = excluded.digest, size = excluded.size, "
+                "annotations = excluded.annotations, updated_at = excluded.updated_at",
+                (name, target.media_type, str(target.digest), target.size, annotations, "{}", now, now),
+            )
+            if labels is not None:
+                run("UPDATE images SET labels = ? WHERE name = ?", (json.dumps(dict(labels)), name))
+
+    def delete_image(self, name: str, check: Callable[[], object] | None = None) -> bool:
+        """True if there was one."""
+        with self._writing(check) as run:
+            return bool(run("DELETE FROM images WHERE name = ?", (name,)).rowcount)
+
+    # -- labels of blobs --
+
+    def labels(self, digest: Digest) -> dict[str, str]:
+        """The labels of a blob."""
+        found = self._read("SELECT key, value FROM labels WHERE digest = ? ORDER BY key", str(digest))
+        return {str(key): str(value) for key, value in found}
+
+    def labeled(self, prefix: str) -> list[tuple[str, str, str]]:
+        """``(digest, key, value)`` for every label whose key starts with ``prefix``."""
+        found = self._read(
+            "SELECT digest, key, value FROM labels WHERE substr(key, 1, ?) = ?", len(prefix), prefix
+        )
+        return [(str(digest), str(key), str(value)) for digest, key, value in found]
+
+    def set_labels(
+        self, digest: Digest, changes: Mapping[str, str | None], check: Callable[[], object] | None = None
+    ) -> dict[str, str]:
+        """Set labels of a blob; None or "" removes one. Returns all that it has then."""
+        with self._writing(check) as run:
+            _change_labels(run, digest, changes)
+            rows = run("SELECT key, value FROM labels WHERE digest = ? ORDER BY key", (str(digest),))
+            return {str(key): str(value) for key, value in rows.fetchall()}
+
+    def forget(self, digests: Iterable[Digest], check: Callable[[], object] | None = None) -> None:
+        """Drop what is known of blobs that are gone."""
+        with self._writing(check) as run:
+            for digest in digests:
+                run("DELETE FROM labels WHERE digest = ?", (str(digest),))
+                run("DELETE FROM resources WHERE kind = 'content' AND ref = ?", (str(digest),))
+
+    # -- leases --
+
+    def leases(self) -> list[Lease]:
+        """Every lease, expired ones too, by id."""
+        held: dict[str, set[tuple[str, str]]] = {}
+        for lease, kind, ref in self._read("SELECT lease, kind, ref FROM resources"):
+            held.setdefault(str(lease), set()).add((str(kind), str(ref)))
+        return [
+            Lease(str(id_), float(created), float(expires), frozenset(held.get(str(id_), ())))
+            for id_, created, expires in self._read("SELECT * FROM leases ORDER BY id")
+        ]
+
+    def create_lease(self, id_: str, expires_at: float, check: Callable[[], object] | None = None) -> None:
+        """A lease that ends at ``expires_at`` (seconds since the epoch), or the end of one moved there."""
+        with self._writing(check) as run:
+            _lease(run, id_, expires_at)
+
+    def delete_leases(self, ids: Iterable[str], check: Callable[[], object] | None = None) -> None:
+        """What they held is held no longer; unknown ones are no error."""
+        with self._writing(check) as run:
+            for id_ in ids:
+                run("DELETE FROM resources WHERE lease = ?", (id_,))
+                run("DELETE FROM leases WHERE id = ?", (id_,))
+
+    def hold(
+        self,
+        lease: str,
+        expires_at: float,
+        resources: Iterable[tuple[str, str]],
+        labels: Mapping[str, str] | None = None,
+        check: Callable[[], object] | None = None,
+    ) -> None:
+        """In one transaction: ``lease`` lasts until ``expires_at`` at least, holds ``resources``, and the
+        content among them has ``labels``. Where all that is so already, nothing is written."""
+        wanted = list(resources)
+        if self._holds(lease, wanted, labels or {}):
+            return
+        with self._writing(check) as run:
+            _lease(run, lease, expires_at)
+            for kind, ref in wanted:
+                run("INSERT OR IGNORE INTO resources VALUES (?, ?, ?)", (lease, kind, ref))
+                if labels and kind == "content":
+                    rows = run("SELECT key, value FROM labels WHERE digest = ?", (ref,)).fetchall()
+                    have = dict(rows)
+                    merged = {key: _merged(key, have.get(key), value) for key, value in labels.items()}
+                    _change_labels(run, Digest(ref), merged)
+
+    def _holds(self, lease: str, wanted: list[tuple[str, str]], labels: Mapping[str, str]) -> bool:
+        if not self._read("SELECT 1 FROM leases WHERE id = ? AND expires_at > ?", lease, time.time() + 3600):
+            return False
+        for kind, ref in wanted:
+            if not self._read(
+                "SELECT 1 FROM resources WHERE lease = ? AND kind = ? AND ref = ?", lease, kind, ref
+            ):
+                return False
+            if labels and kind == "content":
+                have = self.labels(Digest(ref))
+                if any(_merged(key, have.get(key), value) != have.get(key) for key, value in labels.items()):
+                    return False
+        return True
+
+    # -- the file --
+
+    def _read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        until = time.monotonic() + BUSY
+        with self._lock, self._mapped():
+            while True:
+                if self._connection is None and not os.path.exists(self.path):
+                    return []
+                try:
+                    connection = self._open(write=False)
+                    return [] if connection is None else connection.execute(statement, values).fetchall()
+                except _errors().OperationalError as error:
+                    if not _is_busy(error) or time.monotonic() > until:
+                        raise
+
+    @contextmanager
+    def _writing(
+        self, check: Callable[[], object] | None
+    ) -> Iterator[Callable[[str, tuple[object, ...]], sqlite3.Cursor]]:
+        if self.readonly:
+            raise StoreError(self.path, "opened read-only")
+        with self._lock, self._mapped():
+            connection = self._patiently(lambda: self._open(write=True), check)
+            assert connection is not None
+            self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"), check)
+            try:
+                yield connection.execute
+                # Readers in other processes can keep a commit waiting as well.
+                self._patiently(lambda: connection.execute("COMMIT"), check)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _patiently(self, action: Callable[[], Any], check: Callable[[], object] | None) -> Any:
+        until = time.monotonic() + BUSY
+        while True:
+            try:
+                return action()
+            except _errors().OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > until:
+                    raise
+            if check is not None:
+                check()
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        sqlite3 = _errors()
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(self.path, _explained(error)) from error
+        except UnicodeEncodeError as error:
+            raise StoreError(self.path, "a name or label is not valid Unicode") from error
+        except OSError as error:
+            raise StoreError(self.path, error.strerror or str(error)) from error
+
+    def _open(self, *, write: bool) -> sqlite3.Connection | None:
+        """The connection; a new one where the file was replaced."""
+        try:
+            found = os.stat(self.path)
+            identity = (found.st_dev, found.st_ino)
+        except FileNotFoundError:
+            if not write:
+                return None
+            identity = (0, 0)
+        if self._connection is not None and identity == self._identity:
+            return self._connection
+        if self._connection is not None:
+            stale, self._connection = self._connection, None
+            stale.close()
+        connection = self._connect()
+        if connection is not None:
+            found = os.stat(self.path)
+            self._identity = (found.st_dev, found.st_ino)
+            self._connection = connection
+        return connection
+
+    def _connect(self) -> sqlite3.Connection | None:
+        sqlite3 = _errors()
+        if not self.readonly:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            connection = sqlite3.connect(
+                self.path, timeout=_STEP, isolation_level=None, check_same_thread=False
+            )
+            return self._prepared(connection)
+        from pathlib import Path
+
+        uri = Path(self.path).as_uri()
+        for options in ("?mode=ro", "?immutable=1"):
+            connection = sqlite3.connect(
+                uri + options, uri=True, timeout=_STEP, isolation_level=None, check_same_thread=False
+            )
+            try:
+                return self._prepared(connection)
+            except sqlite3.OperationalError as error:
+                # A hot journal in a directory that can't be written: only immutable=1 opens that.
+                if _is_busy(error) or options == "?immutable=1":
+                    raise
+        return None
+
+    def _prepared(self, connection: sqlite3.Connection) -> sqlite3.Connection | None:
+        try:
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA:
+                raise StoreError(
+                    self.path, f"written by a newer ocidist (schema {version}, this one reads {SCHEMA})"
+                )
+            if version == 0:
+                if self.readonly:
+                    connection.close()
+                    return None
+                self._create(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # nobody else was first
+                for statement in _TABLES.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _errors() -> Any:
+    import sqlite3
+
+    return sqlite3
+
+
+def _is_busy(error: Exception) -> bool:
+    text = str(error)
+    return "locked" in text or "busy" in text
+
+
+def _explained(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    if "not a database" in text or "malformed" in text or "no such table" in text or "no such column" in text:
+        return (
+            f"the database of names is damaged ({text}); move the file away to go on: blobs stay, "
+            "and names return when images are pulled again"
+        )
+    if _is_busy(error):
+        return f"other processes held the database for {BUSY:.0f} s"
+    return f"the database of names: {text}"
+
+
+def _lease(run: Callable[[str, tuple[object, ...]], object], id_: str, expires_at: float) -> None:
+    run(
+        "INSERT INTO leases VALUES (?, ?, ?) "
+        "ON CONFLICT (id) DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)",
+        (id_, time.time(), expires_at),
+    )
+
+
+def _merged(key: str, old: str | None, new: str) -> str:
+    """Sources of a blob add up, as containerd writes them: ``library/busybox,library/redis``."""
+    if old is None or not key.startswith("containerd.io/distribution.source."):
+        return new
+    return ",".join(sorted({part for part in f"{old},{new}".split(",") if part}))
+
+
+def _change_labels(
+    run: Callable[[str, tuple[object, ...]], sqlite3.Cursor],
+    digest: Digest,
+    changes: Mapping[str, str | None],
+) -> None:
+    for key, value in changes.items():
+        if value:
+            run("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", (str(digest), key, value))
+        else:
+            run("DELETE FROM labels WHERE digest = ? AND key = ?", (str(digest), key))
+
+
+def _record(row: tuple[Any, ...]) -> ImageRecord:
+    import json
+
+    name, media_type, digest, size, annotations, labels, created, updated = row
+    target = Descriptor(media_type, Digest(digest), size, annotations=json.loads(annotations))
+    return ImageRecord(name, target, created, updated, json.loads(labels))

@@ -1,0 +1,340 @@
+"""Store: content, names and snapshots under one root. The only public writer of any of them.
+
+``ROOT/content`` (containerd's layout), ``ROOT/meta.db`` (names, labels, leases), ``ROOT/snapshots``,
+``ROOT/gc.lock``. Many processes may use one root at once; folders are made when something is first written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Iterator, Mapping
+
+from ocidist.content.local import LocalContent
+from ocidist.content.lock import Gate
+from ocidist.errors import BlobNotFound, InvalidDigest, InvalidReference, StoreError, UsageError
+from ocidist.metadata.content import DAY, HeldContent, HeldWriter
+from ocidist.metadata.database import ImageRecord, Metadata
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from ocidist.collect import CollectReport
+    from ocidist.content.local import FileBody
+    from ocidist.inventory import ActiveRow, BlobRow, ImageRow
+    from ocidist.remotes.protocols import Source
+    from ocidist.rows import Rows
+    from ocidist.scope import Scope
+    from ocidist.snapshots.protocols import Snapshotter
+    from ocidist.spec.config import ImageConfig
+    from ocidist.spec.manifest import Manifest
+
+__all__ = ["Store"]
+
+SNAPSHOT_LABEL = "containerd.io/gc.ref.snapshot."
+
+
+class Store:
+    """A Source and a Sink over ``root`` (default: the settings' root). The constructor does no I/O.
+
+    ``readonly`` refuses every write, and takes no locks and no leases: for a root that another owns. Where
+    ``root`` is itself a content directory, such as containerd's, its blobs can be read.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] | None = None, *, readonly: bool = False) -> None:
+        if root is None:
+            from ocidist.settings import Settings
+
+            root = Settings.load().root
+        self.root = Path(root)
+        self.readonly = readonly
+        folder = self.root / "content"
+        if readonly and not folder.exists() and (self.root / "blobs").is_dir():
+            folder = self.root
+        self.metadata = Metadata(self.root / "meta.db", readonly=readonly)
+        self.content = HeldContent(
+            LocalContent(folder, readonly=readonly),
+            self.metadata,
+            Gate(os.path.abspath(self.root / "gc.lock")),
+        )
+        self._snapshots: Snapshotter | None = None
+
+    @classmethod
+    @contextmanager
+    def temporary(cls) -> Iterator[Store]:
+        """A store in a temporary directory, removed at the end of the block."""
+        import shutil
+        import tempfile
+
+        root = tempfile.mkdtemp(prefix="ocidist-")
+        store = cls(root)
+        try:
+            yield store
+        finally:
+            store.close()
+            shutil.rmtree(root, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let go of the database. The store can be used again."""
+        self.metadata.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r}{', readonly=True' if self.readonly else ''})"
+
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[str, bool]]:
+        return _reopened, (str(self.root), self.readonly)
+
+    @property
+    def snapshots(self) -> Snapshotter:
+        """The snapshotter under ``ROOT/snapshots``."""
+        if self._snapshots is None:
+            from ocidist.snapshots.native import NativeSnapshotter
+
+            self._snapshots = NativeSnapshotter(self.root / "snapshots")
+        return self._snapshots
+
+    # -- Source --
+
+    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
+        """What an image's name, or a digest, stands for here, without its bytes. Raises BlobNotFound."""
+        scope.check()
+        found = self.find_image(name)
+        if found is not None:
+            return self.get_image(found), None
+        digest = _digest_in(name)
+        if digest is None:
+            raise BlobNotFound(name, "no image of that name in the store")
+        return self._describe(digest, scope), None
+
+    def _describe(self, digest: Digest, scope: Scope) -> Descriptor:
+        """A descriptor for a bare digest: a name's, else what the content shows itself to be."""
+        for record in self.metadata.images_of(digest):
+            return record.target
+        size = self.content.local.info(digest).size
+        media_type = "application/octet-stream"
+        target = Descriptor(media_type, digest, size)
+        if size <= 4 << 20:
+            from ocidist.content.verify import read_all
+            from ocidist.errors import InvalidManifest, Unsupported
+            from ocidist.spec.manifest import parse
+
+            try:
+                media_type = parse(read_all(self.open(target, scope), target, 4 << 20)).media_type
+            except (InvalidManifest, Unsupported):
+                return target
+        return Descriptor(media_type, digest, size)
+
+    def open(
+        self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None
+    ) -> FileBody:
+        """The bytes of a blob, unverified. Raises BlobNotFound, SizeMismatch."""
+        return self.content.open(target, scope, offset=offset, length=length)
+
+    # -- Sink --
+
+    def exists(self, target: Descriptor, scope: Scope) -> bool:
+        """True if it is here; from then on the scope's lease holds it, so that no collector takes it."""
+        from ocidist.content.fill import ref_key
+
+        content = self.content.within(scope)
+        if not content.hold(target.digest, target.size):
+            return False
+        content.local.tidy(ref_key(target))
+        return True
+
+    def push(
+        self, target: Descriptor, source: Source, scope: Scope, *, mount_from: str | None = None
+    ) -> None:
+        """Bring ``target`` here, resuming, verified before it is visible; see ``content.fill``.
+
+        The source's ``origin``, a pair of label and value, says where the blob can be had again.
+        """
+        from ocidist.content.fill import fill
+
+        origin = getattr(source, "origin", None)
+        labels = {str(origin[0]): str(origin[1])} if origin else None
+        content = self.content.within(scope)
+        if fill(content, content, target, source, scope, labels=labels) == "exists":
+            content.hold(target.digest, target.size, labels)
+
+    def tag(self, name: str, target: Descriptor, scope: Scope) -> None:
+        """``name``, normalised, stands for ``target`` from now on. Raises BlobNotFound if that is not here."""
+        from ocidist.spec.reference import Reference
+
+        full = Reference.parse(name).image_name
+        self._writable()
+        try:
+            with self.content.gate.shared(scope):
+                if not self.content.has(target.digest, target.size):
+                    raise BlobNotFound(target, f"not in the store, so {full} can't stand for it")
+                self.metadata.set_image(full, target, check=scope.check)
+        except OSError as error:
+            raise StoreError(str(self.root), error.strerror or str(error)) from error
+
+    @contextmanager
+    def lease(self, seconds: float = DAY) -> Iterator[str]:
+        """The id of a lease, for ``scope.lease``. It ends with the block; after an error, or a crash, only when
+        ``seconds`` have passed, so that what was fetched is still here for the next try."""
+        self._writable()
+        id_ = f"lease-{os.urandom(8).hex()}"
+        self.metadata.create_lease(id_, time.time() + seconds)
+        yield id_
+        try:
+            self.metadata.delete_leases([id_])
+        except StoreError:
+            pass  # it ends by itself
+
+    # -- names --
+
+    def find_image(self, ref: str) -> str | None:
+        """The name under which ``ref``, as written or normalised, is known."""
+        for name in (ref, _normal(ref)):
+            if name is not None and self.metadata.get_image(name) is not None:
+                return name
+        return None
+
+    def get_image(self, name: str) -> Descriptor:
+        """What ``name`` stands for. Raises BlobNotFound."""
+        found = self.find_image(name)
+        record = self.metadata.get_image(found) if found is not None else None
+        if record is None:
+            raise BlobNotFound(name, "no image of that name in the store")
+        return record.target
+
+    def remove_image(self, name: str) -> bool:
+        """Forget a name; True if it was known. Its content goes at :meth:`gc`."""
+        self._writable()
+        found = self.find_image(name)
+        return found is not None and self.metadata.delete_image(found)
+
+    def image_records(self) -> Iterator[ImageRecord]:
+        """Every name, sorted."""
+        return iter(self.metadata.images())
+
+    # -- blobs --
+
+    def ingest(self, key: str, *, total: int = 0, expected: Digest | None = None) -> HeldWriter:
+        """A writer under ``key``; what it commits is held for 24 hours. Raises AlreadyExists, Locked."""
+        return self.content.writer(key, total=total, expected=expected)
+
+    def delete_blob(self, digest: Digest) -> None:
+        """Remove a blob. Raises BlobNotFound."""
+        self.content.delete(digest)
+
+    def labels(self, digest: Digest) -> dict[str, str]:
+        """The labels of a blob. Raises BlobNotFound."""
+        return self.content.labels(digest)
+
+    def set_labels(self, digest: Digest, changes: Mapping[str, str | None]) -> dict[str, str]:
+        """Set labels, None removes one; returns all that the blob has then. Raises BlobNotFound."""
+        return self.content.set_labels(digest, changes)
+
+    # -- snapshots --
+
+    def unpack(
+        self,
+        manifest: Manifest,
+        config: ImageConfig,
+        scope: Scope,
+        *,
+        wait: Callable[[Descriptor], None] | None = None,
+    ) -> Digest:
+        """The image's layers in a snapshot; its ChainID. ``wait`` returns once a layer's blob is here.
+
+        The config blob gets the label that keeps the snapshot as long as the image.
+        """
+        from ocidist.snapshots.unpack import unpack
+        from ocidist.spec.chain import chain_id
+
+        if manifest.config is None:
+            raise UsageError("an artifact without a config has no root filesystem")
+        self._writable()
+        content = self.content.within(scope)
+        if config.diff_ids:
+            lease, expires = content.lease()
+            held = [("snapshot", str(chain_id(config.diff_ids)))]
+            self.metadata.hold(lease, expires, held, check=scope.check)
+        chain = unpack(content, self.snapshots, manifest.layers, config.diff_ids, scope, wait=wait)
+        content.set_labels(manifest.config.digest, {SNAPSHOT_LABEL + self.snapshots.name: str(chain)})
+        return chain
+
+    def chain_of(self, config: ImageConfig) -> Digest | None:
+        """The ChainID of an image that is unpacked here, else None."""
+        from ocidist.errors import OcidistError
+        from ocidist.spec.chain import chain_id
+
+        if not config.diff_ids:
+            return None
+        chain = chain_id(config.diff_ids)
+        try:
+            return chain if self.snapshots.stat(str(chain)).kind == "committed" else None
+        except OcidistError:
+            return None
+
+    def gc(self, scope: Scope, *, dry_run: bool = False) -> CollectReport:
+        """Remove what no name, lease or label holds; see ``collect``. ``dry_run`` only says what would go."""
+        from ocidist.collect import CollectReport, collect
+
+        self._writable()
+        if not self.root.is_dir():
+            return CollectReport(dry_run=dry_run)
+        try:
+            return collect(self.content.within(scope), self.snapshots, scope, dry_run=dry_run)
+        except OSError as error:
+            raise StoreError(str(self.root), error.strerror or str(error)) from error
+
+    # -- listings --
+
+    @property
+    def blobs(self) -> Rows[BlobRow]:
+        """Every blob: digest, size (bytes), age."""
+        from ocidist.inventory import blobs
+
+        return blobs(self.content)
+
+    @property
+    def active(self) -> Rows[ActiveRow]:
+        """Ingests under way or interrupted: ref, size (bytes so far), age."""
+        from ocidist.inventory import active
+
+        return active(self.content)
+
+    @property
+    def images(self) -> Rows[ImageRow]:
+        """Every name: ref, type, digest, size of its content here (bytes), platforms that are whole here."""
+        from ocidist.inventory import images
+
+        return images(self.content)
+
+    def _writable(self) -> None:
+        if self.readonly:
+            raise StoreError(str(self.root), "opened read-only")
+
+
+def _reopened(root: str, readonly: bool) -> Store:
+    return Store(root, readonly=readonly)
+
+
+def _normal(ref: str) -> str | None:
+    from ocidist.spec.reference import Reference
+
+    try:
+        return Reference.parse(ref).image_name
+    except InvalidReference:
+        return None
+
+
+def _digest_in(text: str) -> Digest | None:
+    """The digest that a text is, or ends in after an ``@``."""
+    try:
+        return Digest(text.rpartition("@")[2])
+    except InvalidDigest:
+        return None
