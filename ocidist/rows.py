@@ -143,7 +143,7 @@ def _series(pd: Any, column: Column, cells: Sequence[Any]) -> Any:
     if kind == "flag":
         return pd.Series(pd.array([None if v is None else bool(v) for v in cells], dtype="boolean"))
     if kind in ("age", "time"):
-        moments = pd.Series(pd.array([None if v is None else _nanoseconds(v) for v in cells], dtype="Int64"))
+        moments = pd.Series(pd.array([_nanoseconds(v) for v in cells], dtype="Int64"))
         return pd.to_datetime(moments, unit="ns", utc=True).astype("datetime64[ns, UTC]")
     return pd.Series([None if v is None else tuple(v) for v in cells], dtype="object")
 
@@ -154,9 +154,10 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _nanoseconds(epoch: float) -> int | None:
+def _nanoseconds(value: Any) -> int | None:
     """Nanoseconds, to the microsecond that a float has; None outside of what pandas can hold (Go's zero
     time, which many images are dated with)."""
-    if not abs(epoch) < 9.2e9:  # also not-a-number
-        return None
-    return round(epoch * 1e6) * 1000
+    from ocidist.view.sizes import moment
+
+    epoch = moment(value)
+    return None if epoch is None or abs(epoch) > 9.2e9 else round(epoch * 1e6) * 1000

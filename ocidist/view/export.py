@@ -22,8 +22,8 @@ def plain(column: Column, value: Any) -> Any:
     if isinstance(value, float) and (value != value or abs(value) == float("inf")):
         return None
     kind = column.kind
-    if kind in ("age", "time") and isinstance(value, (int, float)):
-        return sizes.utc(value) or None
+    if kind in ("age", "time") and (when := sizes.moment(value)) is not None:
+        return sizes.utc(when) or None
     if kind in ("bytes", "count") and isinstance(value, (int, float)):
         return int(value)
     if kind == "flag":

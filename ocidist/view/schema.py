@@ -9,8 +9,8 @@ from typing import Any, Callable
 __all__ = ["KINDS", "Column", "Schema"]
 
 KINDS = ("text", "digest", "bytes", "count", "age", "time", "flag", "list")
-"""text: str · digest: ALGORITHM:HEX · bytes, count: int · age, time: seconds since the epoch, UTC (age
-prints as the span until now) · flag: bool · list: a sequence of str. None is "not known" in all of them."""
+"""text: str · digest: ALGORITHM:HEX · bytes, count: int · age, time: seconds since the epoch or a datetime
+(age prints as the span until now) · flag: bool · list: a sequence of str. None is "not known" in all."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
-__all__ = ["age", "count", "duration", "human", "utc"]
+__all__ = ["age", "count", "duration", "human", "moment", "utc"]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -68,6 +69,17 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def moment(value: Any) -> float | None:
+    """Seconds since the epoch of a number or a ``datetime``; None for anything else, not-a-number too."""
+    if isinstance(value, (int, float)):
+        return None if value != value else value
+    stamp = getattr(value, "timestamp", None)
+    try:
+        return float(stamp()) if callable(stamp) else None
+    except (OverflowError, ValueError, OSError, TypeError):
+        return None
 
 
 def utc(epoch: float) -> str:

@@ -24,6 +24,8 @@ def cell(column: Column, value: Any, now: float) -> str:
     if value is None:
         return "-"
     kind = column.kind
+    if kind in ("age", "time") and (when := sizes.moment(value)) is not None:
+        return (sizes.age(now - when) if kind == "age" else sizes.utc(when)) or "-"
     if isinstance(value, (int, float)) and value == value and abs(value) != float("inf"):
         if kind == "flag":
             return "yes" if value else "no"
@@ -31,10 +33,6 @@ def cell(column: Column, value: Any, now: float) -> str:
             return sizes.human(value)
         if kind == "count":
             return sizes.count(int(value))
-        if kind == "age":
-            return sizes.age(now - value)
-        if kind == "time":
-            return sizes.utc(value) or "-"
     if kind == "list" and isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(visible(part) for part in value) or "-"
     return visible(value) or "-"

@@ -60,7 +60,7 @@ def test_rows_are_an_immutable_sequence() -> None:
     assert ROWS[:4] != ROWS
     assert hash(ROWS) == hash(Rows(SCHEMA, list(ROWS)))
     with pytest.raises(AttributeError):
-        ROWS.schema = SCHEMA  # type: ignore[misc]
+        ROWS.schema = SCHEMA
     with pytest.raises(TypeError):
         ROWS[0] = blob()  # type: ignore[index]
 
