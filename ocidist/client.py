@@ -103,7 +103,7 @@ class Client:
 
             if not isinstance(self._store, Store):
                 root = self._store if self._store is not None else self.settings.root
-                self._store = Store.open(Path(root))
+                self._store = Store(Path(root))
             return self._store
 
     @property

@@ -61,7 +61,7 @@ class Context:
 
             from ocidist.store import Store
 
-            self._store = Store.open(Path(self.args.root) if self.args.root else self.settings.root)
+            self._store = Store(Path(self.args.root) if self.args.root else self.settings.root)
         return self._store
 
     @property
