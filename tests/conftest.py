@@ -16,6 +16,7 @@ from tests.parts.required import (
 
 if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority
+    from tests.parts.processes import Program
     from tests.parts.world import ExampleWorld
 
 
@@ -45,3 +46,11 @@ def images_of_others() -> Path:
     found = shared_images()
     assert found is not None
     return found
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """``python -m ocidist`` with an empty home and an empty root."""
+    from tests.parts.processes import Program
+
+    return Program(tmp_path / "home", tmp_path / "root")

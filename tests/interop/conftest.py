@@ -12,6 +12,7 @@ from tests.parts.required import require
 
 if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority
+    from tests.parts.containerd import Containerd
     from tests.parts.registry import BlobHost, RegistryProcess
     from tests.parts.tokens import TokenServer
 
@@ -80,3 +81,13 @@ def make_redirecting_registry(tmp_path: Path) -> Iterator[Callable[..., tuple[Re
 def registry(make_registry: Callable[..., RegistryProcess]) -> RegistryProcess:
     """A registry without authentication, over http."""
     return make_registry()
+
+
+@pytest.fixture
+def containerd(tmp_path: Path) -> Iterator[Containerd]:
+    """A running containerd, empty."""
+    require("root", "containerd", "ctr")
+    from tests.parts.containerd import Containerd
+
+    with Containerd(tmp_path / "containerd") as daemon:
+        yield daemon
