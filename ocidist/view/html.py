@@ -15,7 +15,7 @@ from ocidist.view.sizes import count
 from ocidist.view.table import cell, short_digest
 from ocidist.view.text import visible
 
-__all__ = ["BORDER", "MUTED", "definitions", "details", "escape", "json_tree", "table"]
+__all__ = ["BORDER", "MUTED", "definitions", "details", "escape", "json_tree", "note", "table"]
 
 TEXT = "var(--jp-ui-font-color1, var(--vscode-foreground, inherit))"
 MUTED = "var(--jp-ui-font-color2, var(--vscode-descriptionForeground, inherit))"
@@ -99,6 +99,15 @@ def definitions(pairs: Iterable[tuple[str, object]], caption: str) -> str:
     return (
         f'<table class="ocidist" style="border-collapse:collapse;color:{TEXT}">'
         f'<caption style="text-align:left;color:{MUTED}">{escape(caption)}</caption><tbody>{body}</tbody></table>'
+    )
+
+
+def note(text: object, *, error: bool = False) -> str:
+    """A banner: one paragraph with a line at its left."""
+    colour = ERROR if error else ACCENT
+    return (
+        f'<p class="ocidist" style="color:{TEXT};border-left:3px solid {colour};padding:0.3em 0.8em">'
+        f"{escape(text)}</p>"
     )
 
 

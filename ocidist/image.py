@@ -1,0 +1,316 @@
+"""Image: the one object a notebook holds. An immutable view of a manifest, its config and where it came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Mapping
+
+from ocidist.remotes.protocols import Source
+from ocidist.rows import Column, Rows, Schema
+from ocidist.spec.chain import chain_id
+from ocidist.spec.config import ImageConfig
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from ocidist.spec.manifest import Index, Manifest
+from ocidist.spec.platform import Platform
+from ocidist.view import html as markup
+from ocidist.view.card import Card, Part
+from ocidist.view.sizes import human
+
+__all__ = ["ConfigView", "HistoryRow", "Image", "LayerRow", "PlatformRow"]
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer. ``size`` is in bytes, compressed as it is moved; ``diff_id`` is None and ``created_by``
+    empty where the config does not account for the layer."""
+
+    index: int
+    digest: Digest
+    media_type: str
+    size: int
+    diff_id: Digest | None
+    created_by: str
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """One step of the build. ``size`` is its layer's in bytes: 0 for an ``empty`` step, None where history
+    and layers disagree in number."""
+
+    created: datetime | None
+    created_by: str
+    size: int | None
+    empty: bool
+    comment: str
+
+
+@dataclass(frozen=True)
+class PlatformRow:
+    """One manifest of the index. ``size`` is the manifest's in bytes; ``note`` says what is no image."""
+
+    platform: str
+    digest: Digest
+    media_type: str
+    size: int
+    note: str
+
+
+@dataclass(frozen=True)
+class _NameRow:
+    name: str
+    value: str
+
+
+LAYERS = Schema(
+    "layers",
+    (
+        Column("index", "count", "#"),
+        Column("digest", "digest"),
+        Column("media_type"),
+        Column("size", "bytes"),
+        Column("diff_id", "digest"),
+        Column("created_by"),
+    ),
+)
+HISTORY = Schema(
+    "history",
+    (
+        Column("created", "time"),
+        Column("created_by"),
+        Column("size", "bytes"),
+        Column("empty", "flag"),
+        Column("comment"),
+    ),
+)
+PLATFORMS = Schema(
+    "platforms",
+    (
+        Column("platform"),
+        Column("digest", "digest"),
+        Column("media_type"),
+        Column("size", "bytes", "MANIFEST SIZE"),
+        Column("note"),
+    ),
+)
+_NAMES = Schema("names", (Column("name"), Column("value")))
+_ANNOTATION = "org.opencontainers.image."
+_TOLD = ("title", "description", "version", "revision", "source", "url", "licenses", "vendor")
+
+
+class ConfigView(ImageConfig):
+    """An :class:`~ocidist.spec.config.ImageConfig` that a notebook shows as JSON to fold."""
+
+    @classmethod
+    def of(cls, config: ImageConfig) -> ConfigView:
+        """The same config, to look at."""
+        if isinstance(config, cls):
+            return config
+        return cls(**{each.name: getattr(config, each.name) for each in fields(config)})
+
+    def __eq__(self, other: object) -> bool:
+        return self.raw == other.raw if isinstance(other, ImageConfig) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<div class="ocidist" style="color:{markup.TEXT};font-family:{markup.MONO}">'
+            f"{markup.json_tree(self.data, 'config')}</div>"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Image:
+    """One image (or artifact) of one platform.
+
+    ``reference`` is the full name it was opened by; ``descriptor`` what that resolved to: the index where
+    there is one, else the manifest. ``config`` is None for artifacts. ``source`` is where its blobs can be
+    read; it is not compared, and not pickled. Making one, and showing one, does no I/O.
+    """
+
+    reference: str
+    descriptor: Descriptor
+    manifest: Manifest
+    config: ImageConfig | None = None
+    index: Index | None = None
+    platform: Platform | None = None
+    source: Source | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.config is not None:
+            object.__setattr__(self, "config", ConfigView.of(self.config))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "source": None}  # connections don't pickle
+
+    # -- sizes and names --
+
+    @property
+    def digest(self) -> Digest:
+        """The digest that the reference resolved to: the index's where there is one."""
+        return self.descriptor.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of the config and of each layer once, compressed as they are moved."""
+        return sum(child.size for child in self.manifest.children())
+
+    @property
+    def chain_id(self) -> Digest | None:
+        """The name of the unpacked stack of layers; None where the config names no DiffIDs."""
+        return chain_id(self.config.diff_ids) if self.config is not None and self.config.diff_ids else None
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """The manifest's annotations."""
+        return self.manifest.annotations
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The config's labels; empty for an artifact."""
+        return self.config.run.labels if self.config is not None else {}
+
+    # -- tables --
+
+    @property
+    def layers(self) -> Rows[LayerRow]:
+        """The layers, lowest first. DataFrame: index Int64, digest, media_type string, size Int64 (bytes),
+        diff_id, created_by string."""
+        layers = self.manifest.layers
+        diff_ids = self.config.diff_ids if self.config is not None else ()
+        paired = len(diff_ids) == len(layers)
+        steps = self._steps()
+        return Rows(
+            LAYERS,
+            [
+                LayerRow(
+                    at,
+                    layer.digest,
+                    layer.media_type,
+                    layer.size,
+                    diff_ids[at] if paired else None,
+                    steps[at] if steps else "",
+                )
+                for at, layer in enumerate(layers)
+            ],
+        )
+
+    def _steps(self) -> list[str]:
+        """``created_by`` of each layer; empty where history and layers disagree in number."""
+        history = self.config.history if self.config is not None else ()
+        steps = [step.created_by for step in history if not step.empty_layer]
+        return steps if len(steps) == len(self.manifest.layers) else []
+
+    @property
+    def history(self) -> Rows[HistoryRow]:
+        """The build's steps, first to last. DataFrame: created datetime64[ns, UTC], created_by string, size
+        Int64 (bytes), empty boolean, comment string."""
+        history = self.config.history if self.config is not None else ()
+        paired = bool(self._steps())
+        sizes = iter(self.manifest.layers)
+        rows = []
+        for step in history:
+            size: int | None = 0
+            if not step.empty_layer:
+                size = next(sizes).size if paired else None
+            rows.append(HistoryRow(step.created, step.created_by, size, step.empty_layer, step.comment))
+        return Rows(HISTORY, rows)
+
+    @property
+    def platforms(self) -> Rows[PlatformRow]:
+        """The index's manifests; of an image without an index, itself. DataFrame: platform, digest,
+        media_type string, size Int64 (bytes), note string."""
+        if self.index is None:
+            rows = [_platform_row(self.manifest.descriptor(self.digest.algorithm), self.platform)]
+        else:
+            rows = [_platform_row(each, each.platform) for each in self.index.manifests]
+        return Rows(PLATFORMS, rows)
+
+    # -- showing --
+
+    def __repr__(self) -> str:
+        return self._card().text()
+
+    def _repr_html_(self) -> str:
+        return self._card().html()
+
+    def _card(self) -> Card:
+        layers = self.layers
+        parts = [
+            Part(layers.schema, layers, "layers", chart=[(f"{row.index}", row.size) for row in layers]),
+            Part(HISTORY, self.history, "history", folded=True),
+            Part(PLATFORMS, self.platforms, "platforms", folded=True),
+            Part(_NAMES, _names(self.labels), "labels", folded=True),
+            Part(_NAMES, _names(self.annotations), "annotations", folded=True),
+        ]
+        return Card(self.reference, self._facts(), parts, self._notes())
+
+    def _facts(self) -> list[tuple[str, object]]:
+        number = len(self.manifest.layers)
+        config = self.config
+        facts: list[tuple[str, object]] = [
+            ("digest", self.digest),
+            ("platform", self._platform_text()),
+            ("size", f"{human(self.size)} in {number:,} layer{'' if number == 1 else 's'} and a config"),
+            ("created", _when(config.created) if config is not None else None),
+            ("chain ID", self.chain_id),
+            ("artifact", self.manifest.artifact_type),
+        ]
+        if config is not None:
+            run = config.run
+            facts += [
+                ("author", config.author),
+                ("entrypoint", _words(run.entrypoint)),
+                ("cmd", _words(run.cmd)),
+                ("user", run.user),
+                ("workdir", run.working_dir),
+                ("ports", ", ".join(run.exposed_ports)),
+                ("volumes", ", ".join(run.volumes)),
+                ("env", f"{len(run.env):,} variables" if run.env else ""),
+            ]
+        told = {**self.labels, **self.annotations}
+        # URLs among them stay text: nothing from an image becomes a link.
+        return facts + [(name, told.get(_ANNOTATION + name)) for name in _TOLD]
+
+    def _platform_text(self) -> str:
+        name = str(self.platform) if self.platform is not None else ""
+        if self.index is None:
+            return name
+        images = sum(not row.note for row in self.platforms)
+        return f"{name or 'unknown'} (one of {images:,} in the index)"
+
+    def _notes(self) -> list[str]:
+        config, layers = self.config, len(self.manifest.layers)
+        if config is None:
+            return []
+        notes = []
+        if len(config.diff_ids) != layers:
+            notes.append(f"the config names {len(config.diff_ids):,} layers, the manifest has {layers:,}")
+        if config.history and not self._steps():
+            steps = sum(not step.empty_layer for step in config.history)
+            if steps != layers:
+                notes.append(f"the history accounts for {steps:,} layers, the manifest has {layers:,}")
+        return notes
+
+
+def _platform_row(target: Descriptor, platform: Platform | None) -> PlatformRow:
+    note = target.annotations.get("vnd.docker.reference.type") or target.artifact_type
+    return PlatformRow(
+        str(platform) if platform is not None else "", target.digest, target.media_type, target.size, note
+    )
+
+
+def _names(values: Mapping[str, str]) -> list[_NameRow]:
+    return [_NameRow(name, value) for name, value in values.items()]
+
+
+def _words(words: tuple[str, ...] | None) -> str:
+    return json.dumps(list(words), ensure_ascii=False) if words else ""
+
+
+def _when(created: datetime | None) -> str:
+    return created.strftime("%Y-%m-%d %H:%M:%S UTC") if created is not None else ""
