@@ -1,0 +1,217 @@
+"""A content store in memory: for tests, for systems without a disk, and as the second of its contract."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
+
+from ocidist.content.ingest import check_key
+from ocidist.content.protocols import Info, IngestStatus
+from ocidist.content.verify import MemoryBody
+from ocidist.errors import (
+    AlreadyExists,
+    BlobNotFound,
+    DigestMismatch,
+    Locked,
+    SizeMismatch,
+    StoreError,
+    UsageError,
+)
+from ocidist.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from ocidist.scope import Scope
+    from ocidist.spec.descriptor import Descriptor
+
+__all__ = ["MemoryContent", "MemoryWriter"]
+
+
+@dataclass
+class _Ingest:
+    status: IngestStatus
+    data: bytearray = field(default_factory=bytearray)
+    held: bool = False
+
+
+class MemoryContent:
+    """Provider, Ingester and Manager over a dictionary. For any thread of one process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blobs: dict[Digest, tuple[bytes, Info]] = {}
+        self._ingests: dict[str, _Ingest] = {}
+
+    def __repr__(self) -> str:
+        return f"MemoryContent({len(self._blobs)} blobs)"
+
+    # -- Provider --
+
+    def info(self, digest: Digest) -> Info:
+        """Size, times and labels. Raises BlobNotFound."""
+        return self._blob(digest)[1]
+
+    def _blob(self, digest: Digest) -> tuple[bytes, Info]:
+        try:
+            return self._blobs[Digest(digest)]
+        except KeyError:
+            raise BlobNotFound(str(digest), "no such blob in this store") from None
+
+    def open(
+        self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None
+    ) -> MemoryBody:
+        """The blob's bytes. Raises BlobNotFound, SizeMismatch (a negative ``target.size`` is unknown)."""
+        scope.check()
+        raw, _ = self._blob(target.digest)
+        if 0 <= target.size != len(raw):
+            raise SizeMismatch(target, f"the blob is {len(raw)} bytes, not {target.size}")
+        return MemoryBody(raw, offset, None if length is None else offset + length)
+
+    # -- Ingester --
+
+    def writer(
+        self,
+        key: str,
+        *,
+        total: int = 0,
+        expected: Digest | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> MemoryWriter:
+        """The writer of ``key``. Raises AlreadyExists, Locked, UsageError for a key that can't be."""
+        check_key(key)
+        with self._lock:
+            if expected is not None and expected in self._blobs:
+                raise AlreadyExists(str(expected), "already in the store")
+            now = time.time()
+            ingest = self._ingests.get(key)
+            if ingest is None:
+                ingest = self._ingests[key] = _Ingest(IngestStatus(key, 0, total, now, now, expected))
+            if ingest.held:
+                raise Locked(key, "another writer holds this ingest")
+            ingest.held = True
+            known = ingest.status
+            other = bool(total and known.total and total != known.total)
+            if other or (expected and known.expected and expected != known.expected):
+                ingest.data.clear()
+            ingest.status = replace(known, total=total or known.total, expected=expected or known.expected)
+            return MemoryWriter(self, ingest, labels or {})
+
+    # -- Manager --
+
+    def walk(self) -> Iterator[Info]:
+        """Every blob, by digest."""
+        with self._lock:
+            infos = [info for _, info in self._blobs.values()]
+        yield from sorted(infos, key=lambda info: info.digest)
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob. Raises BlobNotFound."""
+        with self._lock:
+            if self._blobs.pop(Digest(digest), None) is None:
+                raise BlobNotFound(str(digest), "no such blob in this store")
+
+    def statuses(self, keys: Iterable[str] = ()) -> Iterator[IngestStatus]:
+        """Ingests under way or interrupted, oldest first; of ``keys`` alone if any are given."""
+        wanted = set(keys)
+        with self._lock:
+            found = [
+                replace(ingest.status, offset=len(ingest.data))
+                for key, ingest in self._ingests.items()
+                if not wanted or key in wanted
+            ]
+        yield from sorted(found, key=lambda status: (status.started_at, status.key))
+
+    def abort(self, key: str) -> None:
+        """Drop an ingest; one that is not there is no error. Raises Locked while a writer holds it."""
+        with self._lock:
+            ingest = self._ingests.get(key)
+            if ingest is not None and ingest.held:
+                raise Locked(key, "a writer holds this ingest")
+            self._ingests.pop(key, None)
+
+
+class MemoryWriter:
+    """The one writer of a key; made by ``MemoryContent.writer``."""
+
+    def __init__(self, owner: MemoryContent, ingest: _Ingest, labels: Mapping[str, str]) -> None:
+        self._owner = owner
+        self._ingest: _Ingest | None = ingest
+        self._labels = dict(labels)
+
+    def _open(self) -> _Ingest:
+        if self._ingest is None:
+            raise StoreError("memory", "this writer is closed")
+        return self._ingest
+
+    def status(self) -> IngestStatus:
+        """Where it stands."""
+        ingest = self._open()
+        return replace(ingest.status, offset=len(ingest.data))
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append all of ``data``."""
+        ingest = self._open()
+        view = memoryview(data).cast("B")
+        ingest.data += view
+        ingest.status = replace(ingest.status, updated_at=time.time())
+        return len(view)
+
+    def truncate(self, size: int) -> None:
+        """Cut back to ``size`` bytes."""
+        ingest = self._open()
+        if not 0 <= size <= len(ingest.data):
+            raise UsageError(f"can't cut {len(ingest.data)} bytes back to {size}")
+        del ingest.data[size:]
+
+    def digest(self) -> Digest:
+        """The digest of what is written so far."""
+        ingest = self._open()
+        expected = ingest.status.expected
+        return Digest.of(ingest.data, expected.algorithm if expected else "sha256")
+
+    def commit(self, size: int, expected: Digest | None, labels: Mapping[str, str] | None = None) -> Digest:
+        """Check, and make it visible."""
+        ingest = self._open()
+        named = str(expected or ingest.status.key)
+        raw = bytes(ingest.data)
+        if size and size != len(raw):
+            raise SizeMismatch(named, f"{len(raw)} bytes were written, {size} were promised")
+        digest = self.digest() if expected is None else Digest.of(raw, expected.algorithm)
+        if expected is not None and digest != expected:
+            raise DigestMismatch(named, f"the bytes hash to {digest}")
+        now = time.time()
+        owner = self._owner
+        with owner._lock:
+            known = owner._blobs.get(digest)
+            merged = {**(known[1].labels if known else {}), **self._labels, **(labels or {})}
+            created = known[1].created_at if known else now
+            owner._blobs[digest] = (raw, Info(digest, len(raw), created, now, merged))
+        self._finish(drop=True)
+        return digest
+
+    def abort(self) -> None:
+        """Drop what was written. After a commit, or twice, it does nothing."""
+        self._finish(drop=True)
+
+    def close(self) -> None:
+        """Let go, keeping what was written."""
+        self._finish(drop=False)
+
+    def _finish(self, *, drop: bool) -> None:
+        ingest, self._ingest = self._ingest, None
+        if ingest is None:
+            return
+        with self._owner._lock:
+            ingest.held = False
+            if drop:
+                self._owner._ingests.pop(ingest.status.key, None)
+
+    def __enter__(self) -> MemoryWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
