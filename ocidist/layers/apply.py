@@ -1,0 +1,301 @@
+"""One layer onto a directory: contained, in one pass, and with the DiffID of what was read.
+
+What each entry does is in :mod:`changes`, what is made of owners and devices in :mod:`policy`, why nothing
+leaves the root in :mod:`tree`. An entry replaces what stands in its place (never writes into it, so another
+name of the same file keeps its content); a directory entry over a directory merges with it.
+
+Source: OCI image specification, layer.md, "Applying Changesets".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Callable
+
+from ocidist.errors import LayerError, OcidistError, StoreError, UnsafeEntry
+from ocidist.layers.changes import Nothing, Opaque, marker, split, strip
+from ocidist.layers.compression import Readable, open_stream
+from ocidist.layers.feed import start
+from ocidist.layers.policy import ApplyResult, Policy
+from ocidist.layers.records import Member, Records
+from ocidist.layers.tree import CREATE, Directory, Tree
+from ocidist.scope import Scope
+
+__all__ = ["ApplyResult", "Policy", "apply_layer"]
+
+FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO = b"0123456"
+_KINDS = {CHARACTER: stat.S_IFCHR, BLOCK: stat.S_IFBLK, FIFO: stat.S_IFIFO}
+_PATH_ONLY = getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+# What the entry itself makes impossible; everything else is the file system's trouble.
+_ENTRY_ERRORS = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EMLINK}
+)
+
+
+def apply_layer(
+    stream: Readable,
+    root: Path | int,
+    scope: Scope,
+    *,
+    layer: str = "layer",
+    policy: Policy | None = None,
+    progress: Callable[[int], object] | None = None,
+    threads: bool = True,
+) -> ApplyResult:
+    """Apply a layer's tar, of any compression, to the directory ``root`` (a path or a descriptor).
+
+    ``layer`` names it in errors; ``policy`` is ``Policy.of_process()`` by default; ``progress`` is called with
+    the cumulative bytes of ``stream`` read, from another thread unless ``threads`` is false.
+
+    Raises LayerError for what can't be applied, UnsafeEntry (a LayerError) for what reaches out of the root,
+    StoreError where the file system fails, Cancelled and DeadlineExceeded. What was applied before stays.
+    """
+    policy = Policy.of_process() if policy is None else policy
+    plain, _ = open_stream(stream, layer, progress)
+    try:
+        applier = _Applier(root, layer, policy)
+    except OSError as error:
+        raise StoreError(str(root), error.strerror or str(error)) from error
+    feed = start(plain, scope, threads)
+    records = Records(feed.more, layer)
+    try:
+        entries = applier.run(records)
+        records.drain()
+    except OSError as error:
+        raise applier.failure(error, str(root)) from error
+    except (OverflowError, ValueError) as error:
+        if isinstance(error, OcidistError):
+            raise
+        raise LayerError(layer, applier.shown(), f"a number or name that can't be used: {error}") from error
+    finally:
+        feed.close()
+        applier.close(str(root))
+    return ApplyResult(feed.digest(), feed.size, entries, applier.skipped)
+
+
+class _Applier:
+    """The state of one layer: the tree, and what this layer itself has put (None in an empty root)."""
+
+    def __init__(self, root: Path | int, layer: str, policy: Policy) -> None:
+        self.layer = layer
+        self.policy = policy
+        self.privileged = policy.privileged
+        self.skipped = 0
+        self.tree = Tree(root, layer, self)
+        # Hashes of real paths: 64 bits of a keyed hash are enough, and a tenth of the memory. In an empty root
+        # all that is found is this layer's own, so whiteouts do nothing there.
+        self.own: set[int] | None = None if self.tree.is_empty() else set()
+        self._makers = {
+            HARDLINK: self._hardlink,
+            SYMLINK: self._symlink,
+            CHARACTER: self._device,
+            BLOCK: self._device,
+            FIFO: self._special,
+        }
+
+    def close(self, root: str) -> None:
+        try:
+            self.tree.close()
+        except OSError as error:
+            raise self.failure(error, root) from error
+
+    def shown(self) -> str:
+        return os.fsdecode(self.tree.member)
+
+    def failure(self, error: OSError, root: str) -> OcidistError:
+        reason = error.strerror or str(error)
+        if error.errno in _ENTRY_ERRORS:
+            return LayerError(self.layer, self.shown(), reason)
+        return StoreError(os.path.join(root, self.shown().lstrip("/")), reason)
+
+    # -- the loop --
+
+    def run(self, records: Records) -> int:
+        """Apply every member; returns how many there were."""
+        tree, layer, own, privileged = self.tree, self.layer, self.own, self.privileged
+        opened, close, chown, chmod, utime = (
+            os.open,
+            os.close,
+            getattr(os, "fchown", None),
+            os.chmod,
+            os.utime,
+        )
+        entries = 0
+        while (member := records.next()) is not None:
+            entries += 1
+            tree.member = member.name
+            parent, name = split(member.name, layer)
+            if name[:4] == b".wh." or b".wh..wh." in parent:
+                self._mark(parent, name)
+                continue
+            if not name:
+                self._top(member)
+                continue
+            at = tree.need(parent)
+            kind = member.type
+            if kind == FILE:
+                try:
+                    fd = opened(name, CREATE, 0o600, dir_fd=at.fd)
+                except FileExistsError:
+                    tree.remove(at, name)
+                    fd = opened(name, CREATE, 0o600, dir_fd=at.fd)
+                try:
+                    records.copy(fd)
+                    # Owner before mode: chown clears setuid and setgid (and file capabilities).
+                    if privileged and chown is not None:
+                        chown(fd, member.uid, member.gid)
+                    if member.xattrs:
+                        self._xattrs(fd, member.xattrs)
+                    chmod(fd, member.mode if privileged else member.mode & 0o1777)
+                    utime(fd, ns=(member.mtime, member.mtime))
+                finally:
+                    close(fd)
+            elif kind == DIRECTORY:
+                tree.directory(at, name, member)
+            else:
+                self._makers[kind](at, name, member)
+            if own is not None:
+                own.add(hash(at.real + b"/" + name))
+        return entries
+
+    def _is_own(self, real: bytes) -> bool:
+        return self.own is None or hash(real) in self.own
+
+    def _mark(self, parent: bytes, name: bytes) -> None:
+        found = marker(parent, name, self.layer)
+        if self.own is None or isinstance(found, Nothing):
+            return
+        at = self.tree.at(parent, create=False)
+        if at is None:
+            return
+        if isinstance(found, Opaque):
+            self.tree.empty(at, self._is_own)
+        else:
+            self.tree.hide(at, name[4:], self._is_own)
+
+    def _top(self, member: Member) -> None:
+        if member.type != DIRECTORY:
+            raise UnsafeEntry(self.layer, self.shown(), "it would replace the root itself")
+        self.tree.root.entry = member
+
+    # -- entries that are neither files nor directories --
+
+    def _room(self, at: Directory, name: bytes, make: Callable[[], None]) -> None:
+        """``make`` the entry, removing first what stands in its place."""
+        try:
+            make()
+        except FileExistsError:
+            self.tree.remove(at, name)
+            make()
+
+    def _symlink(self, at: Directory, name: bytes, member: Member) -> None:
+        if not member.link:
+            raise LayerError(self.layer, self.shown(), "a symlink to nothing")
+        self._room(at, name, lambda: os.symlink(member.link, name, dir_fd=at.fd))
+        if self.privileged:
+            os.chown(name, member.uid, member.gid, dir_fd=at.fd, follow_symlinks=False)
+            if member.xattrs:
+                self._link_xattrs(at, name, member.xattrs)
+        os.utime(name, ns=(member.mtime, member.mtime), dir_fd=at.fd, follow_symlinks=False)
+
+    def _hardlink(self, at: Directory, name: bytes, member: Member) -> None:
+        """A further name of a file of this tree; owner, mode and times are the file's."""
+        target = strip(member.link, self.layer, member.name)
+        above, _, last = target.rpartition(b"/")
+
+        def make() -> None:
+            source = self.tree.also(at, above) if last else None
+            if source is None:
+                raise self._no_target(member)
+            if source.real == at.real and last == name:
+                # The name itself: making room for it would remove what it names.
+                os.stat(name, dir_fd=at.fd, follow_symlinks=False)
+                return
+            os.link(last, name, src_dir_fd=source.fd, dst_dir_fd=at.fd, follow_symlinks=False)
+
+        try:
+            self._room(at, name, make)
+        except FileNotFoundError:
+            raise self._no_target(member) from None
+        except PermissionError as error:
+            raise LayerError(
+                self.layer, self.shown(), f"a hardlink that can't be made: {error.strerror}"
+            ) from error
+
+    def _no_target(self, member: Member) -> LayerError:
+        return LayerError(
+            self.layer, self.shown(), f"a hardlink to {os.fsdecode(member.link)!r}, which isn't there"
+        )
+
+    def _device(self, at: Directory, name: bytes, member: Member) -> None:
+        if self.privileged and hasattr(os, "mknod"):
+            try:
+                self._special(at, name, member)
+                return
+            except PermissionError:  # a user namespace, or a container without the capability
+                pass
+        self.tree.remove(at, name)
+        self.skipped += 1
+
+    def _special(self, at: Directory, name: bytes, member: Member) -> None:
+        kind = _KINDS[member.type]
+        number = 0 if member.type == FIFO else os.makedev(member.major, member.minor)
+        self._room(at, name, lambda: os.mknod(name, kind | 0o600, number, dir_fd=at.fd))
+        if self.privileged:
+            os.chown(name, member.uid, member.gid, dir_fd=at.fd, follow_symlinks=False)
+        # Opening a device or FIFO has effects, and chmod by name follows links: hold it without opening it.
+        fd = os.open(name, _PATH_ONLY, dir_fd=at.fd)
+        try:
+            if stat.S_IFMT(os.fstat(fd).st_mode) == kind:
+                os.chmod(f"/proc/self/fd/{fd}", self.policy.file_mode(member.mode))
+        finally:
+            os.close(fd)
+        os.utime(name, ns=(member.mtime, member.mtime), dir_fd=at.fd, follow_symlinks=False)
+
+    # -- metadata --
+
+    def entry(self, fd: int, member: Member, merged: bool) -> None:
+        """Settle the directory of an entry (called when its descriptor is let go)."""
+        if self.privileged:
+            os.fchown(fd, member.uid, member.gid)
+        if merged and hasattr(os, "listxattr"):
+            self._drop_xattrs(fd, member)
+        if member.xattrs:
+            self._xattrs(fd, member.xattrs)
+        os.chmod(fd, self.policy.directory_mode(member.mode))
+        os.utime(fd, ns=(member.mtime, member.mtime))
+
+    def implied(self, fd: int) -> None:
+        """A directory that no entry describes: root's, 0755."""
+        if self.privileged:
+            os.fchown(fd, 0, 0)
+        os.chmod(fd, 0o755)
+
+    def _drop_xattrs(self, fd: int, member: Member) -> None:
+        """The attributes of the directory beneath are not this entry's."""
+        try:
+            for name in os.listxattr(fd):
+                raw = os.fsencode(name)
+                if self.policy.keeps_xattr(raw) and raw not in (member.xattrs or ()):
+                    os.removexattr(fd, name)
+        except OSError:
+            pass  # the file system has none, or keeps its own
+
+    def _xattrs(self, target: int | bytes, xattrs: dict[bytes, bytes], follow: bool = True) -> None:
+        if not hasattr(os, "setxattr"):
+            return
+        for name, value in xattrs.items():
+            if not self.policy.keeps_xattr(name):
+                continue
+            try:
+                os.setxattr(target, name, value, follow_symlinks=follow)
+            except OSError as error:
+                if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL):
+                    raise
+
+    def _link_xattrs(self, at: Directory, name: bytes, xattrs: dict[bytes, bytes]) -> None:
+        # There is no call for a name in a directory; the one component after the descriptor isn't followed.
+        self._xattrs(b"/proc/self/fd/%d/%s" % (at.fd, name), xattrs, follow=False)

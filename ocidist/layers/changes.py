@@ -1,0 +1,128 @@
+"""What a layer's entry does to the tree beneath: put something, hide one name, or hide a directory's content.
+
+Pure: names in, values out. Source: OCI image specification, layer.md, "Representing Changes", "Whiteouts".
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Union
+
+from ocidist.errors import LayerError, UnsafeEntry
+
+__all__ = ["MAX_PATH", "Change", "Nothing", "Opaque", "Put", "Whiteout", "change", "marker", "split", "strip"]
+
+PREFIX = b".wh."
+OPAQUE = b".wh..wh..opq"
+META = b".wh..wh."  # names that AUFS kept for itself
+MAX_PATH = 4096  # PATH_MAX: what is longer can't be used by the programs of an image
+
+
+@dataclass(frozen=True)
+class Put:
+    """The entry stands at ``parent/name``; the root itself has the name ``b""``."""
+
+    parent: bytes
+    name: bytes
+
+
+@dataclass(frozen=True)
+class Whiteout:
+    """``parent/name`` of the layers beneath is gone."""
+
+    parent: bytes
+    name: bytes
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """All that the layers beneath have in ``parent`` is gone."""
+
+    parent: bytes
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """AUFS's own bookkeeping: to be skipped."""
+
+
+Change = Union[Put, Whiteout, Opaque, Nothing]
+
+
+def strip(name: bytes, layer: str = "layer", member: bytes | None = None) -> bytes:
+    """``name`` without leading, doubled and trailing slashes and without ``.``; the root is ``b""``.
+
+    Absolute names count from the root, as tar and every container engine take them. Raises UnsafeEntry for
+    ``..``, and LayerError for NUL bytes and for names beyond PATH_MAX.
+    """
+    shown = os.fsdecode(name if member is None else member)
+    if b"\0" in name:
+        raise LayerError(layer, shown, "a NUL byte in a name")
+    if len(name) > MAX_PATH:
+        raise LayerError(layer, shown, f"a name of {len(name)} bytes; {MAX_PATH} are the limit")
+    parts = [part for part in name.split(b"/") if part and part != b"."]
+    if b".." in parts:
+        raise UnsafeEntry(layer, shown, "'..' in a name")
+    return b"/".join(parts)
+
+
+def split(name: bytes, layer: str = "layer") -> tuple[bytes, bytes]:
+    """(parent, last component) of an entry's name, both normalised as :func:`strip` does it.
+
+    ``(b"", b"")`` is the root. Raises what ``strip`` raises, and LayerError for an empty name and for a
+    parent that has the name of a whiteout.
+    """
+    if name[:2] == b"./":
+        name = name[2:]
+    if name[-1:] == b"/":
+        name = name[:-1]
+    # Nearly every name is normal already, but for those two; all others take the long way.
+    if not name or b"/." in name or b"//" in name or name[0] in b"./" or b"\0" in name or len(name) > 4096:
+        if not name:
+            raise LayerError(layer, "", "an entry without a name")
+        name = strip(name, layer)
+    parent, _, last = name.rpartition(b"/")
+    if parent.startswith(PREFIX) or b"/.wh." in parent:
+        _check_parent(parent, name, layer)
+    return parent, last
+
+
+def _check_parent(parent: bytes, name: bytes, layer: str) -> None:
+    for part in parent.split(b"/"):
+        if part.startswith(META):
+            return
+        if part.startswith(PREFIX):
+            raise LayerError(layer, os.fsdecode(name), "its directory has the name of a whiteout")
+
+
+def in_meta(parent: bytes) -> bool:
+    """Whether a parent lies in one of AUFS's own directories."""
+    return parent.startswith(META) or b"/.wh..wh." in parent
+
+
+def marker(parent: bytes, last: bytes, layer: str = "layer") -> Change:
+    """The change of an entry whose name begins with ``.wh.`` or which lies in a directory that does.
+
+    Raises LayerError for ``.wh.``, ``.wh..`` and ``.wh...``, which would hide nothing, the directory itself,
+    or its parent.
+    """
+    if in_meta(parent):
+        return Nothing()
+    if last == OPAQUE:
+        return Opaque(parent)
+    if last.startswith(META):
+        return Nothing()
+    hidden = last[len(PREFIX) :]
+    if hidden in (b"", b".", b".."):
+        shown = os.fsdecode(parent + b"/" + last if parent else last)
+        raise UnsafeEntry(layer, shown, "a whiteout of no name that a directory can hold")
+    return Whiteout(parent, hidden)
+
+
+def change(name: bytes, layer: str = "layer") -> Change:
+    """The change that an entry of this name stands for."""
+    parent, last = split(name, layer)
+    if last.startswith(PREFIX) or in_meta(parent):
+        return marker(parent, last, layer)
+    return Put(parent, last)

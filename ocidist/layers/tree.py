@@ -1,0 +1,354 @@
+"""A root directory that nothing leads out of: every step is one component, from a directory descriptor.
+
+No call here takes a path of more than one component, and none follows a link. Where a parent directory is a
+symlink made by a lower layer (``lib -> usr/lib`` is in every merged-usr image), the link is read and walked
+by hand, component by component; absolute links and ``..`` count from the root, never from above it. A
+directory that another process swaps for a link meanwhile is refused by the kernel at that step.
+
+Descriptors of open directories are kept, 64 at most, and forgotten whenever a directory or a link is
+replaced. A directory is settled when its descriptor is closed: it gets the owner, mode and times of its entry,
+or, where the layer only passed through it, the times that it had before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Callable, Protocol
+
+from ocidist.errors import LayerError, UnsafeEntry
+from ocidist.layers.changes import MAX_PATH
+from ocidist.layers.records import Member
+
+__all__ = ["DIRECTORY", "Directory", "Tree"]
+
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NOFOLLOW | _CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC
+
+_MAX_OPEN = 64
+_MAX_LINKS = 255
+_MAX_STEPS = 10_000
+
+
+class Settler(Protocol):
+    """What gives directories their owner, mode, times and attributes."""
+
+    def entry(self, fd: int, member: Member, merged: bool) -> None:
+        """The directory of an entry; ``merged`` if it was there before."""
+        ...
+
+    def implied(self, fd: int) -> None:
+        """A directory without an entry of its own."""
+        ...
+
+
+class Directory:
+    """An open directory. ``real`` is its path below the root, without links: ``b""``, ``b"/usr/lib"``."""
+
+    __slots__ = ("aliases", "entry", "fd", "merged", "real", "times")
+
+    def __init__(self, fd: int, real: bytes) -> None:
+        self.fd = fd
+        self.real = real
+        self.aliases: list[bytes] = []
+        self.times: tuple[int, int] | None = None  # to be given back, in nanoseconds
+        self.entry: Member | None = None  # whose metadata it gets
+        self.merged = False
+
+    def was_there(self) -> None:
+        found = os.fstat(self.fd)
+        self.times = (found.st_atime_ns, found.st_mtime_ns)
+        self.merged = True
+
+
+class Tree:
+    """See above. Raises UnsafeEntry and LayerError; an OSError comes as it is."""
+
+    def __init__(self, root: Path | int, layer: str, settler: Settler) -> None:
+        fd = os.dup(root) if isinstance(root, int) else os.open(root, DIRECTORY & ~_NOFOLLOW)
+        self.root = Directory(fd, b"")
+        self.root.was_there()
+        self.member = b""  # for errors
+        self._layer = layer
+        self._settler = settler
+        self._open: dict[bytes, Directory] = {}  # by real path; oldest first
+        self._aliases: dict[bytes, Directory] = {}  # by the path as archived
+        self._pinned: Directory | None = None
+
+    def is_empty(self) -> bool:
+        """Whether the root has nothing in it."""
+        with os.scandir(self.root.fd) as entries:
+            return next(entries, None) is None
+
+    def close(self) -> None:
+        """Settle and let go of everything, also when that fails for some."""
+        trouble: OSError | None = None
+        for directory in [*self._open.values(), self.root]:
+            try:
+                self._close(directory)
+            except OSError as error:
+                trouble = error
+        self._open.clear()
+        self._aliases.clear()
+        if trouble is not None:
+            raise trouble
+
+    def _close(self, directory: Directory) -> None:
+        fd, directory.fd = directory.fd, -1
+        if fd < 0:
+            return
+        try:
+            if directory.entry is not None:
+                self._settler.entry(fd, directory.entry, directory.merged)
+            elif directory.times is not None:
+                try:
+                    os.utime(fd, ns=directory.times)
+                except PermissionError:  # another user's directory that we may write to
+                    pass
+        finally:
+            os.close(fd)
+
+    def _evict(self, directory: Directory) -> None:
+        del self._open[directory.real]
+        for alias in directory.aliases:
+            self._aliases.pop(alias, None)
+        directory.aliases.clear()
+        self._close(directory)
+
+    # -- finding --
+
+    def at(self, path: bytes, create: bool = True) -> Directory | None:
+        """The directory at a normalised path, through links inside the root.
+
+        With ``create`` what is missing is made, and a file in the way is replaced (a layer that puts
+        something beneath a name says that it is a directory); without, None.
+        """
+        if not path:
+            return self.root
+        found = self._aliases.get(path)
+        if found is not None:
+            return found
+        head, _, name = path.rpartition(b"/")
+        base = self._aliases.get(head)
+        if base is not None:
+            found = self._walk(base, [name], create)
+        else:
+            found = self._walk(self.root, path.split(b"/")[::-1], create)
+        if found is not None and found is not self.root:
+            self._aliases[path] = found
+            found.aliases.append(path)
+        return found
+
+    def need(self, path: bytes) -> Directory:
+        """``at`` that makes what is missing."""
+        found = self.at(path)
+        assert found is not None
+        return found
+
+    def also(self, keep: Directory, path: bytes) -> Directory | None:
+        """``at`` without making anything, while ``keep`` stays open."""
+        self._pinned = keep
+        try:
+            return self.at(path, create=False)
+        finally:
+            self._pinned = None
+
+    def _walk(self, at: Directory, todo: list[bytes], create: bool, links: bool = True) -> Directory | None:
+        """Take ``todo`` (last component first) from ``at``."""
+        hops = steps = 0
+        while todo:
+            part = todo.pop()
+            if not part or part == b".":
+                continue
+            steps += 1
+            if part == b"..":
+                above = self._real(at.real.rpartition(b"/")[0])
+                if above is None:
+                    return None
+                at = above
+                continue
+            real = at.real + b"/" + part
+            known = self._open.get(real)
+            if known is not None:
+                self._open[real] = self._open.pop(real)  # youngest again
+                at = known
+                continue
+            entered = self._enter(at, part, real, create)
+            if isinstance(entered, bytes):
+                hops += 1
+                if not links or hops > _MAX_LINKS or steps > _MAX_STEPS:
+                    raise UnsafeEntry(self._layer, self._shown(), "its directory is a maze of links")
+                if entered[:1] == b"/":
+                    at = self.root
+                todo.extend(reversed(entered.split(b"/")))
+                continue
+            if entered is None:
+                return None
+            at = entered
+        return at
+
+    def _real(self, real: bytes) -> Directory | None:
+        """The directory of a real path; a link on the way was put there meanwhile, by somebody else."""
+        if not real:
+            return self.root
+        known = self._open.get(real)
+        return known or self._walk(self.root, real[1:].split(b"/")[::-1], False, links=False)
+
+    def _enter(self, at: Directory, name: bytes, real: bytes, create: bool) -> Directory | bytes | None:
+        """One step: the directory, or a link's target, or None where nothing is and nothing is to be made."""
+        if len(real) > MAX_PATH:
+            raise LayerError(self._layer, self._shown(), "its directories are nested too deeply")
+        try:
+            fd = os.open(name, DIRECTORY, dir_fd=at.fd)
+        except FileNotFoundError:
+            if not create:
+                return None
+            return self._make(at, name, real)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            try:
+                return os.readlink(name, dir_fd=at.fd)
+            except OSError as other:
+                if other.errno != errno.EINVAL:
+                    raise
+            if not create:
+                return None
+            os.unlink(name, dir_fd=at.fd)
+            return self._make(at, name, real)
+        directory = self._keep(fd, real, at)
+        directory.was_there()
+        return directory
+
+    def _make(self, at: Directory, name: bytes, real: bytes) -> Directory:
+        os.mkdir(name, 0o700, dir_fd=at.fd)
+        directory = self._keep(os.open(name, DIRECTORY, dir_fd=at.fd), real, at)
+        self._settler.implied(directory.fd)
+        return directory
+
+    def _keep(self, fd: int, real: bytes, parent: Directory) -> Directory:
+        directory = Directory(fd, real)
+        if len(self._open) >= _MAX_OPEN:
+            for old in self._open.values():
+                if old is not parent and old is not self._pinned:
+                    self._evict(old)
+                    break
+        self._open[real] = directory
+        return directory
+
+    def directory(self, at: Directory, name: bytes, member: Member) -> Directory:
+        """The directory of an entry, made or merged with the one that is there."""
+        real = at.real + b"/" + name
+        if len(real) > MAX_PATH:
+            raise LayerError(self._layer, self._shown(), "its directories are nested too deeply")
+        found = self._open.get(real)
+        if found is None:
+            merged = False
+            try:
+                os.mkdir(name, 0o700, dir_fd=at.fd)
+            except FileExistsError:
+                mode = os.stat(name, dir_fd=at.fd, follow_symlinks=False).st_mode
+                merged = stat.S_ISDIR(mode)
+                if not merged:
+                    self.remove(at, name)
+                    os.mkdir(name, 0o700, dir_fd=at.fd)
+            found = self._keep(os.open(name, DIRECTORY, dir_fd=at.fd), real, at)
+            found.merged = merged
+        found.entry = member
+        return found
+
+    def _shown(self) -> str:
+        return os.fsdecode(self.member)
+
+    # -- removing --
+
+    def remove(self, at: Directory, name: bytes) -> bool:
+        """Remove ``name`` whatever it is, with all that is in it; True if something was there."""
+        return self.hide(at, name, _nothing)
+
+    def hide(self, at: Directory, name: bytes, spared: Callable[[bytes], bool]) -> bool:
+        """Remove ``name``, but for what is ``spared`` (by real path) and the directories that lead there."""
+        try:
+            mode = os.stat(name, dir_fd=at.fd, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return False
+        real = at.real + b"/" + name
+        if not stat.S_ISDIR(mode):
+            if not spared(real):
+                os.unlink(name, dir_fd=at.fd)
+                if stat.S_ISLNK(mode):
+                    self._changed(at)
+            return True
+        self._pinned = at
+        try:
+            self._clear(real, spared, itself=True)
+        finally:
+            self._pinned = None
+            self._changed(at)
+        return True
+
+    def empty(self, at: Directory, spared: Callable[[bytes], bool]) -> None:
+        """Remove what is in ``at``, but for what is ``spared`` and the directories that lead there."""
+        self._pinned = at
+        try:
+            self._clear(at.real, spared, itself=False)
+        finally:
+            self._pinned = None
+            self._changed(at)
+
+    def _changed(self, keep: Directory) -> None:
+        """Forget all directories but ``keep``, which the caller goes on with."""
+        for directory in list(self._open.values()):
+            if directory is not keep:
+                self._evict(directory)
+        self._aliases.clear()
+        keep.aliases.clear()
+
+    def _clear(self, top: bytes, spared: Callable[[bytes], bool], itself: bool) -> None:
+        folders = [top]
+        for folder in folders:  # grows while it runs: parents before their children
+            for name, is_folder in self._names(folder):
+                inside = folder + b"/" + name
+                if is_folder:
+                    folders.append(inside)
+                elif not spared(inside) and (directory := self._real(folder)) is not None:
+                    os.unlink(name, dir_fd=directory.fd)
+        for folder in reversed(folders if itself else folders[1:]):
+            if not spared(folder):
+                self._rmdir(folder)
+
+    def _names(self, folder: bytes) -> list[tuple[bytes, bool]]:
+        directory = self._real(folder)
+        if directory is None:
+            return []
+        with os.scandir(directory.fd) as entries:
+            return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+
+    def _rmdir(self, folder: bytes) -> None:
+        above, _, name = folder.rpartition(b"/")
+        directory = self._real(above)
+        if directory is None:
+            return
+        try:
+            os.rmdir(name, dir_fd=directory.fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Something spared is in it: it stays, as a directory that this layer made in passing.
+            kept = self._real(folder)
+            if kept is not None:
+                kept.times = None
+                self._settler.implied(kept.fd)
+            return
+        gone = self._open.get(folder)
+        if gone is not None:
+            gone.entry = gone.times = None
+            self._evict(gone)
+
+
+def _nothing(real: bytes) -> bool:
+    return False
