@@ -22,8 +22,9 @@ PACKAGE = "ocidist"
 
 # Top down: a unit imports only from units above it, and from itself.
 TOP_DOWN = """
-errors settings spec view rows progress scope net content metadata remotes transfer layers snapshots store
-runtime explore build image server pull client cli notebook interactive integrations containerd
+errors settings spec view rows progress scope net content metadata remotes transfer layers snapshots
+collect inventory store unpacking runtime explore build image server client cli notebook interactive
+integrations containerd
 __init__ __main__
 """
 ORDER = TOP_DOWN.split()
@@ -40,16 +41,39 @@ OUTSIDE = ("notebook", "integrations", "containerd")
 # In the core: module -> packages that it may import inside a function, at first use.
 OPTIONAL = {
     "layers/compression.py": {"isal", "zlib_ng", "backports", "compression"},
+    "net/tls.py": {"certifi"},  # where a system has no authorities of its own
     "rows.py": {"pandas"},
 }
 
 ENVIRONMENT = {"settings.py"}
-NETWORK = {"net/http.py", "net/dial.py"}  # dial.py is the half of http.py that connects
+OPENERS = {"net/http.py", "net/dial.py"}  # dial.py is the half of http.py that connects
+NETWORK = OPENERS | {
+    "net/body.py",
+    "net/reasons.py",
+    "net/tls.py",
+}  # framing, errors and contexts, for those two
+OPENING = {
+    *(
+        "socket.socket",
+        "socket.create_connection",
+        "socket.create_server",
+        "socket.socketpair",
+        "socket.fromfd",
+    ),
+    *("http.client.HTTPConnection", "http.client.HTTPSConnection", "urllib.request.urlopen"),
+    *("asyncio.open_connection", "socketserver.TCPServer", "http.server.HTTPServer"),
+}
 NETWORK_MODULES = {
     *("socket", "ssl", "_socket", "_ssl", "http.client", "http.server", "urllib.request", "socketserver"),
     *("asyncio", "selectors", "ftplib", "smtplib", "imaplib", "poplib", "telnetlib", "nntplib", "xmlrpc"),
 }
-BANNED_NAMES = {"utils", "util", "helpers", "common", "misc"}  # a credential helper is a thing; "helpers" is not
+BANNED_NAMES = {
+    "utils",
+    "util",
+    "helpers",
+    "common",
+    "misc",
+}  # a credential helper is a thing; "helpers" is not
 MAX_LINES = 500
 
 
@@ -149,17 +173,30 @@ def order(module: Module) -> Iterator[str]:
         parts = item.name.split(".")
         if parts[0] != PACKAGE:
             continue
-        target = parts[1] if len(parts) > 1 else "__init__"
-        if target in ("__version__", "*") or (target not in ORDER and not _exists(target)):
-            target = "__init__" if target != "__version__" else module.unit
+        target = _target(parts, module)
         if target == module.unit or (item.typing and (module.unit, target) in TYPING_ONLY):
             continue
         if target not in ORDER or ORDER.index(target) > ORDER.index(module.unit):
             yield f"{module.path}:{item.line}: {module.unit} imports {item.name}, which stands below it"
 
 
-def _exists(unit: str) -> bool:
-    return (ROOT / PACKAGE / unit).is_dir() or (ROOT / PACKAGE / f"{unit}.py").is_file()
+def _target(parts: list[str], module: Module) -> str:
+    """The unit that an import reaches; the version may be asked of the front door from anywhere."""
+    if len(parts) == 1:
+        asked = {
+            node.attr
+            for node in module.nodes()
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == PACKAGE
+        }
+        return module.unit if asked == {"__version__"} else "__init__"
+    if parts[1] == "__version__":
+        return module.unit
+    known = parts[1] in ORDER or (ROOT / PACKAGE / parts[1]).is_dir() or _is_file(parts[1])
+    return parts[1] if known else "__init__"
+
+
+def _is_file(unit: str) -> bool:
+    return (ROOT / PACKAGE / f"{unit}.py").is_file()
 
 
 def standard_library(module: Module) -> Iterator[str]:
@@ -197,7 +234,7 @@ def environment(module: Module) -> Iterator[str]:
 
 
 def network(module: Module) -> Iterator[str]:
-    """Only net/http.py and its connecting half open sockets; what can open one isn't imported elsewhere."""
+    """What can open a socket is imported by net/http.py and its parts alone."""
     if module.path in NETWORK or module.unit in ("server", "containerd"):
         return
     for item in module.imports:
@@ -205,6 +242,15 @@ def network(module: Module) -> Iterator[str]:
         prefixes = {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
         if not item.typing and prefixes & NETWORK_MODULES:
             yield f"{module.path}:{item.line}: {item.name} opens sockets (only net/http.py does)"
+
+
+def sockets(module: Module) -> Iterator[str]:
+    """Of those parts, only http.py and its connecting half open sockets."""
+    if module.path in OPENERS or module.unit in ("server", "containerd"):
+        return
+    for node in module.nodes():
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in OPENING:
+            yield f"{module.path}:{node.lineno}: {ast.unparse(node.func)}() (only net/http.py opens sockets)"
 
 
 def prints(module: Module) -> Iterator[str]:
@@ -229,11 +275,11 @@ def names(module: Module) -> Iterator[str]:
             yield f"{module.path}: {part!r} names no concept"
 
 
-def annotations(module: Module) -> Iterator[str]:
+def postponed(module: Module) -> Iterator[str]:
     """Annotations are not evaluated, so that 3.10 reads what 3.14 does."""
-    if module.path in ("__init__.py",) or not module.tree.body:
+    if module.path in ("__init__.py", "__main__.py"):
         return
-    if all(isinstance(node, ast.Expr) for node in module.tree.body):
+    if all(isinstance(node, ast.Expr) for node in module.tree.body):  # empty, or a docstring alone
         return
     if not any(item.name == "__future__.annotations" for item in module.imports):
         yield f"{module.path}: no 'from __future__ import annotations'"
@@ -244,10 +290,11 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     standard_library,
     environment,
     network,
+    sockets,
     prints,
     length,
     names,
-    annotations,
+    postponed,
 )
 
 
@@ -275,6 +322,7 @@ PLANTED = [
     (order, "spec/x.py", "def f():\n    from ocidist.cli.main import main", "cli.main"),
     (order, "spec/x.py", "from ocidist import client", "ocidist.client"),
     (order, "spec/x.py", "from ocidist import open", "ocidist.open"),
+    (order, "spec/x.py", "import ocidist\nocidist.open('x')\nocidist.__version__", "imports ocidist,"),
     (order, "spec/x.py", "from ..net.http import A", "ocidist.net.http.A"),
     (order, "spec/__init__.py", "from ..store import Store", "ocidist.store.Store"),
     (order, "rows.py", "from . import store", "ocidist.store"),
@@ -305,6 +353,8 @@ PLANTED = [
     (network, "remotes/registry/auth.py", "import urllib.request", "urllib.request"),
     (network, "client.py", "from urllib import request", "urllib.request"),
     (network, "net/message.py", "import ssl", "ssl"),
+    (sockets, "net/tls.py", "import socket\nsocket.create_connection(('a', 1))", "create_connection"),
+    (sockets, "net/body.py", "import http.client\nhttp.client.HTTPSConnection('a')", ":2:"),
     (prints, "store.py", "print('x')", "print()"),
     (prints, "notebook/widgets.py", "def f():\n    print('x')", ":2:"),
     (prints, "cli/main.py", "breakpoint()", "breakpoint()"),
@@ -312,13 +362,14 @@ PLANTED = [
     (names, "net/utils.py", "", "'utils'"),
     (names, "helpers/x.py", "", "'helpers'"),
     (names, "net/_common.py", "", "'_common'"),
-    (annotations, "store.py", "import os", "__future__"),
+    (postponed, "store.py", "import os", "__future__"),
 ]
 
 ALLOWED = [
     (order, "net/x.py", "from ocidist.spec.digest import Digest\nfrom ocidist import errors, __version__"),
     (order, "net/x.py", "from .message import Request\nfrom ocidist.net import scrub"),
     (order, "errors.py", "if TYPE_CHECKING:\n    from ocidist.spec.descriptor import Descriptor"),
+    (order, "cli/main.py", "import ocidist\nocidist.__version__"),
     (order, "__init__.py", "from ocidist.client import Client"),
     (standard_library, "rows.py", "def f():\n    import pandas"),
     (standard_library, "layers/compression.py", "def f():\n    from isal import igzip"),
@@ -328,12 +379,15 @@ ALLOWED = [
     (environment, "store.py", "settings.home\nPath(root) / 'home'"),
     (network, "net/http.py", "import socket, ssl, http.client"),
     (network, "client.py", "import urllib.parse\nfrom http import HTTPStatus"),
+    (network, "net/reasons.py", "import ssl"),
+    (sockets, "net/dial.py", "import socket\nsocket.socket()"),
+    (sockets, "net/body.py", "import http.client\nhttp.client.HTTPResponse.read"),
     (prints, "cli/main.py", "print('x')"),
     (prints, "view/text.py", "printed = visible('print()')"),
     (length, "store.py", "x = 1\n" * 500),
     (names, "net/dial.py", ""),
-    (annotations, "store.py", '"""Doc."""\nfrom __future__ import annotations\nimport os'),
-    (annotations, "cli/__init__.py", '"""Only a sentence."""'),
+    (postponed, "store.py", '"""Doc."""\nfrom __future__ import annotations\nimport os'),
+    (postponed, "cli/__init__.py", '"""Only a sentence."""'),
 ]
 
 
