@@ -106,13 +106,12 @@ def _user_id() -> int:
 
 def _auth_files(env: Mapping[str, str], home: Path, docker: Path) -> tuple[Path, ...]:
     # containers-auth.json(5), "FORMAT"; without a runtime folder podman uses one under /run/containers.
-    runtime = _xdg(env, "XDG_RUNTIME_DIR", None) or Path(f"/run/containers/{max(_user_id(), 0)}")
-    inside = "auth.json"
+    runtime = _xdg(env, "XDG_RUNTIME_DIR", None)
+    own = Path(f"/run/containers/{max(_user_id(), 0)}") if runtime is None else runtime / "containers"
     files = [Path(env["REGISTRY_AUTH_FILE"])] if env.get("REGISTRY_AUTH_FILE") else []
-    files.append(runtime / "containers" / inside if env.get("XDG_RUNTIME_DIR") else runtime / inside)
     config = _xdg(env, "XDG_CONFIG_HOME", home / ".config")
     assert config is not None
-    files += [config / "containers" / inside, docker]
+    files += [own / "auth.json", config / "containers" / "auth.json", docker]
     return tuple(dict.fromkeys(files))
 
 

@@ -27,7 +27,7 @@ _NAMES = (
     "annotations",
     "fsLayers",
 )
-_SCHEMA1 = (
+_SCHEMA1 = "schema 1 manifests are not read; push the image again as schema 2 or OCI (any current tool does)"
     "schema 1 manifests are not read; push the image again with a tool of this decade (schema 2 or OCI)"
 )
 
@@ -117,10 +117,11 @@ def parse(raw: bytes, media_type: str = "") -> Manifest | Index:
 
 def _check_version(members: Mapping[str, Any], what: str) -> None:
     version = members.get("schemaVersion")
-    declared = members.get("mediaType")
-    if "fsLayers" in members and ("layers" in members or "manifests" in members or version != 1):
+    first = type(version) is int and version == 1  # not True, which equals 1 to Python
+    if "fsLayers" in members and ("layers" in members or "manifests" in members or not first):
         raise InvalidManifest(what, "fsLayers is of schema 1, the rest is not", "fsLayers")
-    if version == 1 or (isinstance(declared, str) and mediatype.is_schema1(declared)):
+    declared = members.get("mediaType")
+    if first or (isinstance(declared, str) and mediatype.is_schema1(declared)):
         raise Unsupported(_SCHEMA1)
     if type(version) is not int or version != 2:
         raise InvalidManifest(what, "schemaVersion is 2", "schemaVersion")

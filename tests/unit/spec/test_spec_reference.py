@@ -188,6 +188,8 @@ tags = st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", fullmatch=
 @given(domains, paths, tags, st.booleans())
 def test_normalising_is_idempotent(domain: str | None, path: str, tag: str | None, pinned: bool) -> None:
     """The full and the familiar text of any reference stand for the same reference."""
+    if domain is None:
+        path = "a" + path.replace(".", "-", path.partition("/")[0].count("."))  # a dot would make it a domain
     text = (f"{domain}/" if domain else "") + path
     text += (f":{tag}" if tag else "") + (f"@{D}" if pinned else "")
     reference = Reference.parse(text)
