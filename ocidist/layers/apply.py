@@ -43,12 +43,14 @@ def apply_layer(
     layer: str = "layer",
     policy: Policy | None = None,
     progress: Callable[[int], object] | None = None,
+    tick: Callable[[], object] | None = None,
     threads: bool = True,
 ) -> ApplyResult:
     """Apply a layer's tar, of any compression, to the directory ``root`` (a path or a descriptor).
 
     ``layer`` names it in errors; ``policy`` is ``Policy.of_process()`` by default; ``progress`` is called with
-    the cumulative bytes of ``stream`` read, from another thread unless ``threads`` is false.
+    the cumulative bytes of ``stream`` read, from another thread unless ``threads`` is false; ``tick`` for each
+    piece of plain tar, from this one.
 
     Raises LayerError for what can't be applied, UnsafeEntry (a LayerError) for what reaches out of the root,
     StoreError where the file system fails, Cancelled and DeadlineExceeded. What was applied before stays.
@@ -60,7 +62,8 @@ def apply_layer(
     except OSError as error:
         raise StoreError(str(root), error.strerror or str(error)) from error
     feed = start(plain, scope, threads)
-    records = Records(feed.more, layer)
+    more = feed.more if tick is None else _ticking(feed.more, tick)
+    records = Records(more, layer)
     try:
         entries = applier.run(records)
         records.drain()
@@ -74,6 +77,14 @@ def apply_layer(
         feed.close()
         applier.close(str(root))
     return ApplyResult(feed.digest(), feed.size, entries, applier.skipped)
+
+
+def _ticking(more: Callable[[], bytes], tick: Callable[[], object]) -> Callable[[], bytes]:
+    def ticked() -> bytes:
+        tick()
+        return more()
+
+    return ticked
 
 
 class _Applier:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Protocol
 
-__all__ = ["SnapshotInfo", "Snapshotter"]
+__all__ = ["Claim", "SnapshotInfo", "Snapshotter"]
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,24 @@ class SnapshotInfo:
     created_at: float
 
 
+class Claim(Protocol):
+    """The sole right to prepare a key, until it is closed or its process ends."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Claim: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
 class Snapshotter(Protocol):
     """Keeps root filesystems."""
 
     name: str
+
+    def claim(self, key: str) -> Claim | None:
+        """The sole right to prepare ``key``, over threads and processes; None while another has it."""
+        ...
 
     def stat(self, key: str) -> SnapshotInfo: ...
 

@@ -1,0 +1,123 @@
+"""Whole directory trees removed or copied, whatever modes, depths and entry types are in them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+__all__ = ["copy_tree", "remove_tree"]
+
+_FOLDER = (
+    os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory and all in it; missing is no error. Depth costs neither descriptors nor stack.
+
+    Instead of descending, the directories of each level are moved up beside the others and emptied there.
+    OSErrors come as they are.
+    """
+    if not hasattr(os, "O_DIRECTORY") or os.rename not in os.supports_dir_fd:
+        shutil.rmtree(path, ignore_errors=False)
+        return
+    try:
+        os.chmod(path, 0o700)
+        top = os.open(path, _FOLDER)
+    except FileNotFoundError:
+        return
+    try:
+        moved = 0
+        while folders := _unlink_files(top):
+            for name in folders:
+                os.chmod(name, 0o700, dir_fd=top)  # an ordinary user's 0000 directories
+                inner = os.open(name, _FOLDER, dir_fd=top)
+                try:
+                    for child in _unlink_files(inner):
+                        os.chmod(child, 0o700, dir_fd=inner)
+                        moved = _move_up(inner, child, top, moved)
+                finally:
+                    os.close(inner)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(path)
+
+
+def _unlink_files(fd: int) -> list[str]:
+    """Unlink all but directories; the directories' names."""
+    with os.scandir(fd) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_folder in found:
+        if not is_folder:
+            os.unlink(name, dir_fd=fd)
+    return [name for name, is_folder in found if is_folder]
+
+
+def _move_up(inner: int, child: str, top: int, moved: int) -> int:
+    while True:
+        moved += 1
+        try:
+            # Onto nothing, or onto an empty directory that happens to have the name, which is as good.
+            os.rename(child, f".moved-{moved}", src_dir_fd=inner, dst_dir_fd=top)
+            return moved
+        except (FileExistsError, NotADirectoryError):
+            continue
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy what is in ``source`` into the existing directory ``target``: all types, owners, modes, times,
+    extended attributes and hardlinks. OSErrors come as they are."""
+    links: dict[tuple[int, int], str] = {}
+    folders = [""]
+    for folder in folders:  # grows while it runs
+        with os.scandir(source / folder) as entries:
+            for entry in entries:
+                name = os.path.join(folder, entry.name)
+                info = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(info.st_mode):
+                    os.mkdir(target / name, 0o700)
+                    folders.append(name)
+                    continue
+                first = links.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
+                if first is not None:
+                    os.link(target / first, target / name, follow_symlinks=False)
+                    continue
+                links[(info.st_dev, info.st_ino)] = name
+                _copy_one(source / name, target / name, info)
+    for folder in reversed(folders):
+        _copy_metadata(source / folder, target / folder, os.lstat(source / folder))
+
+
+def _copy_one(source: Path, target: Path, info: os.stat_result) -> None:
+    if stat.S_ISREG(info.st_mode):
+        shutil.copyfile(source, target, follow_symlinks=False)
+    elif stat.S_ISLNK(info.st_mode):
+        os.symlink(os.readlink(source), target)
+    elif stat.S_ISSOCK(info.st_mode):
+        return  # a socket without its program
+    else:
+        os.mknod(target, stat.S_IFMT(info.st_mode) | 0o600, info.st_rdev)
+    _copy_metadata(source, target, info)
+
+
+def _copy_metadata(source: Path, target: Path, info: os.stat_result) -> None:
+    if os.geteuid() == 0:
+        os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
+    if hasattr(os, "listxattr"):
+        try:
+            for name in os.listxattr(source, follow_symlinks=False):
+                os.setxattr(
+                    target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False
+                )
+        except OSError:  # a file system without them, or names that only root may set
+            pass
+    if not stat.S_ISLNK(info.st_mode):
+        os.chmod(target, stat.S_IMODE(info.st_mode))
+    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
