@@ -346,6 +346,61 @@ def test_busybox_index_holds_three_platforms(
     assert len(tree["bin/busybox"].hardlinks) > 300
 
 
+def _assert_whole(layout: Path) -> list[dict[str, Any]]:
+    """Every blob of a layout has its digest and size, and each layer its DiffID, by tools alone; the layers."""
+    graph = layout_graph(layout, "latest")
+    for entry in graph:
+        path = blob_path(layout, entry["digest"])
+        assert path.stat().st_size == entry["size"]
+        done = subprocess.run([program("sha256sum"), str(path)], capture_output=True, text=True, check=True)
+        assert done.stdout.split()[0].lstrip("\\") == path.name
+    config = json.loads(blob_path(layout, graph[0]["digest"]).read_bytes())
+    diff_ids = config["rootfs"]["diff_ids"]
+    layers = graph[1:-1]
+    assert len(diff_ids) == len(layers)
+    for diff_id, entry in zip(diff_ids, layers, strict=True):
+        opened = f"{'gzip -dc' if entry['mediaType'].endswith('gzip') else 'cat'} {{}} | sha256sum"
+        done = subprocess.run(
+            ["sh", "-c", opened.format(blob_path(layout, entry["digest"]))], capture_output=True, text=True
+        )
+        assert f"sha256:{done.stdout.split()[0]}" == diff_id
+    return layers
+
+
+def test_the_big_image_is_large_and_whole() -> None:
+    """Debian and two layers of real files: hundreds of megabytes, tens of thousands of entries, all digests right."""
+    require("mmdebstrap", "pigz", "root")
+    from tests.parts.realimages import big_image
+
+    layout = big_image()
+    assert len(_assert_whole(layout)) == 3
+    totals = json.loads((layout / "size.json").read_bytes())
+    assert totals["stored"] > 150e6
+    assert totals["unpacked"] > 400e6
+    assert totals["entries"] > 20_000
+
+
+def test_a_huge_layer_is_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One uncompressed layer with one file, built twice to the same bytes."""
+    from tests.parts.realimages import huge_layer
+
+    found = []
+    for name in ("one", "two"):
+        monkeypatch.setenv("OCIDIST_TEST_CACHE", str(tmp_path / name))
+        layout = huge_layer(3_000_001)
+        assert huge_layer(3_000_001) == layout
+        (layer,) = _assert_whole(layout)
+        found.append(layer["digest"])
+        listing = subprocess.run(
+            ["tar", "-tvf", str(blob_path(layout, layer["digest"]))],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert " 3000001 " in listing.stdout
+    assert found[0] == found[1]
+
+
 def test_trees_show_every_kind_of_difference(tmp_path: Path) -> None:
     """Equal trees give nothing; each field that differs gives its own line."""
     from tests.parts.trees import differences, snapshot
@@ -440,7 +495,7 @@ def _pytest_on(tmp_path: Path, source: str, **environment: str) -> str:
     done = subprocess.run(
         [*command, "-c", os.devnull, "--rootdir", str(tmp_path), str(file)],
         cwd=CHECKOUT,
-        env={**kept, **environment},
+        env={**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment},
         capture_output=True,
         text=True,
         timeout=60,

@@ -32,6 +32,7 @@ PROGRAMS = {
     "npm": "npm",
     "pigz": "pigz",
     "runc": "runc",
+    "sha256sum": "coreutils",
     "shasum": "perl",
     "skopeo": "skopeo",
     "strace": "strace",

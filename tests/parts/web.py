@@ -119,6 +119,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer_headers: list[tuple[str, str]] = []
         self.rules = self.server.take(self.command, self.path)
         complete = False
+        self.server.busy(1)
         try:
             answered = next((rule.answer for rule in self.rules if rule.answer is not None), None)
             if answered is not None:
@@ -197,8 +198,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _stop(self, rule: Rule) -> None:
         if rule.gate is not None:
+            self.server.busy(-1)
             rule.gate.reached.set()
             rule.gate.opened.wait(120)
+            self.server.busy(1)
         if rule.cut:
             self.server.drop(self.connection)
             raise Dropped("cut by a rule")
@@ -228,6 +231,8 @@ class RecordingServer(http.server.ThreadingHTTPServer):
         self._rules: list[Rule] = []
         self._records: list[Record] = []
         self._lock = threading.Lock()
+        self._busy = 0
+        self._idle = threading.Condition(self._lock)
         self._open: set[socket.socket] = set()
         self._thread: threading.Thread | None = None
         self.connections = 0
@@ -356,16 +361,28 @@ class RecordingServer(http.server.ThreadingHTTPServer):
         """Keep a finished exchange."""
         with self._lock:
             self._records.append(record)
+        self.busy(-1)
+
+    def busy(self, change: int) -> None:
+        """Count exchanges under way; one that waits at a gate is not."""
+        with self._idle:
+            self._busy += change
+            self._idle.notify_all()
 
     @property
     def records(self) -> list[Record]:
-        """All exchanges that have ended, in that order."""
-        with self._lock:
+        """All exchanges that have ended, in that order.
+
+        A client has its answer a moment before the exchange ends here: those under way get up to 2 s.
+        """
+        with self._idle:
+            self._idle.wait_for(lambda: self._busy == 0, timeout=2)
             return list(self._records)
 
     def forget(self) -> None:
         """Start counting anew."""
-        with self._lock:
+        with self._idle:
+            self._idle.wait_for(lambda: self._busy == 0, timeout=2)
             self._records.clear()
 
     def select(self, test: Callable[[Record], bool]) -> list[Record]:
