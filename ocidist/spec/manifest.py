@@ -28,8 +28,6 @@ _NAMES = (
     "fsLayers",
 )
 _SCHEMA1 = "schema 1 manifests are not read; push the image again as schema 2 or OCI (any current tool does)"
-    "schema 1 manifests are not read; push the image again with a tool of this decade (schema 2 or OCI)"
-)
 
 
 @dataclass(frozen=True)
