@@ -96,6 +96,15 @@ PLATFORMS = Schema(
     ),
 )
 _NAMES = Schema("names", (Column("name"), Column("value")))
+_CARD_LAYERS = Schema(
+    "layers",
+    (
+        Column("index", "count", "#"),
+        Column("digest", "digest"),
+        Column("size", "bytes"),
+        Column("created_by"),
+    ),
+)
 _ANNOTATION = "org.opencontainers.image."
 _TOLD = ("title", "description", "version", "revision", "source", "url", "licenses", "vendor")
 
@@ -240,14 +249,18 @@ class Image:
 
     def _card(self) -> Card:
         layers = self.layers
+        bars = [(f"{row.index}", row.size) for row in layers]
         parts = [
-            Part(layers.schema, layers, "layers", chart=[(f"{row.index}", row.size) for row in layers]),
-            Part(HISTORY, self.history, "history", folded=True),
-            Part(PLATFORMS, self.platforms, "platforms", folded=True),
-            Part(_NAMES, _names(self.labels), "labels", folded=True),
-            Part(_NAMES, _names(self.annotations), "annotations", folded=True),
+            Part(_CARD_LAYERS, layers, "layers", "layers, lowest first", chart=bars),
+            Part(HISTORY, self.history, "history", "steps of the build, first to last", folded=True),
+            Part(PLATFORMS, self.platforms, "platforms", self._origin(), folded=True),
+            Part(_NAMES, _names(self.labels), "labels", "labels of the config", folded=True),
+            Part(_NAMES, _names(self.annotations), "annotations", "of the manifest", folded=True),
         ]
         return Card(self.reference, self._facts(), parts, self._notes())
+
+    def _origin(self) -> str:
+        return "manifests of the index" if self.index is not None else "the manifest; there is no index"
 
     def _facts(self) -> list[tuple[str, object]]:
         number = len(self.manifest.layers)
@@ -259,6 +272,7 @@ class Image:
             ("created", _when(config.created) if config is not None else None),
             ("chain ID", self.chain_id),
             ("artifact", self.manifest.artifact_type),
+            ("media type", self.manifest.media_type),
         ]
         if config is not None:
             run = config.run

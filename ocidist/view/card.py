@@ -19,11 +19,13 @@ TEXT_WIDTH = 110
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a card. ``folded`` ones are behind a summary in HTML and left out of the text."""
+    """One table of a card. ``folded`` ones are behind a summary in HTML and left out of the text; ``caption``
+    says what the rows are."""
 
     schema: Schema
     rows: Sequence[Any]
     title: str
+    caption: str
     folded: bool = False
     chart: Sequence[tuple[str, int]] = ()  # (label, bytes) of an SVG over the table
 
@@ -54,7 +56,7 @@ class Card:
 
     def html(self) -> str:
         """The card for a notebook."""
-        body = [markup.definitions(self.facts, self.title)]
+        body = [markup.definitions(self.facts, self.title, strong=True)]
         body += [markup.note(note) for note in self.notes]
         body += [_part(part) for part in self.parts if part.rows]
         return f'<div class="ocidist" style="color:{markup.TEXT}">{"".join(body)}</div>'
@@ -66,6 +68,6 @@ _EMPTY: tuple[object, ...] = (None, "", (), [])
 def _part(part: Part) -> str:
     shown = part.rows[:SHOWN]
     count = f"{len(part.rows):,}"
-    table = markup.table(part.schema, shown, total=len(part.rows), caption=f"{part.title}: {count}")
+    table = markup.table(part.schema, shown, total=len(part.rows), caption=part.caption)
     inside = size_bars(part.chart, f"{part.title} by size") + table
     return markup.details(f"{part.title} ({count})", inside) if part.folded else inside

@@ -84,12 +84,16 @@ def _td(column: Column, value: Any, now: float, *, first: bool) -> str:
         shown = f"<code>{shown}</code>"
     tag, scope = ("th", ' scope="row"') if first else ("td", "")
     weight = ";font-weight:normal" if first else ""
-    wrap = ";white-space:nowrap" if column.kind in ("bytes", "count", "age", "time", "digest") else ""
+    numbers = column.kind in ("bytes", "count", "age", "time", "digest")
+    wrap = ";white-space:nowrap" if numbers else ";overflow-wrap:anywhere"
     return f'<{tag}{scope}{title} style="{_CELL};text-align:{align}{weight}{wrap}">{shown}</{tag}>'
 
 
-def definitions(pairs: Iterable[tuple[str, object]], caption: str) -> str:
-    """Names and values, a line each, as a table with row headers; values that are empty are left out."""
+def definitions(pairs: Iterable[tuple[str, object]], caption: str, *, strong: bool = False) -> str:
+    """Names and values, a line each, as a table with row headers; values that are empty are left out.
+    A ``strong`` caption heads more than this table."""
+    title = f"<strong>{escape(caption)}</strong>" if strong else escape(caption)
+    colour = TEXT if strong else MUTED
     body = "".join(
         f'<tr><th scope="row" style="{_CELL};text-align:left;color:{MUTED};font-weight:normal">{escape(name)}</th>'
         f'<td style="{_CELL};text-align:left;overflow-wrap:anywhere">{escape(value)}</td></tr>'
@@ -98,7 +102,7 @@ def definitions(pairs: Iterable[tuple[str, object]], caption: str) -> str:
     )
     return (
         f'<table class="ocidist" style="border-collapse:collapse;color:{TEXT}">'
-        f'<caption style="text-align:left;color:{MUTED}">{escape(caption)}</caption><tbody>{body}</tbody></table>'
+        f'<caption style="text-align:left;color:{colour}">{title}</caption><tbody>{body}</tbody></table>'
     )
 
 
