@@ -14,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Callable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, Callable, Iterable, Iterator
 
 from ocidist.errors import StoreError
 from ocidist.net import scrub
@@ -102,13 +102,17 @@ class Trace:
             ],
         )
 
-    def to_har(self, path: str | Path) -> Path:
-        """Write HAR 1.2; the path."""
-        return to_har(self.exchanges, path)
+    def to_har(self, path: str | Path | None = None) -> str:
+        """HAR 1.2: the text, or, where a ``path`` is given, the path that it was written to."""
+        if path is None:
+            return "".join(_har(self.exchanges))
+        return str(to_har(self.exchanges, path))
 
-    def to_jsonl(self, path: str | Path) -> Path:
-        """Write a JSON line an exchange; the path."""
-        return to_jsonl(self.exchanges, path)
+    def to_jsonl(self, path: str | Path | None = None) -> str:
+        """A JSON line an exchange: the text, or, where a ``path`` is given, the path it was written to."""
+        if path is None:
+            return "".join(map(_line, self.exchanges))
+        return str(to_jsonl(self.exchanges, path))
 
     def save_cassette(self, path: str | Path) -> Path:
         """Write a cassette and its sidecars; the cassette's path. Needs ``bodies=True``."""
@@ -402,28 +406,36 @@ class Tracing:
 # -- HAR and JSON lines -----------------------------------------------------------------------------
 
 
-def to_har(exchanges: tuple[Exchange, ...], path: str | Path) -> Path:
+def to_har(exchanges: Iterable[Exchange], path: str | Path) -> Path:
     """Write HAR 1.2, entry by entry; the path."""
+    return _write(path, _har(exchanges))
+
+
+def to_jsonl(exchanges: Iterable[Exchange], path: str | Path) -> Path:
+    """Write a JSON object a line, an exchange each; the path."""
+    return _write(path, map(_line, exchanges))
+
+
+def _write(path: str | Path, parts: Iterable[str]) -> Path:
+    target = Path(path)
+    with mapped(target), open(target, "w", encoding="utf-8", newline="\n") as out:
+        out.writelines(parts)
+    return target
+
+
+def _har(exchanges: Iterable[Exchange]) -> Iterator[str]:
     from ocidist import __version__
 
-    creator = json.dumps({"name": "ocidist", "version": __version__})
-    target = Path(path)
-    with mapped(target), open(target, "w", encoding="utf-8", newline="\n") as out:
-        out.write(f'{{"log": {{"version": "1.2", "creator": {creator}, "entries": [')
-        for number, exchange in enumerate(exchanges):
-            out.write(",\n" if number else "\n")
-            out.write(_json(har_entry(exchange)))
-        out.write("\n]}}\n")
-    return target
+    creator = _json({"name": "ocidist", "version": __version__})
+    yield f'{{"log": {{"version": "1.2", "creator": {creator}, "entries": ['
+    for number, exchange in enumerate(exchanges):
+        yield ",\n" if number else "\n"
+        yield _json(har_entry(exchange))
+    yield "\n]}}\n"
 
 
-def to_jsonl(exchanges: tuple[Exchange, ...], path: str | Path) -> Path:
-    """Write a JSON object a line, an exchange each; the path."""
-    target = Path(path)
-    with mapped(target), open(target, "w", encoding="utf-8", newline="\n") as out:
-        for exchange in exchanges:
-            out.write(_json(line(exchange)) + "\n")
-    return target
+def _line(exchange: Exchange) -> str:
+    return _json(line(exchange)) + "\n"
 
 
 def _json(value: object) -> str:

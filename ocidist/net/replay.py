@@ -5,6 +5,8 @@ that match, those that came with the same kind of credentials go first (none, Ba
 401 is not served to a request that already has a token). They are served in recorded order, and the last one
 again and again, so a notebook's cell can be run twice. Where nothing matches exactly:
 
+* a 200 that was recorded under another Accept is served if the server could not have answered otherwise: its
+  Content-Type is among what is asked for, and it was chosen from more, or the URL pins it by digest;
 * a Range for which only the whole was recorded is cut from it: a 206 with Content-Range, or a 416;
   any other answer to the request without Range (a redirect, a 404) is served as it is;
 * a HEAD for which only the GET was recorded gets its head.
@@ -32,11 +34,15 @@ from ocidist.scope import Scope
 if TYPE_CHECKING:
     from importlib.abc import Traversable  # the name that 3.10 has
 
-__all__ = ["ReplayTransport", "load_demo"]
+__all__ = ["DEMO_REFERENCE", "ReplayTransport", "find", "load_demo"]
+
+DEMO_REFERENCE = "registry.example/demo/shop:1.0"
+"""The image of the cassette that comes with the package."""
 
 Key = tuple[str, str, str, str]
 
 _RANGE = re.compile(r"bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*\Z", re.IGNORECASE)
+_PINNED = re.compile(r"/(?:manifests|blobs)/sha(?:256|512):[0-9a-f]+\Z")
 SHOWN = 3  # nearest requests that a miss lists
 
 
@@ -86,19 +92,21 @@ class ReplayTransport:
 
     def _find(self, request: Request) -> tuple[Exchange, str] | None:
         method, url, wanted, accept = _key(request.method, request.url, request.headers.items())
-        exact = self._take((method, url, wanted, accept), request)
-        if exact is None and method == "HEAD":
-            exact = self._take(("GET", url, wanted, accept), request)
-        if exact is not None:
-            return exact, ""
-        if wanted and method in ("GET", "HEAD"):
-            whole = self._take((method, url, "", accept), request)
-            if whole is not None and (whole.status != 200 or (whole.complete and _RANGE.match(wanted))):
-                return whole, wanted if whole.status == 200 else ""
+        for other in (method, "GET") if method == "HEAD" else (method,):
+            found = self._take((other, url, wanted, accept), request)
+            if found is not None:
+                return found, ""
+        if wanted:
+            for other in (method, "GET") if method == "HEAD" else (method,):
+                found = self._take((other, url, "", accept), request)
+                if found is not None and found.status != 200:
+                    return found, ""
+                if found is not None and found.complete and _RANGE.match(wanted):
+                    return found, wanted
         return None
 
     def _take(self, key: Key, request: Request) -> Exchange | None:
-        numbers = self._by_key.get(key)
+        numbers = self._by_key.get(key) or self._other_accept(key)
         if not numbers:
             return None
         kind = _credentials(request.headers.items())
@@ -107,6 +115,15 @@ class ReplayTransport:
             number = next((n for n in same if not self._served[n]), same[-1])
             self._served[number] += 1
         return self.exchanges[number]
+
+    def _other_accept(self, key: Key) -> list[int]:
+        asked = set(key[3].split(","))
+        found = []
+        for other, numbers in self._by_key.items():
+            if other[:3] == key[:3]:
+                more = asked <= set(other[3].split(","))
+                found += [n for n in numbers if _would_answer(self.exchanges[n], asked, more)]
+        return found
 
     def _miss(self, request: Request) -> str:
         key = _key(request.method, request.url, request.headers.items())
@@ -118,12 +135,30 @@ class ReplayTransport:
 
 
 def load_demo() -> ReplayTransport:
-    """The cassette that comes with the package: the image ``ocidist.demo.REFERENCE``. Works inside a zip."""
+    """The cassette that comes with the package: all of the image :data:`DEMO_REFERENCE`. Works inside a zip."""
     from importlib.resources import files
 
-    demo = ReplayTransport.load(files("ocidist.demo") / "cassette")
+    # A folder and no package: a module ocidist.demo would hide the function of that name.
+    demo = ReplayTransport.load(files("ocidist") / "demo")
     demo.name = "demo"
     return demo
+
+
+def find(cassette: str | Path) -> ReplayTransport:
+    """The cassette that a user names: ``demo``, a path, or the name of one in a folder ``cassettes`` here or above.
+
+    Raises TransportError.
+    """
+    if cassette == "demo":
+        return load_demo()
+    path = Path(cassette)
+    if not path.exists() and len(path.parts) == 1:
+        file = path.name if path.suffix == ".json" else f"{path.name}.json"
+        here = Path.cwd()
+        for folder in (here, *here.parents):
+            if (folder / "cassettes" / file).is_file():
+                return ReplayTransport.load(folder / "cassettes" / file)
+    return ReplayTransport.load(path)
 
 
 # -- matching ---------------------------------------------------------------------------------------
@@ -166,6 +201,12 @@ def accept_key(values: Iterable[str]) -> str:
 def _credentials(fields: Iterable[tuple[str, str]]) -> str:
     value = next((value for name, value in fields if name.lower() == "authorization"), "")
     return value.partition(" ")[0].lower()
+
+
+def _would_answer(exchange: Exchange, asked: set[str], more: bool) -> bool:
+    kind = (exchange.header("content-type") or "").partition(";")[0].strip().lower()
+    pinned = _PINNED.search(exchange.url) is not None
+    return exchange.status == 200 and (more or pinned) and bool(asked & {kind, "*/*"})
 
 
 def _describe(key: Key) -> str:

@@ -143,7 +143,7 @@ def test_failures_are_in_the_trace_and_not_in_the_cassette(tmp_path: Path) -> No
     assert exchange.status == 0
     assert "refused" in exchange.error
     assert json.loads(recorder.save_cassette(tmp_path / "x.json").read_text())["exchanges"] == []
-    har = json.loads(recorder.trace.to_har(tmp_path / "x.har").read_text())
+    har = json.loads(Path(recorder.trace.to_har(tmp_path / "x.har")).read_text())
     assert "refused" in har["log"]["entries"][0]["comment"]
 
 
@@ -203,8 +203,8 @@ def test_a29_a_cassette_holds_no_secret(tmp_path: Path) -> None:
     )
     texts = [
         recorder.save_cassette(tmp_path / "x.json").read_text(),
-        recorder.trace.to_har(tmp_path / "x.har").read_text(),
-        recorder.trace.to_jsonl(tmp_path / "x.jsonl").read_text(),
+        Path(recorder.trace.to_har(tmp_path / "x.har")).read_text(),
+        Path(recorder.trace.to_jsonl(tmp_path / "x.jsonl")).read_text(),
         repr(recorder.trace.rows()),
     ]
     assert all(secret not in text for text in texts)
@@ -250,7 +250,7 @@ def test_har_has_what_a_viewer_needs(tmp_path: Path) -> None:
         ScriptedResponse(200, LARGE),
         requests=[Request("GET", URL + "?n=2"), Request("GET", URL)],
     )
-    log = json.loads(recorder.trace.to_har(tmp_path / "x.har").read_text())["log"]
+    log = json.loads(Path(recorder.trace.to_har(tmp_path / "x.har")).read_text())["log"]
     assert log["version"] == "1.2"
     assert log["creator"]["name"] == "ocidist"
     first, second = log["entries"]
@@ -261,12 +261,14 @@ def test_har_has_what_a_viewer_needs(tmp_path: Path) -> None:
     assert first["time"] >= first["timings"]["wait"]
     assert second["response"]["content"]["size"] == len(LARGE)
     assert "text" not in second["response"]["content"]
+    assert json.loads(recorder.trace.to_har())["log"]["entries"] == log["entries"]
 
 
 def test_jsonl_has_a_line_for_each_exchange(tmp_path: Path) -> None:
     """Sizes and times without bodies."""
     recorder = recorded(ScriptedResponse(200, b"abc"), ScriptedResponse(404, b""))
-    lines = recorder.trace.to_jsonl(tmp_path / "x.jsonl").read_text().splitlines()
+    lines = Path(recorder.trace.to_jsonl(tmp_path / "x.jsonl")).read_text().splitlines()
+    assert recorder.trace.to_jsonl().splitlines() == lines
     assert [(json.loads(line)["status"], json.loads(line)["bytes"]) for line in lines] == [(200, 3), (404, 0)]
 
 

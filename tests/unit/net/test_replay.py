@@ -15,7 +15,7 @@ import pytest
 from ocidist.errors import Cancelled, TransportError
 from ocidist.net.exchange import Exchange, Payload
 from ocidist.net.message import Headers, Request, Response
-from ocidist.net.replay import ReplayTransport
+from ocidist.net.replay import ReplayTransport, find
 from ocidist.scope import Scope
 
 URL = "https://registry.example/v2/demo/shop/manifests/1.0"
@@ -58,6 +58,22 @@ def test_accept_is_a_set_and_must_match() -> None:
     with pytest.raises(TransportError):
         ask(replay)
     assert ask(ReplayTransport([exchange(b"x")]), Accept="*/*").read(9) == b"x"
+
+
+def test_another_accept_is_answered_only_where_the_answer_is_certain() -> None:
+    """The recorded type was chosen from more, or the URL is a digest; else other bytes might have come."""
+    head = [("Content-Type", "a/b; charset=utf-8")]
+    tag = ReplayTransport([exchange(b"x", asked=[("Accept", "a/b, c/d")], headers=head)])
+    assert ask(tag, Accept="a/b").read(9) == b"x"
+    for accept in ("c/d", "a/b, e/f"):
+        with pytest.raises(TransportError):
+            ask(tag, Accept=accept)
+    url = "https://registry.example/v2/x/manifests/sha256:" + "0" * 64
+    pinned = ReplayTransport([exchange(b"x", url=url, asked=[("Accept", "a/b")], headers=head)])
+    assert ask(pinned, url, Accept="a/b, e/f").read(9) == b"x"
+    assert ask(pinned, url).read(9) == b"x"
+    with pytest.raises(TransportError):
+        ask(pinned, url, Accept="e/f")
 
 
 def test_repeated_accept_fields_are_one_set() -> None:
@@ -237,6 +253,18 @@ def test_a_folder_is_all_its_cassettes(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("not a cassette")
     replay = ReplayTransport.load(tmp_path)
     assert [ask(replay).read(1), ask(replay).read(1), ask(replay, URL + "x").read(1)] == [b"a", b"b", b"c"]
+
+
+def test_a_cassette_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path as it is; a bare name in ``cassettes`` here or in a folder above."""
+    (tmp_path / "cassettes").mkdir()
+    path = cassette(tmp_path / "cassettes", "tour.json", entry({"text": "a"}))
+    (tmp_path / "notebooks/deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "notebooks/deep")
+    for name in ("tour", "tour.json", path, str(path), "../../cassettes"):
+        assert ask(find(name)).read(1) == b"a"
+    with pytest.raises(TransportError, match="no-such-tour"):
+        find("no-such-tour")
 
 
 @pytest.mark.parametrize(
