@@ -193,8 +193,8 @@ class LocalContent:
     def _lock(self, lock: FileLock, folder: str, key: str) -> None:
         make_folders(os.path.dirname(self._ingest))
         while True:
-            os.makedirs(folder, exist_ok=True)  # not fsynced: an ingest lost in a crash is fetched again
             try:
+                self._make_ingest(folder)
                 held = lock.acquire()
             except (FileNotFoundError, NotADirectoryError):
                 if os.path.lexists(folder) and not os.path.isdir(folder):
@@ -203,6 +203,16 @@ class LocalContent:
             if not held:
                 raise Locked(key, "another writer holds this ingest")
             return
+
+    def _make_ingest(self, folder: str) -> None:
+        # Not fsynced: an ingest that is lost in a crash is fetched again.
+        try:
+            os.mkdir(folder)
+        except FileExistsError:  # also if its last holder removes it just now; the lock will tell
+            pass
+        except FileNotFoundError:
+            os.makedirs(self._ingest, exist_ok=True)
+            os.mkdir(folder)
 
     def _begin(
         self, folder: str, lock: FileLock, key: str, total: int, expected: Digest | None
