@@ -8,10 +8,12 @@ because closing a socket does not wake those who wait on it.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Mapping
 
+from ocidist.errors import TransportError
 from ocidist.net.proxy import Route, host_port
 from ocidist.scope import POLL, Scope
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Link", "readable"]
 
 _MAKING = threading.Lock()
+_HEAD = 16 << 10  # bytes of a proxy's answer to CONNECT
 _LEAST = 2.0  # seconds that one of several addresses gets at least
 
 
@@ -52,7 +55,9 @@ class Link:
         import http.client
 
         route, proxy = self.route, self.route.proxy
-        host, port = (route.host, route.port) if proxy is None else (proxy.host, proxy.port)
+        host, port = route.host, route.port
+        if proxy is not None and route.scheme == "http":
+            host, port = proxy.host, proxy.port
         connection: http.client.HTTPConnection
         # vcrpy swaps these names while it plays, and swaps them back for a moment whenever it makes a
         # connection itself: so they are looked up now, and by one thread at a time.
@@ -66,9 +71,6 @@ class Link:
             else:
                 kind = http.client.HTTPConnection
                 connection = http.client.HTTPConnection(host, port, timeout=self._connect_timeout)
-        if proxy is not None and route.scheme == "https":
-            fields = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
-            connection.set_tunnel(route.host, route.port, fields)
         connection._create_connection = self._dial  # type: ignore[attr-defined]
         return kind, connection
 
@@ -100,6 +102,10 @@ class Link:
 
     def _dial(self, address: tuple[str, int], *_: object) -> socket.socket:
         """What ``http.client`` calls in place of ``socket.create_connection``."""
+        proxy = self.route.proxy
+        tunnelled = proxy is not None and self.route.scheme == "https"
+        if proxy is not None and tunnelled:
+            address = (proxy.host, proxy.port)
         host, port = self._connect_to.get(host_port(*address), address)
         until = time.monotonic() + self._connect_timeout
         found = _look_up(host, port, self.scope, until)
@@ -113,8 +119,14 @@ class Link:
                 if turns == 1:
                     raise
             else:
-                # What is left of the connect timeout is for the proxy's answer and the TLS handshake.
-                sock.settimeout(self.scope.remaining(max(until - time.monotonic(), 0.001)))
+                try:
+                    if tunnelled:
+                        self._tunnel(sock, until)
+                    # What is left of the connect timeout is for the TLS handshake.
+                    sock.settimeout(self.scope.remaining(max(until - time.monotonic(), 0.001)))
+                except BaseException:
+                    sock.close()
+                    raise
                 return sock
         raise OSError(f"no address for {host}")
 
@@ -138,6 +150,47 @@ class Link:
             sock.close()
             raise
         return sock
+
+    def _tunnel(self, sock: socket.socket, until: float) -> None:
+        """Ask the proxy for a way through (RFC 9110, section 9.3.6).
+
+        ``http.client`` could, but it reads a proxy's fields for ever, and says IPv6 addresses without brackets
+        in older Pythons.
+        """
+        route, proxy = self.route, self.route.proxy
+        assert proxy is not None
+        name = host_port(route.host, route.port)
+        lines = [f"CONNECT {name} HTTP/1.1", f"Host: {name}"]
+        if proxy.authorization:
+            lines.append(f"Proxy-Authorization: {proxy.authorization}")
+        sock.sendall("\r\n".join([*lines, "", ""]).encode("ascii"))
+        head = b""
+        while b"\r\n\r\n" not in head:
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            sock.settimeout(self.scope.remaining(left))
+            data = sock.recv(4096)
+            self.scope.check()
+            head += data
+            if not data or len(head) > _HEAD:
+                break
+        status = tunnel_status(head)
+        if not 200 <= status < 300:
+            hint = "; set user and password in the proxy's URL" if status == 407 else ""
+            said = f"it answered {status}" if status else "it gave no proper answer"
+            reason = f"proxy {host_port(proxy.host, proxy.port)} gave no way through: {said}{hint}"
+            raise TransportError(route.authority, reason, status >= 500 or not head)
+
+
+def tunnel_status(head: bytes) -> int:
+    """The status of a proxy's answer to CONNECT; 0 if it is malformed or goes on after its empty line."""
+    match = re.match(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r\n", head)
+    if match is None or b"\r\n\r\n" not in head:
+        return 0
+    status = int(match.group(1))
+    # The origin does not speak first in TLS: bytes after a 2xx answer are the proxy's own invention.
+    return 0 if 200 <= status < 300 and not head.endswith(b"\r\n\r\n") else status
 
 
 def _look_up(host: str, port: int, scope: Scope, until: float) -> list[tuple[Any, ...]]:

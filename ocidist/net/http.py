@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
@@ -23,6 +22,7 @@ from ocidist.scope import Scope
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
     from ocidist.net.body import Answer
     from ocidist.net.dial import Link

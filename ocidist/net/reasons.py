@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocidist.errors import TransportError, quoted
 from ocidist.net.body import CutShort
 from ocidist.net.framing import Malformed
+from ocidist.net.proxy import host_port
 from ocidist.net.tls import explain
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocidist.net.dial import Link
 
 __all__ = ["reason_for"]
-
-_TUNNEL = "Tunnel connection failed: "
 
 
 def reason_for(
@@ -46,7 +46,7 @@ def _os_error(
     import ssl
 
     host, proxy = link.route.authority, link.route.proxy
-    via = "" if proxy is None else f" (proxy {proxy.host}:{proxy.port})"
+    via = "" if proxy is None else f" (proxy {host_port(proxy.host, proxy.port)})"
     if isinstance(error, ssl.SSLError):
         return explain(error, host, not link.talking, ca_file)
     if isinstance(error, TimeoutError):
@@ -63,14 +63,7 @@ def _os_error(
         return TransportError(host, f"connection refused{via}")
     if isinstance(error, (ConnectionResetError, BrokenPipeError)):
         return TransportError(host, "the connection was reset")
-    text = str(error)
-    if text.startswith(_TUNNEL):
-        status = text[len(_TUNNEL) :]
-        hint = "; set user and password in the proxy's URL" if status.startswith("407") else ""
-        return TransportError(
-            host, f"the proxy refused: {quoted(status)[1:-1]}{hint}", status.startswith("5")
-        )
-    return TransportError(host, (error.strerror or text or type(error).__name__) + via)
+    return TransportError(host, (error.strerror or str(error) or type(error).__name__) + via)
 
 
 def _http(error: Exception) -> str:

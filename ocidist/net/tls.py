@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocidist.errors import TransportError, quoted
 
 if TYPE_CHECKING:
     import ssl
+    from pathlib import Path
 
 __all__ = ["NotTLS", "explain", "make_context"]
 
@@ -76,13 +76,13 @@ def explain(error: ssl.SSLError, host: str, handshake: bool, ca_file: Path | Non
     import ssl
 
     if isinstance(error, ssl.SSLCertVerificationError):
-        reason = f"certificate refused: {error.verify_message or error.reason or 'verification failed'}"
+        reason = f"certificate refused: {error.verify_message or 'verification failed'}"
         # 19 and 20: a root, or an issuer, that is not among the trusted.
         if error.verify_code in (18, 19, 20, 21):
             known = ca_file is not None or _system_authorities()
             reason += "; --ca-cert FILE trusts another authority" if known else f"; {_NO_AUTHORITIES}"
         return TransportError(host, reason, False)
-    said = (error.reason or "").upper()
+    said = (getattr(error, "reason", "") or "").upper()
     if handshake and said in _NO_RECORD:
         return NotTLS(host, "does not speak TLS on this port (is it plain http?)", False)
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
