@@ -73,14 +73,14 @@ def split(name: bytes, layer: str = "layer") -> tuple[bytes, bytes]:
     ``(b"", b"")`` is the root. Raises what ``strip`` raises, and LayerError for an empty name and for a
     parent that has the name of a whiteout.
     """
+    if not name:
+        raise LayerError(layer, "", "an entry without a name")
     if name[:2] == b"./":
         name = name[2:]
     if name[-1:] == b"/":
         name = name[:-1]
     # Nearly every name is normal already, but for those two; all others take the long way.
     if not name or b"/." in name or b"//" in name or name[0] in b"./" or b"\0" in name or len(name) > 4096:
-        if not name:
-            raise LayerError(layer, "", "an entry without a name")
         name = strip(name, layer)
     parent, _, last = name.rpartition(b"/")
     if parent.startswith(PREFIX) or b"/.wh." in parent:
