@@ -106,7 +106,7 @@ def open(locator: Locator | str, context: Context) -> Any:
         raise UsageError(f"{where.kind}: is no kind of remote that is known here")
     try:
         factory: Factory = entry.load()
-    except Exception as error:  # noqa: BLE001 - code of another package: whatever it raises, it can't be used
+    except Exception as error:  # code of another package: whatever it raises, it can't be used
         raise Unsupported(f"the remote {where.kind!r} ({entry.value}) can't be loaded: {error}") from error
     return factory(where, context)
 

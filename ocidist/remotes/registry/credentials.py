@@ -105,7 +105,7 @@ def _key_parts(key: str) -> tuple[str, str, str]:
     path = path.strip("/")
     if path in ("v1", "v2"):
         path = ""
-    return scheme, _plain(host, scheme or "https"), path
+    return scheme, host, path
 
 
 class CredentialStore:
@@ -215,7 +215,7 @@ def _server_name(host: str) -> str:
 
 def _is_whole_host(key: str, host: str) -> bool:
     _, named, path = _key_parts(key)
-    return named == _plain(host, "https") and not path
+    return _plain(named, "https") == _plain(host, "https") and not path
 
 
 def _helper_for(path: Path, data: Mapping[str, Any], host: str, scheme: str) -> str:
@@ -223,7 +223,8 @@ def _helper_for(path: Path, data: Mapping[str, Any], host: str, scheme: str) -> 
     if isinstance(helpers, dict):
         for key, name in helpers.items():
             named_scheme, named, inside = _key_parts(key)
-            if named == _plain(host, scheme) and not inside and named_scheme in ("", scheme):
+            same = _plain(named, scheme) == _plain(host, scheme)
+            if same and not inside and named_scheme in ("", scheme):
                 return helper.checked_name(name, str(path))
     name = data.get("credsStore")
     return helper.checked_name(name, str(path)) if name else ""
@@ -237,7 +238,7 @@ def _matching(
     found = []
     for key, entry in data.get("auths", {}).items():
         named_scheme, named, inside = _key_parts(key)
-        if named != wanted or named_scheme not in ("", scheme):
+        if _plain(named, scheme) != wanted or named_scheme not in ("", scheme):
             continue
         if inside and repository != inside and not repository.startswith(inside + "/"):
             continue
@@ -298,10 +299,10 @@ def _read(path: Path) -> dict[str, Any] | None:
         data = json.loads(raw)
     except (ValueError, RecursionError):
         raise CredentialError(str(path), "is not JSON; it was left as it is") from None
-    if not isinstance(data, dict) or not isinstance(data.get("auths") or {}, dict):
-        raise CredentialError(str(path), "is not a Docker configuration; it was left as it is")
-    if data.get("auths", {}) is None:
+    if isinstance(data, dict) and data.get("auths") is None:
         data["auths"] = {}
+    if not isinstance(data, dict) or not isinstance(data["auths"], dict):
+        raise CredentialError(str(path), "is not a Docker configuration; it was left as it is")
     return data
 
 

@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Any, Iterable, Sequence
-from urllib.parse import parse_qsl, quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 from ocidist.errors import (
     Denied,
@@ -167,17 +167,18 @@ def redact(url: str) -> str:
     try:
         parts = urlsplit(url)
         netloc = parts.netloc.rpartition("@")[2]
-        pairs = parse_qsl(parts.query, keep_blank_values=True, errors="replace")
+        shown = "&".join(_shown(piece) for piece in parts.query.split("&")[:40]) if parts.query else ""
+        text = urlunsplit((parts.scheme, netloc, parts.path, shown, ""))
     except ValueError:
         return "(an invalid URL)"
-    shown = [
-        f"{quote(name, safe='')}={quote(value, safe=':/,*@') if name.lower() in _SHOWN else '***'}"
-        for name, value in pairs[:40]
-    ]
-    if parts.query and not pairs:
-        shown = ["***"]
-    text = urlunsplit((parts.scheme, netloc, parts.path, "&".join(shown), ""))
     return _NOT_URL.sub(lambda found: quote(found.group(), safe="", errors="replace"), text)
+
+
+def _shown(piece: str) -> str:
+    name, equals, value = piece.partition("=")
+    if not equals or len(name) > 64:  # a piece without a name is all value
+        return "***"
+    return f"{name}={value if unquote(name).lower() in _SHOWN else '***'}"
 
 
 # -- headers ----------------------------------------------------------------------------------------

@@ -1,0 +1,120 @@
+"""Locators, and the remotes that they lead to."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+from ocidist import remotes
+from ocidist.errors import InvalidReference, Unsupported, UsageError
+from ocidist.remotes import Locator
+from ocidist.remotes.registry.client import RegistryRemote
+from tests.unit.registry.fake import FakeRegistry
+
+
+class Context:
+    """What the front door hands to a factory."""
+
+    store = "the store"
+    session = FakeRegistry().session()
+
+
+def plugged_in(locator: Locator, context: Any) -> tuple[Locator, Any]:
+    """A factory, as another package would bring it."""
+    return locator, context
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two entry points, one of them broken, and the list of kinds that were looked up."""
+    entries = {
+        "tape": EntryPoint("tape", f"{__name__}:plugged_in", remotes.GROUP),
+        "broken": EntryPoint("broken", "no_such_package_at_all:factory", remotes.GROUP),
+    }
+    asked: list[str] = []
+
+    def entry_points(*, group: str, name: str) -> list[EntryPoint]:
+        assert group == "ocidist.remotes"
+        asked.append(name)
+        return [entries[name]] if name in entries else []
+
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "body"),
+    [
+        ("redis", "registry", "redis"),
+        ("redis:7", "registry", "redis:7"),
+        ("docker.io/library/redis:7", "registry", "docker.io/library/redis:7"),
+        ("docker://redis:7", "registry", "redis:7"),
+        ("docker:7", "registry", "docker:7"),
+        ("localhost:5000/a", "registry", "localhost:5000/a"),
+        ("registry:2", "registry", "registry:2"),
+        ("store:redis:7", "store", "redis:7"),
+        ("store://redis:7", "store", "redis:7"),
+        ("oci:dir:ref", "oci", "dir:ref"),
+        ("oci-archive:/a/b.tar:ref", "oci-archive", "/a/b.tar:ref"),
+        ("docker-archive:x.tar", "docker-archive", "x.tar"),
+        ("tape:left", "tape", "left"),
+        ("tape://left", "tape", "left"),
+    ],
+)
+def test_locators_are_read(plugins: list[str], text: str, kind: str, body: str) -> None:
+    """A kind and what it is about; without a kind it is a reference."""
+    assert Locator.parse(text) == Locator(kind, body)
+
+
+def test_plugins_are_looked_up_only_where_they_could_matter(plugins: list[str]) -> None:
+    """Not for built-in kinds, full references or ports: the look-up costs time."""
+    for text in (
+        "docker.io/library/redis:7",
+        "redis",
+        "localhost:5000/a",
+        "store:x",
+        "oci:dir",
+        "docker://redis:7",
+    ):
+        Locator.parse(text)
+    assert plugins == []
+    Locator.parse("redis:7")
+    assert plugins == ["redis"]
+
+
+@pytest.mark.parametrize("text", ["", "store:", "docker://", "ftp://host/x", "tape:"])
+def test_locators_that_mean_nothing_are_refused(plugins: list[str], text: str) -> None:
+    """An unknown kind with slashes, or nothing behind a kind."""
+    with pytest.raises(UsageError):
+        Locator.parse(text)
+
+
+def test_open_leads_to_each_kind(plugins: list[str]) -> None:
+    """A registry's repository by its normal name, the store, and a plug-in's factory with its two arguments."""
+    context = Context()
+    remote = remotes.open("redis:7", context)
+    assert isinstance(remote, RegistryRemote)
+    assert remote.name == "docker.io/library/redis"
+    assert remotes.open(Locator.parse("store:x"), context) == "the store"
+    assert remotes.open("tape:left", context) == (Locator("tape", "left"), context)
+
+
+def test_what_cannot_be_opened_says_why(plugins: list[str]) -> None:
+    """A kind to come, a plug-in that does not load, a kind that is gone, a bad reference."""
+    context = Context()
+    with pytest.raises(Unsupported, match="oci-archive"):
+        remotes.open("oci-archive:x.tar", context)
+    with pytest.raises(Unsupported, match="no_such_package_at_all"):
+        remotes.open("broken:x", context)
+    with pytest.raises(UsageError):
+        remotes.open(Locator("gone", "x"), context)
+    with pytest.raises(InvalidReference):
+        remotes.open("UPPER", context)
+
+
+def test_locators_print_as_they_are_read(plugins: list[str]) -> None:
+    """str and parse are inverse."""
+    for text in ("redis:7", "oci:dir:ref", "tape:left"):
+        assert str(Locator.parse(text)) == text
