@@ -499,3 +499,11 @@ def test_the_values_load_nothing_slow() -> None:
 def test_what_is_loaded_is_seen() -> None:
     """The probe above can fail."""
     assert "tarfile" in loaded_after("import tarfile")
+
+
+def test_a_listing_loads_no_network(tmp_path: Path) -> None:
+    """``ocidist list`` starts as fast as what it needs: argparse, json and sqlite3 at most."""
+    command = f"from ocidist.cli.main import main; main(['--root', {str(tmp_path)!r}, 'list'])"
+    loaded = loaded_after(command)
+    assert f"{PACKAGE}.cli.main" in loaded
+    assert loaded.isdisjoint(HEAVY), sorted(loaded.intersection(HEAVY))
