@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, fields
-from datetime import datetime
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 from ocidist.remotes.protocols import Source
 from ocidist.rows import Column, Rows, Schema
@@ -15,9 +13,13 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.platform import Platform
-from ocidist.view import html as markup
-from ocidist.view.card import Card, Part
-from ocidist.view.sizes import human
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ocidist.view.card import Card
+
+# What only a repr needs is imported there: the command line opens images too.
 
 __all__ = ["ConfigView", "HistoryRow", "Image", "LayerRow", "PlatformRow"]
 
@@ -126,6 +128,8 @@ class ConfigView(ImageConfig):
         return hash(self.raw)
 
     def _repr_html_(self) -> str:
+        from ocidist.view import html as markup
+
         return (
             f'<div class="ocidist" style="color:{markup.TEXT};font-family:{markup.MONO}">'
             f"{markup.json_tree(self.data, 'config')}</div>"
@@ -248,6 +252,8 @@ class Image:
         return self._card().html()
 
     def _card(self) -> Card:
+        from ocidist.view.card import Card, Part
+
         layers = self.layers
         bars = [(f"{row.index}", row.size) for row in layers]
         parts = [
@@ -263,6 +269,8 @@ class Image:
         return "manifests of the index" if self.index is not None else "the manifest; there is no index"
 
     def _facts(self) -> list[tuple[str, object]]:
+        from ocidist.view.sizes import human
+
         number = len(self.manifest.layers)
         config = self.config
         facts: list[tuple[str, object]] = [
@@ -323,6 +331,8 @@ def _names(values: Mapping[str, str]) -> list[_NameRow]:
 
 
 def _words(words: tuple[str, ...] | None) -> str:
+    import json
+
     return json.dumps(list(words), ensure_ascii=False) if words else ""
 
 

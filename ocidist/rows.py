@@ -23,7 +23,7 @@ TEXT_WIDTH = 110  # cells of a repr's line
 
 
 class Rows(Sequence[T], Generic[T]):
-    """An immutable sequence of rows. A slice is Rows; so is the sum of two of one schema.
+    """An immutable sequence of rows. A slice is Rows.
 
     It shows as a table (HTML in a notebook, text elsewhere) of at most 60 rows with the count of all.
     """

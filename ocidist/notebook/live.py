@@ -146,7 +146,7 @@ class Live:
 
             self._widget = ProgressWidget(self.title)
             self._widget.update(self.state, self.elapsed)
-        except ImportError:
+        except Exception:  # noqa: BLE001 - not installed, or no comm to the front end: HTML will do
             self._widget = None
         self._handle = show(self, display_id=True)
 
@@ -156,9 +156,12 @@ class Live:
 
     def _paint(self) -> None:
         if self._widget is not None:
-            self._widget.update(self.state, self.elapsed)
-        else:
-            self._handle.update(self)
+            try:
+                self._widget.update(self.state, self.elapsed)
+                return
+            except Exception:  # noqa: BLE001 - a comm that broke: HTML from here on
+                self._widget = None
+        self._handle.update(self)
 
     def _end(self) -> None:
         if self._bars is not None:

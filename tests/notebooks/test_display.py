@@ -259,6 +259,31 @@ def test_a_broken_display_does_not_end_the_transfer() -> None:
     assert display.state.rows[LAYER.digest].done == 400_000
 
 
+def test_a_widget_that_breaks_is_followed_by_html(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the comm to the front end breaks, the same output goes on as HTML."""
+
+    class Widget:
+        def update(self, *_: object) -> None:
+            raise RuntimeError("comm closed")
+
+    class Handle:
+        shown: list[str] = []  # noqa: RUF012
+
+        def update(self, display: Live) -> None:
+            self.shown.append(display._repr_html_())
+
+    display = Live("pull r:1")
+    monkeypatch.setattr(display, "_widget", Widget())
+    monkeypatch.setattr(display, "_handle", Handle())
+    post(display)
+    display.tick()
+    display.__exit__(None, None, None)
+    assert len(Handle.shown) == 2
+    assert "<progress" in Handle.shown[0]
+    assert "<strong>done</strong>" in Handle.shown[1]
+    assert VIEW not in display._repr_mimebundle_()
+
+
 def test_a_long_transfer_stays_readable() -> None:
     """A thousand layers: HTML and text are cut, with the count."""
     with live("pull r:1", stream=io.StringIO()) as display:

@@ -168,8 +168,7 @@ def test_progress_in_html() -> None:
     assert Strict(running).count["progress"] == 1
     assert f'aria-label="layer-sha256:{layer.digest.short}" value="250000" max="1000000"' in running
     assert ">250 kB of 1.0 MB</td>" in running
-    for event in (Finished(layer.digest, "copied"), Failed(other.digest, HOSTILE)):
-        state = state.apply(event)
+    state = state.apply(Finished(layer.digest, "copied")).apply(Failed(other.digest, HOSTILE))
     ended = Strict(progress_html(state, 1.0, HOSTILE, f"failed: {HOSTILE}"))
     assert "progress" not in ended.count
     words = " ".join(ended.words)
