@@ -1,0 +1,499 @@
+"""Store: what it composes, and what its collector may take."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from ocidist.content.fill import ref_key
+from ocidist.content.local import LocalContent
+from ocidist.content.verify import MemoryBody, read_all
+from ocidist.errors import AlreadyExists, BlobNotFound, InvalidReference, StoreError
+from ocidist.scope import Scope
+from ocidist.snapshots.protocols import SnapshotInfo
+from ocidist.spec import mediatype
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from ocidist.spec.manifest import parse
+from ocidist.store import Store
+from ocidist.transfer import copy_graph
+from tests.parts.images import TestImage, small_image, small_index
+
+NAME = "docker.io/library/redis:7"
+
+
+@dataclass
+class Source:
+    """An image in memory, with where it comes from."""
+
+    image: TestImage
+    origin: tuple[str, str] | None = ("containerd.io/distribution.source.docker.io", "library/redis")
+    opened: list[Digest] = field(default_factory=list)
+
+    @property
+    def root(self) -> Descriptor:
+        raw = self.image.everything()[self.image.digest].raw
+        media_type = parse(raw).media_type
+        return Descriptor(media_type, Digest(self.image.digest), len(raw))
+
+    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
+        return self.root, None
+
+    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Any:
+        self.opened.append(target.digest)
+        return MemoryBody(self.image.everything()[target.digest].raw, offset)
+
+
+class Snapshots:
+    """A snapshotter that only remembers keys."""
+
+    name = "native"
+
+    def __init__(self, *infos: SnapshotInfo) -> None:
+        self.infos = {info.key: info for info in infos}
+
+    def walk(self) -> Iterator[SnapshotInfo]:
+        return iter(list(self.infos.values()))
+
+    def remove(self, key: str) -> None:
+        assert not any(info.parent == key for info in self.infos.values()), "a child is left"
+        del self.infos[key]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store with a snapshotter that only remembers keys."""
+    with Store(tmp_path / "root") as store:
+        store._snapshots = Snapshots()  # type: ignore[assignment]
+        yield store
+
+
+def pull(store: Store, image: TestImage, name: str = NAME, platform: Any = "all") -> Source:
+    source = Source(image)
+    with store.lease() as lease, Scope(lease=lease) as scope:
+        copy_graph(source, store, source.root, scope, platform=platform)
+        store.tag(name, source.root, scope)
+    return source
+
+
+def digests(store: Store) -> set[str]:
+    return {str(info.digest) for info in store.content.walk()}
+
+
+def drop_leases(store: Store) -> None:
+    store.metadata.delete_leases([lease.id for lease in store.metadata.leases()])
+
+
+def test_making_and_reading_a_store_makes_no_file(tmp_path: Path) -> None:
+    """The root appears with the first write."""
+    store = Store(tmp_path / "root")
+    assert (list(store.blobs), list(store.active), list(store.images)) == ([], [], [])
+    assert store.find_image("redis") is None
+    with pytest.raises(BlobNotFound):
+        store.resolve("redis", Scope())
+    assert store.gc(Scope()).kept == 0
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_pull_into_it(store: Store) -> None:
+    """Every blob is here with where it came from; the name resolves however it is written; no lease is left."""
+    image = small_index()
+    source = pull(store, image)
+    assert digests(store) == set(image.everything())
+    for digest in digests(store):
+        assert store.labels(Digest(digest)) == {source.origin[0]: source.origin[1]} if source.origin else {}
+    for text in ("redis:7", NAME, "library/redis:7", f"{NAME}@{image.digest}", image.digest):
+        if "@" in text:
+            continue
+        assert store.resolve(text, Scope()) == (source.root, None)
+    assert store.get_image("redis:7") == source.root
+    assert [record.name for record in store.image_records()] == [NAME]
+    assert store.metadata.leases() == []
+    again = pull(store, image)
+    assert again.opened == []
+
+
+def test_a_digest_resolves_by_its_content(store: Store) -> None:
+    """A manifest that no name stands for is seen to be one; other bytes are octets."""
+    image = small_image()
+    pull(store, image)
+    store.remove_image(NAME)
+    target, raw = store.resolve(image.digest, Scope())
+    assert (target.media_type, raw) == (parse(image.everything()[image.digest].raw).media_type, None)
+    with store.ingest("k") as writer:
+        writer.write(b"hello")
+        digest = writer.commit(5, None)
+    assert store.resolve(digest, Scope())[0] == Descriptor("application/octet-stream", digest, 5)
+    assert store.resolve(f"redis@{digest}", Scope())[0].digest == digest
+    with pytest.raises(BlobNotFound):
+        store.resolve(Digest.of(b"absent"), Scope())
+
+
+def test_names(store: Store) -> None:
+    """Normalised; a name for what is not here is refused, and so is what can't be a name."""
+    image = small_image()
+    source = pull(store, image, "redis")
+    assert [record.name for record in store.image_records()] == ["docker.io/library/redis:latest"]
+    absent = Descriptor(mediatype.OCI_MANIFEST, Digest.of(b"absent"), 6)
+    with pytest.raises(BlobNotFound):
+        store.tag("redis:8", absent, Scope())
+    with pytest.raises(InvalidReference):
+        store.tag("Not A Name", source.root, Scope())
+    assert store.remove_image("redis")
+    assert not store.remove_image("redis")
+
+
+def test_rows(store: Store) -> None:
+    """Sizes are of what is here; platforms are those that are whole here."""
+    image = small_index()
+    pull(store, image)
+    everything = image.everything()
+    [row] = store.images
+    assert row.ref == NAME
+    assert row.size == sum(len(blob.raw) for blob in everything.values())
+    assert len(row.platforms) >= 2
+    assert {blob.digest for blob in store.blobs} == set(everything)
+    index = parse(everything[image.digest].raw)
+    manifest = parse(everything[index.children()[0].digest].raw)
+    gone = next(item for item in manifest.children() if mediatype.is_config(item.media_type))
+    store.delete_blob(gone.digest)
+    [less] = store.images
+    assert less.size == row.size - gone.size
+    assert less.platforms == row.platforms[1:]
+    with store.ingest("k", total=9) as writer:
+        writer.write(b"abc")
+    assert [(item.ref, item.size) for item in store.active] == [("k", 3)]
+
+
+def test_a_single_image_has_its_configs_platform(store: Store) -> None:
+    """Where no index names it."""
+    pull(store, small_image(platform="linux/arm64"))
+    assert [platform.startswith("linux/arm64") for platform in store.images[0].platforms] == [True]
+
+
+def test_an_ingest_that_is_killed_after_its_commit_is_tidied(store: Store) -> None:
+    """When the same content is asked for again."""
+    source = pull(store, small_image())
+    folder = store.root / "content" / "ingest"
+    from ocidist.content.ingest import folder_name
+
+    left = folder / folder_name(ref_key(source.root))
+    left.mkdir()
+    (left / "ref").write_text(ref_key(source.root))
+    assert store.exists(source.root, Scope())
+    assert os.listdir(folder) == []
+
+
+def test_a_blob_of_the_wrong_size_is_not_here_and_is_mended(store: Store) -> None:
+    """A push brings it anew."""
+    source = pull(store, small_image())
+    path = store.content.path(source.root.digest)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not store.exists(source.root, Scope())
+    store.push(source.root, source, Scope())
+    assert len(read_all(store.open(source.root, Scope()), source.root, 1 << 20)) == source.root.size
+
+
+def test_origins_add_up(store: Store) -> None:
+    """A blob that came from two repositories says so, whether it was moved or was here."""
+    image = small_image()
+    pull(store, image)
+    other = Source(image, origin=("containerd.io/distribution.source.docker.io", "library/copy"))
+    store.push(other.root, other, Scope())
+    assert other.opened == []
+    assert set(store.labels(other.root.digest).values()) == {"library/copy,library/redis"}
+
+
+# -- the collector --
+
+
+def test_gc_takes_what_nothing_holds(store: Store) -> None:
+    """A name keeps all that it names; without it all goes, labels too; a dry run only says so."""
+    one, two = small_image("one"), small_index("two")
+    pull(store, one, "one")
+    pull(store, two, "two")
+    report = store.gc(Scope())
+    assert (report.blobs, report.kept) == ((), len(set(one.everything()) | set(two.everything())))
+    store.remove_image("two")
+    garbage = set(two.everything()) - set(one.everything())
+    dry = store.gc(Scope(), dry_run=True)
+    assert (set(dry.digests), dry.dry_run) == (garbage, True)
+    assert dry.bytes == sum(len(two.everything()[digest].raw) for digest in garbage)
+    assert digests(store) == set(one.everything()) | set(two.everything())
+    wet = store.gc(Scope())
+    assert wet.blobs == dry.blobs
+    assert digests(store) == set(one.everything())
+    assert store.metadata.labeled("containerd.io/") != []
+    assert {digest for digest, _, _ in store.metadata.labeled("")} == set(one.everything())
+
+
+def test_c38_what_has_no_name_is_held_for_a_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ingest and fetch leave; after a day and an hour at most it goes."""
+    image = small_image()
+    source = Source(image)
+    copy_graph(source, store, source.root, Scope(), platform="all")
+    with store.ingest("k") as writer:
+        writer.write(b"hello")
+        writer.commit(5, None)
+    assert store.gc(Scope()).kept == len(image.everything()) + 1
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 23.9 * 3600)
+    assert store.gc(Scope()).blobs == ()
+    monkeypatch.setattr(time, "time", lambda: now + 25.1 * 3600)
+    report = store.gc(Scope())
+    assert (len(report.blobs), report.kept) == (len(image.everything()) + 1, 0)
+    assert len(report.leases) == 1
+    assert store.metadata.leases() == []
+
+
+def test_c38_exists_holds_what_it_says_is_here(store: Store) -> None:
+    """Garbage that a pull finds and does not move again is its own from then on."""
+    source = pull(store, small_image())
+    store.remove_image(NAME)
+    with store.lease() as lease, Scope(lease=lease) as scope:
+        for digest in digests(store):
+            size = store.content.info(Digest(digest)).size
+            assert store.exists(Descriptor("application/octet-stream", Digest(digest), size), scope)
+        assert store.gc(Scope()).blobs == ()
+        store.tag(NAME, source.root, scope)
+    assert store.gc(Scope()).blobs == ()
+
+
+def test_c38_an_ingest_of_what_is_here_holds_it(store: Store) -> None:
+    """AlreadyExists is a promise that lasts."""
+    with store.ingest("k") as writer:
+        writer.write(b"hello")
+        digest = writer.commit(5, None)
+    drop_leases(store)
+    with pytest.raises(AlreadyExists):
+        store.ingest("again", total=5, expected=digest)
+    assert store.gc(Scope()).blobs == ()
+
+
+def test_c38_a_failed_pull_keeps_what_came_for_the_next(store: Store) -> None:
+    """The lease of a block that raised lasts until it expires."""
+    source = Source(small_image())
+
+    def failing() -> None:
+        with store.lease() as lease, Scope(lease=lease) as scope:
+            store.push(source.root, source, scope)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing()
+    assert store.gc(Scope()).blobs == ()
+
+
+def test_c38_garbage_collection_during_pulls_and_ingests(tmp_path: Path) -> None:
+    """A collector that never stops takes nothing from pulls, fetches and ingests under way."""
+    root = tmp_path / "root"
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def guarded(work: Any, *arguments: Any) -> threading.Thread:
+        def run() -> None:
+            try:
+                work(*arguments)
+            except BaseException as error:  # noqa: BLE001 - whatever a thread meets fails the test
+                errors.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def collecting() -> None:
+        store = Store(root)
+        store._snapshots = Snapshots()  # type: ignore[assignment]
+        while not stop.is_set():
+            store.gc(Scope())
+        store.close()
+
+    def pulling(number: int) -> None:
+        store = Store(root)
+        for turn in range(3):
+            name = f"image{number}:{turn}"
+            pull(store, small_index(f"{turn}"), name)
+            pull(store, small_index(f"{turn}-{number}"), name)
+            assert set(small_index(f"{turn}-{number}").everything()) <= digests(store)
+            store.remove_image(name)
+        pull(store, small_index(f"last{number}"), f"last{number}")
+        store.close()
+
+    def ingesting(number: int) -> None:
+        store = Store(root)
+        for turn in range(10):
+            raw = f"{number} {turn}".encode()
+            with store.ingest(f"{number}-{turn}") as writer:
+                writer.write(raw[:1])
+                time.sleep(0.005)
+                writer.write(raw[1:])
+                digest = writer.commit(len(raw), None)
+            assert store.content.has(digest)
+        store.close()
+
+    collector = guarded(collecting)
+    workers = [guarded(pulling, n) for n in range(3)] + [guarded(ingesting, n) for n in range(3)]
+    for worker in workers:
+        worker.join(100)
+    stop.set()
+    collector.join(30)
+    assert errors == []
+    with Store(root) as store:
+        wanted: set[str] = {str(Digest.of(f"{n} {turn}".encode())) for n in range(3) for turn in range(10)}
+        for number in range(3):
+            wanted |= set(small_index(f"last{number}").everything())
+        assert wanted <= digests(store)
+        assert list(store.active) == []
+
+
+def test_c38_a_commit_waits_for_the_collector(store: Store) -> None:
+    """It is not visible, and holds no lease, while a collector is inside; then it is both."""
+    writer = store.ingest("k")
+    writer.write(b"hello")
+    done = threading.Event()
+
+    def commit() -> None:
+        writer.commit(5, None)
+        done.set()
+
+    with store.content.gate.exclusive():
+        thread = threading.Thread(target=commit)
+        thread.start()
+        assert not done.wait(0.2)
+        assert digests(store) == set()
+        assert store.metadata.leases() == []
+    assert done.wait(10)
+    thread.join()
+    assert store.gc(Scope()).blobs == ()
+
+
+def test_gc_takes_stale_ingests_alone(store: Store) -> None:
+    """Those that nobody holds and that are a day old; damaged ones too."""
+    for key in ("old", "fresh", "held", "damaged"):
+        with store.ingest(key) as writer:
+            writer.write(b"abc")
+    ingest = store.root / "content" / "ingest"
+    old = time.time() - 25 * 3600
+    from ocidist.content.ingest import folder_name
+
+    for key in ("old", "held", "damaged"):
+        os.utime(ingest / folder_name(key) / "data", (old, old))
+    (ingest / folder_name("damaged") / "ref").unlink()
+    with store.ingest("held"):
+        expected = tuple(sorted(["old", folder_name("damaged")]))
+        assert tuple(sorted(store.gc(Scope()).ingests)) == expected
+    assert sorted(status.key for status in store.content.statuses()) == ["fresh", "held"]
+
+
+def test_gc_follows_labels(store: Store) -> None:
+    """gc.root keeps a blob and what it names; gc.ref.content one more; gc.ref.snapshot a snapshot and its
+    parents. What can't be parsed is a leaf."""
+    image = small_image()
+    source = pull(store, image)
+    manifest = parse(image.everything()[image.digest].raw)
+    config = next(item for item in manifest.children() if mediatype.is_config(item.media_type))
+    kept = []
+    for text in (b"referred", b"garbage", b'{"schemaVersion": 2, "layers": 7}'):
+        with store.ingest(str(text)) as writer:
+            writer.write(text)
+            kept.append(writer.commit(len(text), None))
+    drop_leases(store)
+    store.remove_image(NAME)
+    store.set_labels(source.root.digest, {"containerd.io/gc.root": "now"})
+    store.set_labels(kept[2], {"containerd.io/gc.root": "now"})
+    store.set_labels(
+        config.digest,
+        {"containerd.io/gc.ref.snapshot.native": "top", "containerd.io/gc.ref.content.x": str(kept[0])},
+    )
+    snapshots = Snapshots(
+        SnapshotInfo("base", "", "committed", 0.0),
+        SnapshotInfo("top", "base", "committed", 0.0),
+        SnapshotInfo("orphan-base", "", "committed", 0.0),
+        SnapshotInfo("orphan", "orphan-base", "committed", 0.0),
+        SnapshotInfo("under", "", "committed", 0.0),
+        SnapshotInfo("container", "under", "active", 0.0),
+    )
+    store._snapshots = snapshots  # type: ignore[assignment]
+    report = store.gc(Scope())
+    assert report.digests == (kept[1],)
+    assert set(report.snapshots) == {"orphan", "orphan-base"}
+    assert set(snapshots.infos) == {"base", "top", "under", "container"}
+    store.set_labels(source.root.digest, {"containerd.io/gc.root": None})
+    assert set(store.gc(Scope()).snapshots) == {"base", "top"}
+
+
+def test_a_leased_snapshot_stays(store: Store) -> None:
+    """While it is being unpacked nothing else refers to it."""
+    store.metadata.hold("l", time.time() + 9000, [("snapshot", "s")])
+    snapshots = Snapshots(SnapshotInfo("s", "", "committed", 0.0))
+    store._snapshots = snapshots  # type: ignore[assignment]
+    assert store.gc(Scope()).snapshots == ()
+    drop_leases(store)
+    assert store.gc(Scope()).snapshots == ("s",)
+
+
+# -- read-only and others' roots --
+
+
+def test_c41_a_store_opened_read_only(store: Store) -> None:
+    """Reads work and leave no trace; each write is a StoreError."""
+    source = pull(store, small_image())
+    reader = Store(store.root, readonly=True)
+    before = sorted(os.listdir(store.root))
+    assert reader.exists(source.root, Scope())
+    assert reader.resolve(NAME, Scope())[0] == source.root
+    assert [row.ref for row in reader.images] == [NAME]
+    assert reader.find_image("redis:7") == NAME
+    absent = Source(small_image("other"))
+    for write in (
+        lambda: reader.tag("x", source.root, Scope()),
+        lambda: reader.remove_image(NAME),
+        lambda: reader.gc(Scope()),
+        lambda: reader.ingest("k"),
+        lambda: reader.delete_blob(source.root.digest),
+        lambda: reader.set_labels(source.root.digest, {"a": "b"}),
+        lambda: reader.push(absent.root, absent, Scope()),
+        lambda: reader.lease().__enter__(),
+    ):
+        with pytest.raises(StoreError):
+            write()
+    assert sorted(os.listdir(store.root)) == before
+    reader.close()
+
+
+def test_a_content_directory_of_another_is_read(tmp_path: Path) -> None:
+    """Such as containerd's own, which has blobs/ at its top."""
+    content = LocalContent(tmp_path / "theirs")
+    with content.writer("k") as writer:
+        writer.write(b"hello")
+        digest = writer.commit(5, None)
+    with Store(tmp_path / "theirs", readonly=True) as store:
+        assert [row.digest for row in store.blobs] == [digest]
+        target, _ = store.resolve(digest, Scope())
+        assert read_all(store.open(target, Scope()), target, 100) == b"hello"
+    assert sorted(os.listdir(tmp_path / "theirs")) == ["blobs", "ingest"]
+
+
+def test_a_temporary_store_is_gone_afterwards() -> None:
+    """With all that was put into it."""
+    with Store.temporary() as store:
+        pull(store, small_image())
+        root = store.root
+        assert root.is_dir()
+    assert not root.exists()
+
+
+def test_a_store_survives_pickle(store: Store) -> None:
+    """As its root."""
+    pull(store, small_image())
+    again = pickle.loads(pickle.dumps(store))
+    assert [record.name for record in again.image_records()] == [NAME]
+    again.close()
