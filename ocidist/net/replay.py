@@ -128,10 +128,12 @@ class ReplayTransport:
     def _miss(self, request: Request) -> str:
         key = _key(request.method, request.url, request.headers.items())
         nearest = sorted(set(self._by_key), key=lambda other: _distance(key, other))[:SHOWN]
-        text = f"{_describe(key)} is not recorded in {self.name}"
+        close = [other for other in nearest if other[1] == key[1]]
+        text = f"{_describe(key, bool(close))} is not recorded in {self.name}"
         if not nearest:
             return f"{text}, which is empty"
-        return f"{text}; nearest: " + "; ".join(_describe(other) for other in nearest)
+        shown = dict.fromkeys(_describe(other, other in close) for other in close or nearest)
+        return f"{text}; nearest: " + "; ".join(shown)
 
 
 def load_demo() -> ReplayTransport:
@@ -158,6 +160,8 @@ def find(cassette: str | Path) -> ReplayTransport:
         for folder in (here, *here.parents):
             if (folder / "cassettes" / file).is_file():
                 return ReplayTransport.load(folder / "cassettes" / file)
+        why = 'no such file, and no such name in a folder "cassettes" here or above; "demo" comes along'
+        raise TransportError(f"cassette {quoted(cassette)}", why, False)
     return ReplayTransport.load(path)
 
 
@@ -209,13 +213,13 @@ def _would_answer(exchange: Exchange, asked: set[str], more: bool) -> bool:
     return exchange.status == 200 and (more or pinned) and bool(asked & {kind, "*/*"})
 
 
-def _describe(key: Key) -> str:
+def _describe(key: Key, fully: bool) -> str:
+    """``fully``: with what tells it from another request for the same URL."""
     method, url, wanted, accept = key
     notes = [f"Range {wanted}"] if wanted else []
-    if accept != "*/*":
-        kinds = accept.split(",")
-        notes.append(f"Accept {kinds[0]}" + (f" and {len(kinds) - 1} more" if len(kinds) > 1 else ""))
-    return f"{method} {quoted(url)[1:-1]}" + (f" ({', '.join(notes)})" if notes else "")
+    if fully:
+        notes.append(f"Accept {quoted(accept)[1:-1]}")
+    return f"{method} {quoted(url, 300)[1:-1]}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _distance(key: Key, other: Key) -> tuple[int, int, int, Key]:

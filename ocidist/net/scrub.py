@@ -40,6 +40,8 @@ HEADERS_KEPT = frozenset(
         "etag", "expires", "host", "if-range", "keep-alive", "last-modified", "range", "retry-after", "server",
         "strict-transport-security", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "vary",
         "via", "warning", "x-content-type-options",
+        # by these a provider finds the exchange in its own logs
+        "cf-ray", "x-amz-id-2", "x-amz-request-id", "x-cache", "x-github-request-id", "x-request-id", "x-served-by",
     ]
 )  # fmt: skip
 PREFIXES_KEPT = ("content-", "docker-", "oci-", "ratelimit-", "x-ratelimit-")

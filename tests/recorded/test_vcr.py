@@ -17,6 +17,7 @@ from ocidist.net.replay import ReplayTransport
 from ocidist.scope import Scope
 
 vcr = pytest.importorskip("vcr")
+pytestmark = pytest.mark.block_network(allowed_hosts=["127.0.0.1"])
 
 LARGE = bytes(range(256)) * 64
 SECRET = "s3cr3t-s3cr3t-s3cr3t"

@@ -147,6 +147,51 @@ def test_failures_are_in_the_trace_and_not_in_the_cassette(tmp_path: Path) -> No
     assert "refused" in har["log"]["entries"][0]["comment"]
 
 
+def test_memory_stays_flat_while_a_large_body_is_recorded() -> None:
+    """64 MiB pass through in blocks; the recorder holds no more than a few of them."""
+    import tracemalloc
+
+    block = bytes(1 << 20)
+    recorder = Recorder(ScriptedTransport([ScriptedResponse(200, (block for _ in range(64)))]))
+    response = recorder.send(Request("GET", URL), Scope())
+    buffer = memoryview(bytearray(1 << 20))
+    tracemalloc.start()
+    while response.readinto(buffer):
+        pass
+    response.close()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert recorder.exchanges[0].body.size == 64 << 20
+    assert peak < 4 << 20
+    recorder.close()
+
+
+def test_many_threads_record_at_once() -> None:
+    """Each exchange has the body of its own request."""
+
+    def answer(request: Request) -> ScriptedResponse:
+        return ScriptedResponse(200, [request.url.encode(), LARGE[: 100 << 10]])
+
+    recorder = Recorder(ScriptedTransport([answer] * 160))
+
+    def work(number: int) -> None:
+        for step in range(10):
+            response = recorder.send(Request("GET", f"https://a.example/{number}-{step}"), Scope())
+            drain(response, 8192)
+            response.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({exchange.url for exchange in recorder.exchanges}) == 160
+    for exchange in recorder.exchanges:
+        with exchange.body.open() as file:
+            assert file.read() == exchange.url.encode() + LARGE[: 100 << 10]
+    recorder.close()
+
+
 def test_exchanges_stand_in_the_order_of_their_starts() -> None:
     """A slow first answer still comes first."""
     gate, started = threading.Event(), threading.Event()

@@ -177,10 +177,20 @@ def test_a_miss_names_the_request_and_the_nearest() -> None:
     message = str(caught.value)
     assert caught.value.retryable is False
     assert caught.value.host == "registry.example"
-    assert f"GET {URL} (Range bytes=0-1) is not recorded in first-pull.json" in message
-    assert f"nearest: GET {URL} (Accept application/x and 1 more)" in message
+    assert f"GET {URL} (Range bytes=0-1, Accept */*) is not recorded in first-pull.json" in message
+    assert message.endswith(f"nearest: GET {URL} (Accept application/x,application/y)")
     assert "secret" not in message
     assert "\n" not in message
+
+
+def test_a_miss_of_another_url_lists_the_likest_ones() -> None:
+    """Those that share most of the URL, at most three, without their headers."""
+    others = [exchange(url=f"https://elsewhere.example/{n}", asked=[("Accept", "a/b")]) for n in range(5)]
+    tags = exchange(url=URL.replace("manifests/1.0", "tags/list"), asked=[("Accept", "a/b")])
+    with pytest.raises(TransportError) as caught:
+        ask(ReplayTransport([*others, tags], "x"), URL)
+    assert f"GET {URL} is not recorded in x; nearest: GET {tags.url}; GET https://else" in str(caught.value)
+    assert str(caught.value).count("; GET") == 2
 
 
 def test_a_miss_in_an_empty_cassette_says_so() -> None:
@@ -263,7 +273,7 @@ def test_a_cassette_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path / "notebooks/deep")
     for name in ("tour", "tour.json", path, str(path), "../../cassettes"):
         assert ask(find(name)).read(1) == b"a"
-    with pytest.raises(TransportError, match="no-such-tour"):
+    with pytest.raises(TransportError, match="'no-such-tour': no such file"):
         find("no-such-tour")
 
 
