@@ -10,6 +10,7 @@ from ocidist.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from io import BufferedReader
 
     from ocidist.client import Client
     from ocidist.net.recording import Trace
@@ -158,8 +159,8 @@ class Context:
     # -- output --
 
     @property
-    def stdin(self) -> BinaryIO:
-        return sys.stdin.buffer
+    def stdin(self) -> BufferedReader:
+        return sys.stdin.buffer  # type: ignore[return-value]
 
     @property
     def stdout(self) -> BinaryIO:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Iterator
+from typing import TYPE_CHECKING, Iterator
 
 from ocidist.cli.context import Context
 from ocidist.view.schema import Column, Schema
+
+if TYPE_CHECKING:
+    from ocidist.image import Image
 
 RESOLVED = Schema(
     "resolved",
@@ -78,6 +81,26 @@ def run_manifest(args: argparse.Namespace, context: Context) -> None:
         context.line("")
 
 
+def _as_json(image: Image) -> str:
+    """Manifest and config as they are, with what follows from them."""
+    import json
+
+    return json.dumps(
+        {
+            "ref": image.reference,
+            "digest": image.digest,
+            "media_type": image.descriptor.media_type,
+            "platform": str(image.platform) if image.platform is not None else None,
+            "size": image.size,
+            "chain_id": image.chain_id,
+            "platforms": [str(row.platform) for row in image.platforms],
+            "manifest": json.loads(image.manifest.raw),
+            "config": image.config.data if image.config is not None else None,
+        },
+        indent=2,
+    )
+
+
 def configure_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF")
 
@@ -88,6 +111,6 @@ def run_inspect(args: argparse.Namespace, context: Context) -> None:
     if args.format == "table":
         context.line(repr(image))
     elif args.format == "json":
-        context.line(image.to_json())
+        context.line(_as_json(image))
     else:
         context.listing(image.layers.schema, image.layers)

@@ -19,7 +19,7 @@ def run_apply(args: argparse.Namespace, context: Context) -> None:
     with context.quiet() as scope:
         result = apply_layer(context.stdin, Path(args.dir), scope)
     if result.skipped:
-        context.warn(f"{len(result.skipped)} entries were skipped: devices need root")
+        context.warn(f"{result.skipped} entries were skipped: devices need root")
 
 
 def configure_rootfs_unpack(parser: argparse.ArgumentParser) -> None:
