@@ -35,6 +35,7 @@ __all__ = ["Authenticator", "Grant", "Site"]
 MINIMUM_LIFE = 60.0
 """Seconds that a token is taken to live at least, whatever the server says."""
 _MARGIN = 10.0  # seconds before its end at which a token is not used any more
+_KEPT = 256  # tokens, before those that have run out are dropped
 _CLIENT_ID = "ocidist"
 _VISIBLE = frozenset(map(chr, range(0x21, 0x7F)))
 
@@ -49,12 +50,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Grant:
-    """An ``Authorization`` value and what it stands for. ``fresh``: made for the very call that got it."""
+    """An ``Authorization`` value and what it stands for. ``fresh``: made for the very call that got it;
+    ``known``: with credentials, not anonymous."""
 
     header: str = field(repr=False)
     scopes: tuple[str, ...] = ()
     key: Any = field(default=None, repr=False)
     fresh: bool = False
+    known: bool = True
 
 
 @dataclass
@@ -120,7 +123,7 @@ class Authenticator:
             credential = None
         key = (challenge.realm, challenge.service, scopes, credential)
         token, fresh = self._token(key, site, scope)
-        return Grant("Bearer " + token.value, scopes, key, fresh)
+        return Grant("Bearer " + token.value, scopes, key, fresh, credential is not None)
 
     def answer(
         self, site: Site, repository: str, challenges: Sequence[Challenge], used: Grant | None, scope: Scope
@@ -206,6 +209,7 @@ class Authenticator:
         try:
             flight.token = self._fetch(key, site, scope)
             with self._lock:
+                self._prune()
                 self._tokens[key] = flight.token
             return flight.token
         except OcidistError as error:
@@ -215,6 +219,12 @@ class Authenticator:
             with self._lock:
                 self._flights.pop(key, None)
             flight.done.set()
+
+    def _prune(self) -> None:
+        """A session that lives for days and reads thousands of repositories forgets what has run out."""
+        if len(self._tokens) >= _KEPT:
+            now = self._clock()
+            self._tokens = {key: token for key, token in self._tokens.items() if token.until > now}
 
     def _fetch(self, key: Any, site: Site, scope: Scope) -> _Token:
         realm, service, scopes, credential = key

@@ -16,7 +16,7 @@ import time
 from dataclasses import replace
 from typing import Callable, Collection, Iterable
 
-from ocidist.errors import RegistryError, TransportError
+from ocidist.errors import TransportError
 from ocidist.net.message import Headers, Request, Response, Transport
 from ocidist.progress import Retrying
 from ocidist.remotes.registry import wire
@@ -285,14 +285,9 @@ def _hint(host: str, status: int, grant: Grant | None, crossed: bool) -> str:
         return ""
     if crossed:
         return f"{host} redirected there; no credentials are sent to another host"
+    if status == 401 and grant is not None and grant.known:
+        return f"also with the credentials for {host}"
     if status == 401:
-        return (
-            f"log in with: ocidist login {host}" if grant is None else f"also with the credentials for {host}"
-        )
+        private = "" if grant is None else "there is no such repository, or it is private; "
+        return f"{private}log in with: ocidist login {host}"
     return ""
-
-
-def unexpected(request: Request, response: Response, hint: str) -> RegistryError:
-    """The error for an answer that has a good status and is wrong otherwise; closes it."""
-    response.close()
-    return RegistryError(request.method, wire.redact(response.url), response.status, (), hint)

@@ -38,7 +38,7 @@ class Entered:
         self._usual = remote.session.auth._token
         self._count = 0
         self._changed = threading.Condition()
-        remote.session.auth._token = self._token  # type: ignore[method-assign]
+        remote.session.auth._token = self._token  # type: ignore[assignment,method-assign]
 
     def _token(self, *args: Any) -> Any:
         with self._changed:
@@ -130,10 +130,10 @@ def test_credentials_go_to_the_token_server_and_not_to_the_registry() -> None:
     fake = FakeRegistry(guard="bearer")
     repository(fake, ANN).resolve("latest", QuickScope())
     (asked,) = token_requests(fake)
-    assert asked.headers.get("Authorization", "").startswith("Basic ")
+    assert (asked.headers.get("Authorization") or "").startswith("Basic ")
     assert query(asked)["account"] == ["ann"]
     others = [request for request in fake.transport.requests if request is not asked]
-    assert all(not request.headers.get("Authorization", "").startswith("Basic") for request in others)
+    assert all(not (request.headers.get("Authorization") or "").startswith("Basic") for request in others)
 
 
 def test_an_identity_token_is_posted() -> None:
