@@ -119,7 +119,10 @@ class Trace:
         return save_cassette(self.exchanges, path)
 
     def _repr_html_(self) -> str:
-        return self.rows()._repr_html_()
+        from ocidist.view.waterfall import Span, waterfall
+
+        spans = [Span(_label(item), item.started, item.waited, item.seconds) for item in self.exchanges]
+        return waterfall(spans, f"waterfall of {len(spans)} requests") + self.rows()._repr_html_()
 
     def __repr__(self) -> str:
         return repr(self.rows())
@@ -157,6 +160,13 @@ class Trace:
             handle, name = tempfile.mkstemp(dir=self._folder.name)
         os.close(handle)
         return Path(name)
+
+
+def _label(exchange: Exchange) -> str:
+    """Status, method, and what of the URL tells exchanges apart: host and end of the path."""
+    host, _, path = exchange.url.partition("://")[2].partition("/")
+    end = path.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return f"{exchange.status or 'failed'} {exchange.method} {host} {end[:20]}"
 
 
 class _Sink:

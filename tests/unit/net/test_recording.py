@@ -325,6 +325,14 @@ def test_rows_of_a_trace() -> None:
     assert rows.schema.names == ("method", "url", "status", "bytes", "milliseconds")
 
 
+def test_a_trace_shows_as_a_waterfall_over_its_table() -> None:
+    """The picture, and the plain table beneath that survives where pictures are dropped."""
+    html = recorded(ScriptedResponse(200, b"abc"), ScriptedResponse(404)).trace._repr_html_()
+    assert html.index("<svg") < html.index("<table")
+    assert "404 GET registry.example 1.0" in html
+    assert "waterfall of 2 requests" in html
+
+
 def test_tracing_collects_only_where_the_scope_carries_a_trace() -> None:
     """Without a trace in its scope a call passes untouched."""
     transport = Tracing(ScriptedTransport([ScriptedResponse(200, b"a"), ScriptedResponse(200, b"b")]))
