@@ -185,7 +185,7 @@ def test_the_layers_of_first_pull_are_the_demo_image() -> None:
 
 @pytest.mark.default_cassette("first-pull")
 @pytest.mark.parametrize("name", sorted(SCENARIOS))
-def test_a29_no_cassette_holds_a_secret(name: str) -> None:
+def test_b29_no_cassette_holds_a_secret(name: str) -> None:
     """No password, no JWT, no signature; tokens are the word "scrubbed"."""
     text = (CASSETTES / f"{name}.json").read_text()
     for secret in ("correct horse", "not the password", "eyJ", "refresh.", "Y29ycmVjdC"):

@@ -226,7 +226,7 @@ def test_request_bodies_are_recorded_once_however_often_they_are_sent(tmp_path: 
     assert document["exchanges"][0]["request"]["body"] == {"text": "abcdef"}
 
 
-def test_a29_a_cassette_holds_no_secret(tmp_path: Path) -> None:
+def test_b29_a_cassette_holds_no_secret(tmp_path: Path) -> None:
     """Header, form, token answer, echo and signed URL: the secrets are in none of the three files."""
     secret = "s3cr3t-s3cr3t-s3cr3t"
     token = json.dumps({"token": secret, "expires_in": 60}).encode()
