@@ -149,7 +149,10 @@ class Answer:
             self.close()
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end (a short rest is read now), else drop it."""
+        """Give the connection back if the body was read to its end (a short rest is read now), else drop it.
+
+        For the thread that reads; to end the exchange from another, cancel the scope.
+        """
         if self._closed:
             return
         try:

@@ -148,7 +148,8 @@ class HTTPTransport:
     def _idle(self, way: Route, scope: Scope) -> Link | None:
         import http.client
 
-        kind = http.client.HTTPSConnection if way.scheme == "https" else http.client.HTTPConnection
+        # A Python without ssl has no HTTPSConnection; what to say about it is said where the context is made.
+        kind = getattr(http.client, "HTTPSConnection" if way.scheme == "https" else "HTTPConnection", None)
         link = self._pool.take(way, kind)
         if link is not None:
             link.scope = scope
@@ -186,6 +187,7 @@ class HTTPTransport:
             answer = self._talk(call, link, watch)
         except BaseException as error:
             watch.__exit__(None, None, None)
+            link.kill()  # an answer that was refused may still hold the socket open
             link.close()
             if not isinstance(error, Exception):
                 raise

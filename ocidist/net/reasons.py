@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from ocidist.errors import TransportError, quoted
@@ -43,11 +44,11 @@ def _os_error(
 ) -> TransportError:
     import http.client
     import socket
-    import ssl
 
     host, proxy = link.route.authority, link.route.proxy
     via = "" if proxy is None else f" (proxy {host_port(proxy.host, proxy.port)})"
-    if isinstance(error, ssl.SSLError):
+    ssl = sys.modules.get("ssl")  # where it is not loaded, this is none of its errors
+    if ssl is not None and isinstance(error, ssl.SSLError):
         return explain(error, host, not link.talking, ca_file)
     if isinstance(error, TimeoutError):
         if link.talking:

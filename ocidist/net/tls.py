@@ -32,9 +32,12 @@ def make_context(ca_file: Path | None, insecure: bool, host: str) -> ssl.SSLCont
 
     ``insecure`` checks neither chain nor name.
     """
-    import ssl
     from importlib import import_module
 
+    try:
+        import ssl
+    except ImportError:
+        raise TransportError(host, "this Python has no ssl module, so there is no https", False) from None
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     if insecure:

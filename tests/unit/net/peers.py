@@ -67,9 +67,6 @@ class Peer:
                 return
 
 
-Script = Callable[[Peer], object]
-
-
 @dataclass
 class Server:
     """A listener whose n-th connection is handled by the n-th script, later ones by the last."""
@@ -84,44 +81,67 @@ class Server:
     def __post_init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        # Only the thread that uses a socket closes it: the number of one that is closed under its reader
+        # goes to whatever is opened next, and TLS would write into that. These duplicates are for shutdown.
+        self._lock = threading.Lock()
+        self._twins: dict[int, socket.socket] = {-1: self.listener.dup()}
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
 
     @property
     def url(self) -> str:
         return f"{'https' if self.context else 'http'}://127.0.0.1:{self.port}"
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            script = self.scripts[min(self.connections, len(self.scripts) - 1)]
-            self.connections += 1
-            self._open.append(sock)
-            threading.Thread(target=self._run, args=(sock, script), daemon=True).start()
+    def _start(self, work: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=work, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
-    def _run(self, sock: socket.socket, script: Script) -> None:
+    def _accept(self) -> None:
+        with self.listener:
+            while True:
+                try:
+                    sock, _ = self.listener.accept()
+                except OSError:
+                    return
+                script = self.scripts[min(self.connections, len(self.scripts) - 1)]
+                self.connections += 1
+                with self._lock:
+                    self._twins[self.connections] = sock.dup()
+                self._start(self._run, sock, script, self.connections)
+
+    def _run(self, sock: socket.socket, script: Script, number: int) -> None:
         try:
             if self.context is not None:
                 sock = self.context.wrap_socket(sock, server_side=True)
-                self._open.append(sock)
             script(Peer(sock, self))
         except OSError:
             pass  # the client hung up, as many tests make it
         except Exception as error:  # noqa: BLE001 - shown at the end of the test
             self.faults.append(error)
         finally:
+            with self._lock:
+                self._twins.pop(number).close()
             sock.close()
 
     def close(self) -> None:
-        for sock in (self.listener, *self._open):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            sock.close()
+        """End: no more connections, and every script's next read or write fails."""
+        self.closing = True
+        while any(thread.is_alive() for thread in self._threads):
+            with self._lock:
+                for twin in self._twins.values():
+                    try:
+                        twin.shutdown(socket.SHUT_RDWR)
+                    except OSError:
+                        pass
+            for thread in tuple(self._threads):
+                thread.join(0.1)
+        for twin in self._twins.values():
+            twin.close()
+        self._twins.clear()
+
+
+Script = Callable[[Peer], object]
 
 
 def always(*fields: str, body: bytes = b"", status: str = "200 OK") -> Script:

@@ -184,3 +184,30 @@ def test_answer_over_tls_is_no_http_answer(serve: Serve, ca: Any) -> None:
     """Garbage inside TLS is a malformed answer, not a TLS fault."""
     server = serve(raw(b"\x16\x03\x01 garbage\r\n"), context=ca.server_context())
     assert "malformed answer" in str(refused(HTTPOptions(ca_file=ca.file), server.url))
+
+
+def test_python_without_ssl_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where ssl can't be imported, https is refused with that reason, and http works."""
+    import http.client
+
+    monkeypatch.delattr(http.client, "HTTPSConnection")
+    monkeypatch.setitem(sys.modules, "ssl", None)
+    assert "no ssl module" in str(refused(HTTPOptions(), "https://127.0.0.1:1/"))
+    with pytest.raises(TransportError, match="connection refused"):
+        fetch(HTTPOptions(), "http://127.0.0.1:1/")
+
+
+def test_python_http_server_is_told_apart() -> None:
+    """The standard library's own http server, asked for TLS, is seen to speak none."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Quiet(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        error = refused(HTTPOptions(connect_timeout=5), f"https://127.0.0.1:{server.server_port}/")
+        server.shutdown()
+    assert isinstance(error, NotTLS)
