@@ -287,7 +287,11 @@ class Store:
         if not self.root.is_dir():
             return CollectReport(dry_run=dry_run)
         try:
-            return collect(self.content.within(scope), self.snapshots, scope, dry_run=dry_run)
+            report = collect(self.content.within(scope), self.snapshots, scope, dry_run=dry_run)
+            stale = getattr(self.snapshots, "remove_stale", None)  # what killed unpacks left
+            if stale is not None and not dry_run and (self.root / "snapshots").is_dir():
+                stale()
+            return report
         except OSError as error:
             raise StoreError(str(self.root), error.strerror or str(error)) from error
 

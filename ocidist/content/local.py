@@ -211,8 +211,7 @@ class LocalContent:
         except FileExistsError:  # also if its last holder removes it just now; the lock will tell
             pass
         except FileNotFoundError:
-            os.makedirs(self._ingest, exist_ok=True)
-            os.mkdir(folder)
+            os.makedirs(self._ingest, exist_ok=True)  # and the caller comes again
 
     def _begin(
         self, folder: str, lock: FileLock, key: str, total: int, expected: Digest | None

@@ -19,9 +19,11 @@ from ocidist.errors import AlreadyExists, BlobNotFound, InvalidReference, StoreE
 from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo
 from ocidist.spec import mediatype
+from ocidist.spec.chain import chain_id
+from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.spec.manifest import parse
+from ocidist.spec.manifest import Manifest, parse
 from ocidist.store import Store
 from ocidist.transfer import copy_graph
 from tests.parts.images import TestImage, small_image, small_index
@@ -438,6 +440,30 @@ def test_a_leased_snapshot_stays(store: Store) -> None:
     assert store.gc(Scope()).snapshots == ()
     drop_leases(store)
     assert store.gc(Scope()).snapshots == ("s",)
+
+
+def test_unpack_and_its_snapshot(tmp_path: Path) -> None:
+    """The real snapshotter: unpacked once, kept as long as the image, gone with it."""
+    image = small_image()
+    with Store(tmp_path / "root") as store:
+        pull(store, image)
+        manifest = parse(image.everything()[image.digest].raw)
+        assert isinstance(manifest, Manifest)
+        assert manifest.config is not None
+        config = ImageConfig.parse(image.everything()[manifest.config.digest].raw)
+        assert store.chain_of(config) is None
+        waited: list[Digest] = []
+        chain = store.unpack(manifest, config, Scope(), wait=lambda layer: waited.append(layer.digest))
+        assert waited == [layer.digest for layer in manifest.layers]
+        assert chain == chain_id(config.diff_ids) == store.chain_of(config)
+        assert store.labels(manifest.config.digest)["containerd.io/gc.ref.snapshot.native"] == chain
+        drop_leases(store)
+        assert store.gc(Scope()).snapshots == ()
+        assert any(store.snapshots.path(str(chain)).iterdir())
+        store.remove_image(NAME)
+        assert store.gc(Scope()).snapshots == (chain,)
+        assert list(store.snapshots.walk()) == []
+        assert store.chain_of(config) is None
 
 
 # -- read-only and others' roots --
