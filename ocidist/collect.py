@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterable, Iterator
 
+from ocidist.content.verify import fill_buffer
 from ocidist.errors import BlobNotFound, OcidistError
 from ocidist.metadata.content import DAY
 from ocidist.spec import manifest as manifests
@@ -19,7 +20,7 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from ocidist.content.protocols import Provider
+    from ocidist.content.protocols import Body, Provider
     from ocidist.metadata.content import HeldContent
     from ocidist.metadata.database import Lease
     from ocidist.scope import Scope
@@ -68,10 +69,7 @@ def children(provider: Provider, target: Descriptor, scope: Scope) -> tuple[Desc
 
     The media type may be unknown (octet-stream): then the content decides.
     """
-    kind = mediatype.kind(target.media_type)
-    if kind not in ("index", "manifest") and not mediatype.is_generic(target.media_type):
-        return ()
-    if target.size > LIMIT:
+    if target.size > LIMIT or not _may_name(target):
         return ()
     try:
         body = provider.open(target, scope)
@@ -88,11 +86,14 @@ def children(provider: Provider, target: Descriptor, scope: Scope) -> tuple[Desc
         body.close()
 
 
-def _read(body: object, limit: int) -> bytes:
-    from ocidist.content.verify import fill_buffer
+def _may_name(target: Descriptor) -> bool:
+    kind = mediatype.kind(target.media_type)
+    return kind in ("index", "manifest") or mediatype.is_generic(target.media_type)
 
+
+def _read(body: Body, limit: int) -> bytes:
     buffer = memoryview(bytearray(limit))
-    return bytes(buffer[: fill_buffer(body, buffer)])  # type: ignore[arg-type]
+    return bytes(buffer[: fill_buffer(body, buffer)])
 
 
 def collect(
@@ -128,11 +129,15 @@ def _mark(content: HeldContent, live: Iterable[Lease], scope: Scope) -> set[Dige
     for digest, _, value in metadata.labeled(CONTENT_LABEL):
         references.setdefault(digest, []).append(value)
     kept: set[Digest] = set()
+    seen: set[tuple[Digest, bool]] = set()
     while todo:
         scope.check()
         target = todo.pop()
-        if target.digest in kept:
+        # What one parent calls a layer another may call a manifest: the one must not hide the other's children.
+        step = (target.digest, _may_name(target))
+        if step in seen:
             continue
+        seen.add(step)
         kept.add(target.digest)
         todo += children(content, target, scope)
         todo += [_unknown(content, ref) for ref in references.get(str(target.digest), ())]

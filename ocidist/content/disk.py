@@ -30,8 +30,7 @@ def make_folders(path: str) -> None:
     except FileExistsError:
         if not os.path.isdir(path):
             raise
-        return
-    sync_folder(parent)
+    sync_folder(parent)  # also where another made it just now: whose fsync comes first is not known
 
 
 def sync_folder(path: str) -> None:

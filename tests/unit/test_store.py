@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import threading
@@ -430,6 +431,31 @@ def test_gc_follows_labels(store: Store) -> None:
     assert set(snapshots.infos) == {"base", "top", "under", "container"}
     store.set_labels(source.root.digest, {"containerd.io/gc.root": None})
     assert set(store.gc(Scope()).snapshots) == {"base", "top"}
+
+
+def test_gc_is_not_misled_by_a_manifest_that_another_calls_a_layer(store: Store) -> None:
+    """An image that names another's manifest as its layer does not cost that other its children."""
+    image = small_image()
+    pull(store, image, "victim")
+    everything = image.everything()
+    manifest = parse(everything[image.digest].raw)
+    config = next(item for item in manifest.children() if mediatype.is_config(item.media_type))
+    layer = Descriptor(mediatype.OCI_LAYER_GZIP, Digest(image.digest), len(everything[image.digest].raw))
+    raw = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": mediatype.OCI_MANIFEST,
+            "config": config.to_json(),
+            "layers": [layer.to_json()],
+        }
+    ).encode()
+    target = Descriptor(mediatype.OCI_MANIFEST, Digest.of(raw), len(raw), data=raw)
+    for name in ("a/attacker", "zz/attacker"):
+        store.push(target, Source(image), Scope())
+        store.tag(name, target, Scope())
+    drop_leases(store)
+    assert store.gc(Scope()).blobs == ()
+    assert set(everything) <= digests(store)
 
 
 def test_a_leased_snapshot_stays(store: Store) -> None:
