@@ -107,7 +107,7 @@ def run_get(args: argparse.Namespace, context: Context) -> None:
     from ocidist.spec.descriptor import Descriptor
 
     content = context.store.content
-    info = content.info(Digest(args.digest))
+    info = content.info(context.digest(args.digest))
     target = Descriptor("application/octet-stream", info.digest, info.size)
     with context.quiet() as scope:
         body = content.open(target, scope)
@@ -125,7 +125,8 @@ def configure_path(parser: argparse.ArgumentParser) -> None:
 def run_path(args: argparse.Namespace, context: Context) -> None:
     content = context.store.content
     found = [
-        (info.digest, str(content.path(info.digest))) for info in map(content.info, map(Digest, args.digests))
+        (info.digest, str(content.path(info.digest)))
+        for info in map(content.info, map(context.digest, args.digests))
     ]
     if args.format != "table":
         context.listing(PATHS, found)
@@ -142,7 +143,7 @@ def configure_label(parser: argparse.ArgumentParser) -> None:
 
 
 def run_label(args: argparse.Namespace, context: Context) -> None:
-    digest = context.store.content.info(Digest(args.digest)).digest
+    digest = context.store.content.info(context.digest(args.digest)).digest
     changes: dict[str, str | None] = {}
     for label in args.labels:
         key, equals, value = label.partition("=")
@@ -168,8 +169,9 @@ def run_delete(args: argparse.Namespace, context: Context) -> int:
     failed = 0
     for text in args.digests:
         try:
-            context.store.delete_blob(Digest(text))
-            context.line(text)
+            digest = context.digest(text)
+            context.store.delete_blob(digest)
+            context.line(str(digest))
         except BlobNotFound:
             continue
         except OcidistError as error:

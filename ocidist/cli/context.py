@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ocidist.net.recording import Trace
     from ocidist.scope import Scope
     from ocidist.settings import Settings
+    from ocidist.spec.digest import Digest
     from ocidist.store import Store
     from ocidist.view.schema import Schema
 
@@ -129,6 +130,20 @@ class Context:
             (trace.to_har if self.args.trace.endswith(".har") else trace.to_jsonl)(self.args.trace)
         trace.close()
 
+    def digest(self, text: str) -> Digest:
+        """A digest, or the one blob of the store that starts so (at least four hexadecimal digits)."""
+        from ocidist.errors import InvalidDigest
+        from ocidist.spec.digest import Digest
+
+        algorithm, colon, start = text.rpartition(":")
+        if len(start) < 4 or len(start) >= 64 or start.strip("0123456789abcdef"):
+            return Digest(text)
+        wanted = f"{algorithm if colon else 'sha256'}:{start}"
+        found = [info.digest for info in self.store.content.walk() if info.digest.startswith(wanted)]
+        if len(found) > 1:
+            raise InvalidDigest(text, f"{len(found)} blobs start so; write more of it")
+        return found[0] if found else Digest(text)
+
     # -- time and progress --
 
     @contextmanager
@@ -167,10 +182,19 @@ class Context:
         return sys.stdout.buffer
 
     def listing(self, schema: Schema, rows: Iterable[Any]) -> None:
-        """Rows (objects or tuples) as ``--format`` says, with a header in a table."""
-        from ocidist.view.table import stream
+        """Rows (objects or tuples) as ``--format`` says, with a header in a table.
 
-        stream(self.args.format, schema, rows, sys.stdout.write)
+        On a terminal a table fits its width and digests are shortened (commands take them so); a file or a
+        pipe gets them whole.
+        """
+        from ocidist.view import table
+
+        if self.args.format == "table" and sys.stdout.isatty():
+            from shutil import get_terminal_size
+
+            self.line(table.render(schema, rows, max(get_terminal_size().columns, 40)))
+        else:
+            table.stream(self.args.format, schema, rows, sys.stdout.write)
 
     def result(self, schema: Schema, row: Sequence[Any]) -> None:
         """What one command came to: a bare line for scripts, or one object."""
