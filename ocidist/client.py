@@ -189,7 +189,7 @@ class Client:
         where = remotes.Locator.parse(str(locator))
         if where.kind == "registry":
             reference = Reference.parse(where.body)
-            return remotes.open(where, self), reference.object, _full_name(reference)
+            return remotes.open(where, self), reference.object, reference.image_name
         if where.kind == "store":
             return self.store, where.body, where.body
         remote = remotes.open(where, self)
@@ -336,9 +336,3 @@ class Client:
     def logout(self, host: str) -> bool:
         """Forget the credentials of a host; False where there were none."""
         return bool(self._credential_files().delete(host))
-
-
-def _full_name(reference: Reference) -> str:
-    if reference.tag is None and reference.digest is None:
-        reference = reference.with_object("latest")
-    return str(reference)

@@ -18,7 +18,7 @@ def configure_images(parser: argparse.ArgumentParser) -> None:
 def run_images(args: argparse.Namespace, context: Context) -> None:
     from ocidist.spec.reference import Reference
 
-    wanted = {str(Reference.of(ref, None)) for ref in args.refs} | set(args.refs)
+    wanted = {Reference.parse(ref).image_name for ref in args.refs}
     rows = [row for row in context.store.images if not wanted or row.ref in wanted]
     if args.quiet:
         from ocidist.view.text import visible
@@ -34,7 +34,7 @@ def configure_rmi(parser: argparse.ArgumentParser) -> None:
 
 
 def run_rmi(args: argparse.Namespace, context: Context) -> int:
-    from ocidist.errors import NotFound, OcidistError
+    from ocidist.errors import OcidistError
 
     failed = 0
     for ref in args.refs:
@@ -42,8 +42,6 @@ def run_rmi(args: argparse.Namespace, context: Context) -> int:
             name = context.store.find_image(ref)
             if name is not None and context.store.remove_image(name):
                 context.line(name)
-        except NotFound:
-            continue
         except OcidistError as error:
             context.warn(str(error))
             failed = 1
