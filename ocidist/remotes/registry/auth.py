@@ -28,7 +28,7 @@ from ocidist.remotes.registry.credentials import Credential, CredentialSource
 from ocidist.scope import POLL, Scope
 
 if TYPE_CHECKING:
-    Exchange = Callable[[Request, Scope, bool], Response]
+    Exchange = Callable[[Request, Scope], Response]
 
 __all__ = ["Authenticator", "Grant", "Site"]
 
@@ -76,7 +76,7 @@ class _Flight:
 
 
 class Authenticator:
-    """Answers challenges. ``exchange(request, scope, follow)`` sends with retries and without credentials."""
+    """Answers challenges. ``exchange(request, scope)`` sends with retries, and adds no credentials."""
 
     def __init__(
         self,
@@ -254,7 +254,7 @@ class Authenticator:
             query.append(("account", credential.username))
         glue = "&" if "?" in realm else "?"
         url = realm + (glue + urlencode(query, safe=":/,") if query else "")
-        return self._exchange(Request("GET", url, headers), scope, True)
+        return self._exchange(Request("GET", url, headers), scope)
 
     def _post(
         self, realm: str, service: str, scopes: Iterable[str], credential: Credential, scope: Scope
@@ -267,8 +267,8 @@ class Authenticator:
             form += [("password", credential.password)]
         headers = Headers([("Accept", "application/json")])
         headers.set("Content-Type", "application/x-www-form-urlencoded")
-        # Not followed: the secret is in the body, and a redirect could take it anywhere.
-        return self._exchange(Request("POST", realm, headers, urlencode(form).encode()), scope, False)
+        # The secret is in the body: a redirect, which could take it anywhere, is not followed for a POST.
+        return self._exchange(Request("POST", realm, headers, urlencode(form).encode()), scope)
 
     def _read_token(self, response: Response, started: float, site: Site, known: bool) -> _Token:
         url, status = response.url, response.status

@@ -64,7 +64,7 @@ class RegistrySession:
         self._schemes: dict[str, str] = {}
         self.auth = Authenticator(
             credentials if credentials is not None else NoCredentials(),
-            lambda request, scope, follow: self._exchange(request, scope, follow=follow)[0],
+            lambda request, scope: self._exchange(request, scope)[0],
             plain_http=self._plain_http,
             clock=clock,
         )
@@ -132,7 +132,6 @@ class RegistrySession:
         scope: Scope,
         *,
         registry: str | None = None,
-        follow: bool = True,
         idempotent: bool | None = None,
         digest: Digest | None = None,
     ) -> tuple[Response, bool]:
@@ -143,7 +142,7 @@ class RegistrySession:
             attempt += 1
             last = attempt >= self._attempts
             try:
-                response, crossed = self._follow(request, scope, registry, follow)
+                response, crossed = self._follow(request, scope, registry)
             except TransportError as error:
                 if last or not again or not error.retryable:
                     raise
@@ -166,12 +165,10 @@ class RegistrySession:
         scope.emit(Retrying(digest, attempt + 1, wait, why))
         scope.sleep(wait)
 
-    def _follow(
-        self, request: Request, scope: Scope, registry: str | None, follow: bool
-    ) -> tuple[Response, bool]:
+    def _follow(self, request: Request, scope: Scope, registry: str | None) -> tuple[Response, bool]:
         response = self._first(request, scope, registry)
         start, crossed = response.url, False
-        if not follow or request.method not in ("GET", "HEAD"):
+        if request.method not in ("GET", "HEAD"):  # a body may be secret, or be wanted elsewhere than there
             return response, False
         for _ in range(MAX_REDIRECTS):
             location = response.headers.get("Location")

@@ -210,11 +210,14 @@ def test_ping_checks_credentials() -> None:
 # -- where credentials do not go --
 
 
-def test_b21_an_http_realm_of_an_https_registry_gets_no_credentials() -> None:
-    """It is asked anonymously; the password stays here."""
+@pytest.mark.parametrize(
+    "realm", ["auth.example", "registry.example", "registry.example:8080", "localhost:1", "plain.lan"]
+)
+def test_b21_an_http_realm_of_an_https_registry_gets_no_credentials(realm: str) -> None:
+    """It is asked anonymously, wherever it is; the password stays here."""
     fake = FakeRegistry(guard="bearer")
-    fake.realm = "http://auth.example/token"
-    repository(fake, ANN).resolve("latest", QuickScope())
+    fake.realm = f"http://{realm}/token"
+    repository(fake, ANN, plain_http=["plain.lan"]).resolve("latest", QuickScope())
     (asked,) = token_requests(fake)
     assert "Authorization" not in asked.headers
     assert "ann" not in asked.url

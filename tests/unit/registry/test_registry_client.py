@@ -169,6 +169,16 @@ def test_a9_5xx_on_a_manifest_never_tries_the_blob_path(hint: str) -> None:
     assert all("/manifests/" in url for url in asked[0 if hint else 1 :])
 
 
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a9_only_404_of_a_blob_leads_to_the_manifests(status: int) -> None:
+    """A blob that may be there is not looked for elsewhere."""
+    transport = FunctionTransport(lambda request: ScriptedResponse(status))
+    remote = RegistryRemote(RegistrySession(transport), "registry.example/a")
+    with pytest.raises(RegistryError, match=str(status)):
+        remote.locate(Digest.of(b"x"), "", QuickScope())
+    assert all("/blobs/" in line for line in transport.lines)
+
+
 @pytest.mark.parametrize("by", ["digest", "tag"])
 def test_a10_a_wrong_body_under_a_right_header_is_refused(by: str) -> None:
     """The body is hashed; for a digest that was asked for, the header is no witness."""
