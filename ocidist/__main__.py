@@ -1,6 +1,8 @@
 """``python -m ocidist``."""
 
-from ocidist.cli.main import console
-
 if __name__ == "__main__":
+    try:
+        from ocidist.cli.main import console
+    except KeyboardInterrupt:  # while it was being loaded: nothing was begun
+        raise SystemExit(130) from None
     console()

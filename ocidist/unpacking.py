@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from ocidist.errors import Cancelled, DeadlineExceeded
+from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError
 from ocidist.remotes.protocols import Source
 from ocidist.scope import Scope
 from ocidist.spec import mediatype
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pull_graph"]
 
-_JOIN = 0.4  # seconds that an ended pull waits for its unpack to let go
+_JOIN = 0.15  # seconds that an ended pull waits for its unpack to let go
 
 
 def pull_graph(
@@ -52,13 +52,15 @@ def pull_graph(
             watcher=unpacking,
         )
         return unpacking.finish(threads=workers > 0)
-    except BaseException:
-        scope.cancel()
-        unpacking.join()
+    except OcidistError:
         # A bad layer ends the copy as well: what is to be told is the layer, not the end that followed.
+        unpacking.end()
         error = unpacking.error
         if error is not None and not isinstance(error, (Cancelled, DeadlineExceeded)):
             raise error from None
+        raise
+    except BaseException:
+        unpacking.end()
         raise
 
 
@@ -138,6 +140,10 @@ class _Unpacking(Watcher):
         best = select([target for target, _ in self.images], Platform.host())
         return next(value for target, value in self.images if target.digest == best.digest)
 
-    def join(self) -> None:
+    def end(self) -> None:
+        """Stop, and wait a moment for the thread to see it."""
+        self.scope.cancel()
+        with self.changed:
+            self.changed.notify_all()
         if self.thread is not None:
             self.thread.join(_JOIN)

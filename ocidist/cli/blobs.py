@@ -14,7 +14,9 @@ from ocidist.view.schema import Column, Schema
 
 if TYPE_CHECKING:
     from ocidist.content.protocols import Info
+    from ocidist.metadata.content import HeldWriter
     from ocidist.scope import Scope
+    from ocidist.store import Store
 
 BLOBS = Schema(
     "blobs", (Column("digest", "digest"), Column("size", "bytes"), Column("created_at", "age", "AGE"))
@@ -85,10 +87,9 @@ def run_ingest(args: argparse.Namespace, context: Context) -> None:
 
 def _ingest(key: str, size: int, expected: Digest | None, context: Context, scope: Scope) -> Digest:
     """All of stdin; the bytes that an earlier run kept under the key are skipped, then checked as a whole."""
-    with context.store.ingest(key, total=size, expected=expected) as writer:
+    with _writer(key, size, expected, context.store, scope) as writer:
         skip = writer.status().offset
-        while data := context.stdin.read(1 << 20):
-            scope.check()
+        for data in _stdin(context, scope):
             if skip:
                 data, skip = data[skip:], max(skip - len(data), 0)
             if data:
@@ -96,6 +97,33 @@ def _ingest(key: str, size: int, expected: Digest | None, context: Context, scop
         if skip:
             writer.truncate(writer.status().offset - skip)
         return writer.commit(size, expected)
+
+
+def _writer(key: str, size: int, expected: Digest | None, store: Store, scope: Scope) -> HeldWriter:
+    """The writer, once nobody else holds it: ``xargs -P10`` may bring one object twice."""
+    from ocidist.errors import Locked
+    from ocidist.scope import POLL
+
+    while True:
+        try:
+            return store.ingest(key, total=size, expected=expected)
+        except Locked:
+            scope.sleep(POLL)
+
+
+def _stdin(context: Context, scope: Scope) -> Iterator[bytes]:
+    """stdin in pieces, as they come: ``active`` shows what a slow pipe has brought. Looks at the time limit."""
+    import select
+
+    source = context.stdin
+    while True:
+        while scope.deadline is not None and not select.select([source], [], [], scope.remaining(0.1))[0]:
+            pass
+        scope.check()
+        data = source.read1(1 << 20)
+        if not data:
+            return
+        yield data
 
 
 def configure_get(parser: argparse.ArgumentParser) -> None:

@@ -158,6 +158,8 @@ class Context:
     def progress(self) -> Iterator[Scope]:
         """A scope whose events are painted on stderr, as ``--progress`` says."""
         from ocidist.cli import bars
+        from ocidist.errors import OcidistError
+        from ocidist.progress import Failed
         from ocidist.scope import Scope
 
         settings, stream = self.settings, sys.stderr
@@ -169,7 +171,15 @@ class Context:
             dumb=settings.term == "dumb",
         )
         with painter, Scope.within(self.timeout, observer=painter.observe, tick=painter.tick) as scope:
-            yield scope
+            try:
+                yield scope
+            except (KeyboardInterrupt, OcidistError) as error:
+                # The last picture says how it ended, unless an object's failure has said so already.
+                painter.tick()
+                if not painter.state.error:
+                    why = str(error) if isinstance(error, OcidistError) else "interrupted"
+                    painter.observe(Failed(None, why))
+                raise
 
     # -- output --
 

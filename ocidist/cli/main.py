@@ -1,6 +1,6 @@
 """``ocidist`` and ``python -m ocidist``: from words to a command, and from errors to exit codes.
 
-Exit: 0; 1 an error, one line on stderr; 2 usage; 130 interrupted. A closed pipe is no error.
+Exit: 0; 1 an error, one line on stderr; 2 usage; 130 interrupted; 143 terminated. A closed pipe is no error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from ocidist.cli.commands import COMMANDS, GROUPS, Command, find
 from ocidist.cli.options import add_global, parser_for
 from ocidist.errors import OcidistError, UsageError
 
-__all__ = ["main"]
+__all__ = ["console", "main"]
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends everything as Ctrl-C does, so that what was transferred is kept."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,8 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(words)
         sys.stdout.flush()
         return code
+    except _Terminated:
+        return _end("terminated", 143)
     except KeyboardInterrupt:
-        return _end(130)
+        return _end("interrupted", 130)
     except BrokenPipeError:
         _let_go_of_stdout()
         return 0
@@ -43,12 +49,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def console() -> NoReturn:
     """The console script: as :func:`main`, and the process ends, whatever worker is still in a system call."""
+    _take_sigterm()
     code = main()
-    try:
-        sys.stderr.flush()
-    except OSError:
-        pass
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    threading = sys.modules.get("threading")
+    if threading is not None and threading.active_count() > 1:
+        # Workers that have not seen the end yet: tearing the interpreter down under them takes its time.
+        os._exit(code)
     sys.exit(code)
+
+
+def _take_sigterm() -> None:
+    import signal
+
+    def terminate(*_: object) -> NoReturn:
+        raise _Terminated
+
+    try:
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, terminate)
+    except (ValueError, AttributeError):  # not the main thread, or a system without it
+        pass
 
 
 def _run(words: list[str]) -> int:
@@ -147,9 +172,9 @@ def _complain(error: BaseException, code: int) -> int:
     return code
 
 
-def _end(code: int) -> int:
+def _end(how: str, code: int) -> int:
     try:
-        sys.stderr.write("ocidist: interrupted; run it again to go on\n")
+        sys.stderr.write(f"ocidist: {how}; run it again to go on\n")
     except OSError:
         pass
     return code
