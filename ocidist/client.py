@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Union
 
-from ocidist.errors import InvalidManifest, UsageError
+from ocidist.errors import InvalidManifest, InvalidReference, UsageError, quoted
 from ocidist.image import Image
 from ocidist.progress import Named
 from ocidist.remotes.protocols import Source
@@ -21,7 +21,7 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index
 from ocidist.spec.platform import Platform, select
-from ocidist.spec.reference import Reference
+from ocidist.spec.reference import DEFAULT_DOMAIN, Reference
 from ocidist.transfer import DEFAULT_WORKERS, MAX_DEPTH, copy_graph, read_small
 from ocidist.unpacking import pull_graph
 
@@ -182,26 +182,32 @@ class Client:
 
     # -- where a locator leads --
 
-    def source(self, locator: str | Reference) -> tuple[Source, str, str]:
-        """A remote, the object's name in it, and the full name of both (``docker.io/library/redis:7``)."""
+    def source(self, locator: str | Reference, object_: str | None = None) -> tuple[Source, str, str]:
+        """A remote, the object's name in it, and the full name of both (``docker.io/library/redis:7``).
+
+        ``object_``, a tag or a digest, takes the place of what ``locator`` itself asks for.
+        """
         from ocidist import remotes
 
         where = remotes.Locator.parse(str(locator))
         if where.kind == "registry":
-            reference = Reference.parse(where.body)
+            reference = Reference.of(where.body, object_)
             return remotes.open(where, self), reference.object, reference.image_name
         if where.kind == "store":
-            return self.store, where.body, where.body
+            name = Reference.of(where.body, object_).image_name if object_ else where.body
+            return self.store, name, name
         remote = remotes.open(where, self)
         if not isinstance(remote, Source):
             raise UsageError(f"{locator!s}: nothing can be read from there")
+        if object_:
+            return remote, object_, f"{locator!s}{'@' if ':' in object_ else ':'}{object_}"
         return remote, getattr(remote, "object", ""), str(locator)
 
     def registry(self, host: str) -> Any:
         """What a registry answers as a whole: ``catalog(scope)`` and ``ping(scope)``."""
         from ocidist.remotes.registry.client import Registry
 
-        return Registry(self.session, host)
+        return Registry(self.session, _host(host))
 
     # -- looking --
 
@@ -224,7 +230,12 @@ class Client:
         """
         scope = self._scope(scope)
         source, name, full = self.source(locator)
-        target, raw = source.resolve(name, scope)
+        from ocidist.remotes.registry.client import RegistryRemote
+
+        if isinstance(source, RegistryRemote):  # the bytes are needed: a HEAD in front would be one more
+            target, raw = source.resolve(name, scope, want_bytes=True)
+        else:
+            target, raw = source.resolve(name, scope)
         return self._image(source, full, target, raw, platform, scope)
 
     def _image(
@@ -276,13 +287,14 @@ class Client:
     def fetch(
         self,
         locator: str | Reference,
+        object_: str | None = None,
         *,
         platform: Platform | str | None = None,
         scope: Scope | None = None,
     ) -> tuple[str, Descriptor]:
         """All content of an image into the store, without a name: it is held for 24 hours."""
         scope = self._scope(scope)
-        source, name, full = self.source(locator)
+        source, name, full = self.source(locator, object_)
         scope.emit(Named(full))
         target, raw = source.resolve(name, scope)
         scope.emit(Named(full, target))
@@ -326,13 +338,26 @@ class Client:
         from ocidist.remotes.registry.credentials import Credential, StaticCredentials
         from ocidist.remotes.registry.session import RegistrySession
 
-        credential = Credential(username, password)
+        host, credential = _host(host), Credential(username, password)
         session = RegistrySession(self.transport, StaticCredentials(credential), plain_http=self.plain_http)
         from ocidist.remotes.registry.client import Registry
 
         Registry(session, host).ping(self._scope(scope))
-        return str(self._credential_files().put(host, credential))
+        where = str(self._credential_files().put(host, credential))
+        self.session.forget()
+        return where
 
     def logout(self, host: str) -> bool:
         """Forget the credentials of a host; False where there were none."""
-        return bool(self._credential_files().delete(host))
+        return bool(self._credential_files().delete(_host(host)))
+
+
+def _host(text: str) -> str:
+    """The registry that ``text`` names. Raises UsageError for anything but ``HOST[:PORT]``."""
+    try:
+        host = Reference.parse(f"{text}/name").domain
+    except InvalidReference as error:
+        raise UsageError(f"{quoted(text)} is no registry: {error.reason}") from None
+    if host.lower() != text.lower() and not (host == DEFAULT_DOMAIN and text == "index.docker.io"):
+        raise UsageError(f"{quoted(text)} is no registry; write HOST or HOST:PORT, as in ghcr.io")
+    return host

@@ -10,8 +10,8 @@ from ocidist.cli.context import Context
 from ocidist.view.schema import Column, Schema
 
 if TYPE_CHECKING:
-    from ocidist.remotes.registry.client import RegistryRemote
     from ocidist.scope import Scope
+    from ocidist.spec.descriptor import Descriptor
 
 PULLED = Schema("pulled", (Column("ref"), Column("digest", "digest"), Column("chain_id", "digest")))
 FETCHED = Schema("fetched", (Column("ref"), Column("digest", "digest")))
@@ -34,10 +34,8 @@ def configure_fetch(parser: argparse.ArgumentParser) -> None:
 
 
 def run_fetch(args: argparse.Namespace, context: Context) -> None:
-    from ocidist.spec.reference import Reference
-
     with context.progress() as scope:
-        name, target = context.client.fetch(Reference.of(args.remote, args.object), scope=scope)
+        name, target = context.client.fetch(args.remote, args.object, scope=scope)
     context.result(FETCHED, (name, target.digest))
 
 
@@ -47,38 +45,31 @@ def configure_fetch_object(parser: argparse.ArgumentParser) -> None:
 
 
 def run_fetch_object(args: argparse.Namespace, context: Context) -> None:
-    from ocidist.spec.reference import Reference
-
     # A scope without painting: what comes out is the object, and ten of these run at once in a pipeline.
     with context.quiet() as scope:
         if args.object != "-":
-            _write_object(context, Reference.of(args.remote, args.object), args.hints, scope)
+            _write_object(context, args.remote, args.object, args.hints, scope)
             return
         for line in sys.stdin:
             words = line.split()
             if words:
-                _write_object(context, Reference.of(args.remote, words[0]), words[1:], scope)
+                _write_object(context, args.remote, words[0], words[1:], scope)
 
 
-def _write_object(context: Context, reference: object, hints: list[str], scope: Scope) -> None:
+def _write_object(
+    context: Context, locator: str, object_: str | None, hints: list[str], scope: Scope
+) -> None:
     from ocidist.content import verify
-    from ocidist.transfer import MANIFEST_LIMIT
 
-    remote: RegistryRemote
-    remote, name, _ = context.client.source(str(reference))  # type: ignore[assignment]
-    target, raw = remote.locate(name, _media_type(hints), scope)
+    remote, name, _ = context.client.source(locator, object_)
+    # A registry keeps blobs and manifests apart, so it wants the hint; elsewhere a name or digest says it all.
+    locate: Callable[..., tuple[Descriptor, bytes | None]] | None = getattr(remote, "locate", None)
+    target, raw = locate(name, _media_type(hints), scope) if locate else remote.resolve(name, scope)
     write: Callable[[bytes | memoryview], object] = context.stdout.write
     if raw is not None:
         write(raw)
     else:
-        body = remote.open(target, scope)
-        try:
-            if target.size <= MANIFEST_LIMIT:
-                write(verify.read_all(body, target, MANIFEST_LIMIT))
-            else:
-                verify.stream(body, target, write, scope)
-        finally:
-            body.close()
+        verify.stream(remote.open(target, scope), target, write, scope)
     context.stdout.flush()
 
 
