@@ -23,6 +23,8 @@ def run_login(args: argparse.Namespace, context: Context) -> None:
     if args.password_stdin:
         password = sys.stdin.read().rstrip("\r\n")
     elif not colon:
+        if not sys.stdin.isatty():
+            raise UsageError(f"a password for {name!r} is needed: --password-stdin, or -u {name}:PASSWORD")
         password = ask_password(name)
     args.user = None  # what was typed is checked below; it isn't this client's own credential
     with context.quiet() as scope:

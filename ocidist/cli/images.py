@@ -40,12 +40,24 @@ def run_rmi(args: argparse.Namespace, context: Context) -> int:
     for ref in args.refs:
         try:
             name = context.store.find_image(ref)
-            if name is not None and context.store.remove_image(name):
+            if name is None:
+                _checked(ref)
+            elif context.store.remove_image(name):
                 context.line(name)
         except OcidistError as error:
             context.warn(str(error))
             failed = 1
     return failed
+
+
+def _checked(ref: str) -> None:
+    """Raise for a text that can't name an image: it is mistyped, not missing."""
+    from ocidist.remotes import Locator
+    from ocidist.spec.reference import Reference
+
+    where = Locator.parse(ref)
+    if where.kind == "registry":
+        Reference.parse(where.body)
 
 
 def configure_gc(parser: argparse.ArgumentParser) -> None:
