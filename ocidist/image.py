@@ -107,12 +107,13 @@ _CARD_LAYERS = Schema(
         Column("created_by"),
     ),
 )
+LINES = 400  # of a config's repr
 _ANNOTATION = "org.opencontainers.image."
 _TOLD = ("title", "description", "version", "revision", "source", "url", "licenses", "vendor")
 
 
 class ConfigView(ImageConfig):
-    """An :class:`~ocidist.spec.config.ImageConfig` that a notebook shows as JSON to fold."""
+    """An :class:`~ocidist.spec.config.ImageConfig` that shows as JSON, in a notebook to fold."""
 
     @classmethod
     def of(cls, config: ImageConfig) -> ConfigView:
@@ -126,6 +127,15 @@ class ConfigView(ImageConfig):
 
     def __hash__(self) -> int:
         return hash(self.raw)
+
+    def __repr__(self) -> str:
+        import json
+
+        from ocidist.view.text import visible
+
+        lines = json.dumps(self.data, indent=1, ensure_ascii=False).split("\n")
+        more = [f"… {len(lines) - LINES:,} more lines"] if len(lines) > LINES else []
+        return "\n".join([*map(visible, lines[:LINES]), *more])
 
     def _repr_html_(self) -> str:
         from ocidist.view import html as markup

@@ -19,6 +19,7 @@ from ocidist.spec.platform import Platform
 if TYPE_CHECKING:
     from ocidist.image import Image
     from ocidist.net.recording import Trace
+    from ocidist.store import Store
 
 __all__ = [
     "Replaying",
@@ -46,12 +47,14 @@ def client() -> Client:
     global _client
     with _lock:
         if _client is None:
-            _client = Client()
-            replayed = _client.settings.replay
+            made = Client()
+            replayed = made.settings.replay
             if replayed:
                 from ocidist.net import replay as replays
 
-                _client.use(replays.find(replayed))
+                # A cassette that isn't there must not leave a client that goes to the network instead.
+                made.use(replays.find(replayed))
+            _client = made
         return _client
 
 
@@ -60,12 +63,19 @@ def open(locator: str, *, platform: Platform | str | None = None) -> Image:
     return client().open(locator, platform=platform)
 
 
-def pull(locator: str, *, platform: Platform | str | None = None, progress: bool = True) -> Image:
+def pull(
+    locator: str,
+    *,
+    platform: Platform | str | None = None,
+    store: Store | None = None,
+    progress: bool = True,
+) -> Image:
     """Fetch, unpack and name an image, with progress by itself: a widget, HTML or text. Returns the Image.
 
-    An interrupt (the stop button, Ctrl-C) ends it within half a second; the same call goes on from there.
+    ``store`` is where to (default: the settings' root). An interrupt (the stop button, Ctrl-C) ends it within half
+    a second; the same call goes on from there.
     """
-    here = client()
+    here = client() if store is None else Client(store=store, transport=client().transport)
     if not progress:
         return here.pull(locator, platform=platform).image
     from ocidist.notebook.live import live
@@ -135,7 +145,7 @@ def replay(cassette: str | Path) -> Replaying:
     transport = replays.find(cassette)
     before = client()._transport
     client().use(transport)
-    return Replaying(transport.name, len(transport.exchanges), before)
+    return Replaying(str(cassette), len(transport.exchanges), before)
 
 
 def online() -> None:

@@ -336,3 +336,13 @@ def test_a_thousand_layers_are_cut_in_both_cards() -> None:
     shown = img._repr_html_()
     assert shown.count("<rect") == 40
     assert "940 more of 1,000 rows" in shown
+
+
+def test_a_config_reads_as_json_text() -> None:
+    """The repr of a config is its JSON, indented, cut past some hundred lines, with escapes for what doesn't print."""
+    raw = json.dumps({"os": "linux", "architecture": "amd64", "author": "a\u202eb", "more": list(range(900))})
+    text = repr(ConfigView.of(ImageConfig.parse(raw.encode())))
+    assert text.splitlines()[1] == ' "os": "linux",'
+    assert "a\\u202eb" in text
+    assert "\u202e" not in text
+    assert text.splitlines()[-1] == "… 507 more lines"
