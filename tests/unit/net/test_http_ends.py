@@ -57,11 +57,18 @@ def half(peer: Peer) -> None:
     peer.hold()
 
 
+def open_ended(peer: Peer) -> None:
+    """Answer a little of a body that only a close ends, and stop."""
+    peer.request()
+    peer.send(HEAD + b"\r\n12345")
+    peer.hold()
+
+
 def read_all(transport: HTTPTransport, url: str, scope: Scope) -> bytes:
     return transport.send(Request("GET", url), scope).read(1 << 20)
 
 
-@pytest.mark.parametrize("script", [silent, half])
+@pytest.mark.parametrize("script", [silent, half, open_ended])
 @pytest.mark.parametrize("tls", [False, True])
 def test_cancel_wakes_a_blocked_read(serve: Serve, ca: Any, script: Script, tls: bool) -> None:
     """Cancelling from another thread ends a wait for an answer or a body at once, on http and TLS."""
@@ -415,3 +422,15 @@ def test_a20_one_stalled_exchange_does_not_stop_the_others(serve: Serve, transpo
     scope.cancel()
     with pytest.raises(Cancelled):
         answer.read(100)
+
+
+def test_a17_deadline_holds_without_threads(
+    serve: Serve, transport: HTTPTransport, full_listener: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no timer can be started, connecting and each wait for bytes still end when the time is up."""
+    monkeypatch.setattr(Scope, "_arm", lambda self: None)
+    for url in (f"http://127.0.0.1:{full_listener}/", serve(silent).url, serve(half).url):
+        begin = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            read_all(transport, url, Scope.within(0.3))
+        assert time.monotonic() - begin < 0.3 + SOON

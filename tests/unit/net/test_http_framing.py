@@ -95,6 +95,34 @@ def test_a02_reset_is_no_end(serve: Serve, transport: HTTPTransport) -> None:
         answer.readinto(buffer)
 
 
+def test_a02_reset_behind_data_is_no_end(
+    serve: Serve, transport: HTTPTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reset met while more is gathered after some data: the data first, then the error."""
+    import socket
+    import struct
+
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(HEAD + b"\r\n" + b"x" * 10)
+        peer.sock.recv(1)
+        peer.send(b"y" * 10)
+        peer.sock.recv(1)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    answer = transport.send(Request("GET", serve(script).url), Scope())
+    buffer = memoryview(bytearray(100))
+    assert answer.readinto(buffer) == 10
+    twin = answer._link._twin
+    assert twin is not None
+    twin.send(b"!")
+    # The second look for more is what runs into the reset, which the server sends after this byte.
+    monkeypatch.setattr("ocidist.net.body.readable", lambda _: bool(twin.send(b"!")))
+    assert bytes(buffer[: answer.readinto(buffer)]) == b"y" * 10
+    with pytest.raises(TransportError, match="reset"):
+        answer.readinto(buffer)
+
+
 MALFORMED = [
     b"Content-Length: 5\r\nContent-Length: 6",
     b"Content-Length: 5, 6",
