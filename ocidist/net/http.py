@@ -187,7 +187,6 @@ class HTTPTransport:
             answer = self._talk(call, link, watch)
         except BaseException as error:
             watch.__exit__(None, None, None)
-            link.kill()  # an answer that was refused may still hold the socket open
             link.close()
             if not isinstance(error, Exception):
                 raise
@@ -221,16 +220,20 @@ class HTTPTransport:
             sock.settimeout(scope.remaining(self.options.idle_timeout))
         raw = connection.getresponse()
         ours = isinstance(raw, answer_class())  # else it comes from a cassette, with nothing to keep
-        return Answer(
-            raw,
-            link,
-            call.request,
-            sock=sock,
-            idle_timeout=self.options.idle_timeout,
-            watch=watch,
-            keep=self._pool.put if ours and whole else None,
-            explain=self._explain,
-        )
+        try:
+            return Answer(
+                raw,
+                link,
+                call.request,
+                sock=sock,
+                idle_timeout=self.options.idle_timeout,
+                watch=watch,
+                keep=self._pool.put if ours and whole else None,
+                explain=self._explain,
+            )
+        except BaseException:
+            raw.close()  # http.client forgets an answer that ends its connection: nobody else would
+            raise
 
     def _body(self, call: _Call, link: Link) -> bytes | Iterator[bytes] | None:
         body = call.request.body
