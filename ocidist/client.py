@@ -111,6 +111,7 @@ class Client:
         """The network, or what stands in for it."""
         with self._lock:
             if self._transport is None:
+                from ocidist import __version__
                 from ocidist.net.http import HTTPOptions, HTTPTransport
 
                 self._transport = HTTPTransport(
@@ -121,6 +122,7 @@ class Client:
                         proxies=self.settings.proxies,
                         no_proxy=self.settings.no_proxy,
                         connect_to=self._connect_to,
+                        user_agent=f"ocidist/{__version__}",
                     )
                 )
             return self._transport
