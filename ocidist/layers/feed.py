@@ -72,7 +72,7 @@ class _Threaded:
         self._scope = scope
         self._hash = hashlib.sha256()
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_DEPTH)
-        self._stop = False
+        self._stop = self._ended = False
         self._thread = threading.Thread(target=self._run, name="ocidist-inflate", daemon=True)
         self._thread.start()
 
@@ -97,15 +97,18 @@ class _Threaded:
                 continue
 
     def more(self) -> bytes:
-        while True:
+        while not self._ended:
             self._scope.check()
             try:
                 item = self._queue.get(timeout=_POLL)
             except queue.Empty:
                 continue
             if isinstance(item, BaseException):
+                self._ended = True
                 raise item
+            self._ended = not item
             return item
+        return b""
 
     def digest(self) -> Digest:
         return Digest.from_hash(self._hash)

@@ -1,0 +1,287 @@
+"""The record loop: what it reads, what it refuses, and that it stays bounded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import tracemalloc
+from typing import Callable
+
+import pytest
+
+from ocidist.errors import LayerError
+from ocidist.layers.records import MAX_EXTENDED, Member, Records
+from tests.parts.tars import END, directory, entry, hardlink, header, padded, pax, record, symlink
+
+
+def pieces(data: bytes, size: int) -> Callable[[], bytes]:
+    source = io.BytesIO(data)
+    return lambda: source.read(size)
+
+
+def read(data: bytes, size: int = 1 << 20) -> list[tuple[Member, bytes]]:
+    records = Records(pieces(data, size))
+    found = [(member, b"".join(bytes(part) for part in records.data())) for member in records]
+    records.drain()
+    return found
+
+
+def names(data: bytes) -> list[bytes]:
+    return [member.name for member, _ in read(data)]
+
+
+def refused(data: bytes) -> str:
+    with pytest.raises(LayerError) as caught:
+        read(data)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1, 7, 511, 512, 513, 1500, 1 << 20])
+def test_members_do_not_depend_on_how_the_bytes_arrive(size: int) -> None:
+    """Pieces of any size give the same members and data."""
+    long = b"d/" * 70 + b"name"
+    data = (
+        directory("d/", uid=5, gid=7, mtime=12345)
+        + entry("d/file", b"x" * 1300, mode=0o4755)
+        + entry(long, b"long")
+        + pax(record("path", "päx"), record("mtime", "1.25"), record("SCHILY.xattr.user.a", b"\0\xff"))
+        + entry("short", b"y" * 512)
+        + symlink("link", "/else/where")
+        + hardlink("hard", b"t" * 150)
+        + END
+    )
+    found = read(data, size)
+    assert [member.name for member, _ in found] == [b"d/", b"d/file", long, "päx".encode(), b"link", b"hard"]
+    assert [content for _, content in found] == [b"", b"x" * 1300, b"long", b"y" * 512, b"", b""]
+    first, file, _, fourth, link, hard = (member for member, _ in found)
+    assert (first.uid, first.gid, first.mtime, first.type) == (5, 7, 12345 * 10**9, ord("5"))
+    assert file.mode == 0o4755
+    assert fourth.mtime == 1_250_000_000
+    assert fourth.xattrs == {b"user.a": b"\0\xff"}
+    assert link.link == b"/else/where"
+    assert hard.link == b"t" * 150
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_agrees_with_tarfile_on_what_tarfile_writes(form: int) -> None:
+    """Names, numbers and types of each format are read as the library wrote them."""
+    buffer = io.BytesIO()
+    written = []
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for number, (name, kind) in enumerate(
+            [
+                ("a", tarfile.REGTYPE),
+                ("x" * 90 + "/" + "y" * 90, tarfile.REGTYPE),
+                ("dir/", tarfile.DIRTYPE),
+                ("null", tarfile.CHRTYPE),
+                ("disk", tarfile.BLKTYPE),
+                ("pipe", tarfile.FIFOTYPE),
+                ("soft", tarfile.SYMTYPE),
+            ]
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.mtime = kind, 0o640, 1_600_000_000 + number
+            info.uid, info.gid = (2097151, 7) if form == tarfile.USTAR_FORMAT else (3_000_000_000, 7)
+            info.linkname = "target" if kind == tarfile.SYMTYPE else ""
+            info.devmajor, info.devminor = (8, 1) if kind in (tarfile.CHRTYPE, tarfile.BLKTYPE) else (0, 0)
+            info.size = 700 if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(b"z" * 700) if info.size else None)
+            written.append(info)
+    found = [member for member, _ in read(buffer.getvalue())]
+    for info, member in zip(written, found, strict=True):
+        assert member.name.decode().rstrip("/") == info.name.rstrip("/")
+        assert (member.mode, member.uid, member.gid, member.size) == (
+            info.mode,
+            info.uid,
+            info.gid,
+            info.size,
+        )
+        assert (member.mtime, member.link.decode()) == (info.mtime * 10**9, info.linkname)
+        assert (member.major, member.minor, bytes([member.type])) == (info.devmajor, info.devminor, info.type)
+
+
+def test_old_archives_mark_directories_by_a_slash_and_gnu_ones_have_no_prefix() -> None:
+    """Type NUL with a trailing slash is a directory; the prefix belongs to POSIX alone."""
+    old = header("old/", "\0", magic=b"")
+    gnu = header("gnu", magic=b"ustar  \0", prefix=b"12345670123")
+    found = [member for member, _ in read(old + gnu + END)]
+    assert [(member.name, member.type) for member in found] == [(b"old/", ord("5")), (b"gnu", ord("0"))]
+
+
+def test_signed_checksums_of_old_programs_are_accepted() -> None:
+    """A name with high bytes, summed as signed characters."""
+    block = header("caf\u00e9")
+    signed = sum(byte - 256 if byte > 127 else byte for byte in block[:148] + b" " * 8 + block[156:])
+    assert names(header("caf\u00e9", checksum=b"%06o\0 " % signed) + END) == ["café".encode()]
+
+
+def test_e58_a_bad_second_header_is_refused() -> None:
+    """What follows the first member isn't dropped in silence."""
+    good, bad = entry("good", b"1"), bytearray(header("bad"))
+    bad[0] ^= 1
+    assert "damaged header" in refused(good + bytes(bad) + END)
+    assert "damaged header" in refused(good + b"\xff" * 512 + END)
+    assert "not a tar archive" in refused(b"hello" * 200)
+
+
+@pytest.mark.parametrize("cut", range(1, 512, 73))
+def test_e58_a_cut_header_is_refused(cut: int) -> None:
+    """An archive that ends inside a header."""
+    assert "inside a header" in refused(entry("good", b"1") + header("next")[:cut])
+
+
+def test_e58_a_cut_member_is_refused() -> None:
+    """Cut in the data, and in the padding after it."""
+    whole = entry("file", b"x" * 700)
+    assert "cut short" in refused(whole[:1000])
+    assert "cut short" in refused(whole[:1300])
+    records = Records(pieces(whole[:1300], 512))
+    records.next()
+    with pytest.raises(LayerError, match="cut short"):
+        records.next()
+
+
+def test_e58_missing_end_blocks_at_a_boundary_are_accepted() -> None:
+    """No end blocks, one, or an empty archive: the DiffID decides."""
+    whole = entry("file", b"x" * 700)
+    assert names(whole) == [b"file"]
+    assert names(whole + bytes(512)) == [b"file"]
+    assert names(b"") == []
+    assert "single end block" in refused(whole + bytes(512) + whole)
+
+
+def test_e58_what_follows_the_end_blocks_is_read_but_not_looked_at() -> None:
+    """All of it counts for the DiffID."""
+    data = entry("file") + END + b"anything" * 999
+    seen = hashlib.sha256()
+    more = pieces(data, 600)
+
+    def counted() -> bytes:
+        piece = more()
+        seen.update(piece)
+        return piece
+
+    records = Records(counted)
+    assert [member.name for member in records] == [b"file"]
+    records.drain()
+    assert seen.digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize("size", [-1, -512, 1 << 63, 1 << 70])
+def test_e59_sizes_that_can_not_be(size: int) -> None:
+    """Negative and beyond 2^63 - 1, in base-256."""
+    assert "size" in refused(header("x", size=size) + END)
+
+
+@pytest.mark.parametrize(
+    "field", [b"-0000000001\0", b"+0000000001\0", b"0o000000001\0", b"0000_000001\0", b"0000000009x\0"]
+)
+def test_e59_numbers_that_only_int_takes(field: bytes) -> None:
+    """Signs, prefixes, underscores and letters are no octal numbers."""
+    assert "number" in refused(header("x", fields={124: field}) + END)
+
+
+@pytest.mark.parametrize("value", [b"-1", b"1_0", b"0x10", b"1e3", b"9223372036854775808", b"9" * 5000])
+def test_e59_pax_numbers(value: bytes) -> None:
+    """A PAX size is decimal digits, and fits."""
+    assert refused(pax(record("size", value)) + entry("x") + END)
+
+
+@pytest.mark.parametrize("who", ["uid", "gid"])
+@pytest.mark.parametrize("value", [4294967295, 1 << 40, -2])
+def test_e56_owners_that_chown_reads_as_something_else(who: str, value: int) -> None:
+    """4294967295 would mean "leave it", and more would wrap."""
+    assert "out of range" in refused(entry("x", **{who: value}) + END)
+    if value > 0:
+        assert "out of range" in refused(pax(record(who, str(value))) + entry("x") + END)
+
+
+def test_e59_pax_odds_and_ends() -> None:
+    """Duplicate records: the last counts; an empty value changes nothing; global headers are passed by."""
+    data = (
+        pax(record("path", "ignored"), kind="g")
+        + pax(record("path", "first"), record("path", "second"), record("linkpath", ""))
+        + symlink("name", "target")
+        + entry(b"caf\xe9")
+        + pax(record("comment", "at the end"), kind="g")
+        + END
+    )
+    found = [member for member, _ in read(data)]
+    assert [member.name for member in found] == [b"second", b"caf\xe9"]
+    assert found[0].link == b"target"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"5 a=b",
+        b"99 path=x\n",
+        b"path=x\n",
+        b"0 a=b\n",
+        b"-6 a=b\n",
+        b"7 a:bc\n",
+        b"5 =b\n",
+        b"6 a=bX",
+        b"1000000000 a=b\n",
+    ],
+)
+def test_e59_damaged_pax_records_are_refused(payload: bytes) -> None:
+    """Lengths that lie, records without a key, an end or a number."""
+    assert refused(header("p", "x", size=len(payload)) + padded(payload) + entry("x") + END)
+
+
+@pytest.mark.parametrize("kind", ["x", "L", "K"])
+def test_e58_an_extended_header_without_its_entry_is_refused(kind: str) -> None:
+    """At the end of the archive, with and without end blocks; and cut in its own data."""
+    payload = record("path", "x") if kind == "x" else b"name\0"
+    head = header("h", kind, size=len(payload)) + padded(payload)
+    assert "without its entry" in refused(head + END)
+    assert "without its entry" in refused(head)
+    assert "inside an extended header" in refused(head[:515])
+
+
+def test_e59_sparse_files_are_refused_by_name() -> None:
+    """GNU's and PAX's: extracting the map as content would be silent damage."""
+    assert "sparse" in refused(entry("x", kind="S") + END)
+    assert "sparse" in refused(
+        pax(record("GNU.sparse.major", "1"), record("GNU.sparse.name", "x")) + entry("y") + END
+    )
+
+
+@pytest.mark.parametrize("kind", ["V", "M", "D", "A", "\xff"])
+def test_unknown_types_are_refused(kind: str) -> None:
+    """Multi-volume parts, labels and what nobody knows."""
+    assert "not supported" in refused(entry("x", kind=kind) + END)
+
+
+@pytest.mark.parametrize("kind", ["x", "g", "L", "K"])
+def test_h69_a_huge_extended_header_is_refused_before_it_is_read(kind: str) -> None:
+    """400 MiB announced: refused at its header, with no memory taken."""
+    size = 400 << 20
+    served = 0
+    start = io.BytesIO(header("h", kind, size=size))
+
+    def more() -> bytes:
+        nonlocal served
+        piece = start.read(1 << 20) or bytes(1 << 20)
+        served += len(piece)
+        return piece
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(LayerError, match="too large"):
+            Records(more).next()
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert served <= 2 << 20
+
+
+def test_h69_nested_headers_are_capped_by_number_and_by_their_sum() -> None:
+    """3000 small ones, and a few that together pass the limit."""
+    small = pax(record("comment", "x"))
+    assert "too large" in refused(small * 3000 + entry("x") + END)
+    half = pax(record("comment", "y" * (MAX_EXTENDED // 2)))
+    assert "too large" in refused(half * 3 + entry("x") + END)
+    assert names(small * 3 + entry("x") + END) == [b"x"]
