@@ -166,10 +166,15 @@ class Store:
             content.hold(target.digest, target.size, labels)
 
     def tag(self, name: str, target: Descriptor, scope: Scope) -> None:
-        """``name``, normalised, stands for ``target`` from now on. Raises BlobNotFound if that is not here."""
+        """``name``, normalised, stands for ``target`` from now on. Raises BlobNotFound if that is not here.
+
+        A locator of another kind than a registry's is a name as it is written.
+        """
+        from ocidist.remotes import Locator
         from ocidist.spec.reference import Reference
 
-        full = Reference.parse(name).image_name
+        where = Locator.parse(name)
+        full = Reference.parse(where.body).image_name if where.kind == "registry" else name
         self._writable()
         try:
             with self.content.gate.shared(scope):

@@ -16,10 +16,13 @@ def configure_images(parser: argparse.ArgumentParser) -> None:
 
 
 def run_images(args: argparse.Namespace, context: Context) -> None:
-    from ocidist.spec.reference import Reference
-
-    wanted = {Reference.parse(ref).image_name for ref in args.refs}
-    rows = [row for row in context.store.images if not wanted or row.ref in wanted]
+    wanted = set()
+    for ref in args.refs:
+        name = context.store.find_image(ref)
+        if name is None:
+            _checked(ref)
+        wanted.add(name)
+    rows = [row for row in context.store.images if not args.refs or row.ref in wanted]
     if args.quiet:
         from ocidist.view.text import visible
 
