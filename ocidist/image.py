@@ -265,9 +265,8 @@ class Image:
         from ocidist.view.card import Card, Part
 
         layers = self.layers
-        bars = [(f"{row.index}", row.size) for row in layers]
         parts = [
-            Part(_CARD_LAYERS, layers, "layers", "layers, lowest first", chart=bars),
+            Part(_CARD_LAYERS, layers, "layers", "layers, lowest first", share="size"),
             Part(HISTORY, self.history, "history", "steps of the build, first to last", folded=True),
             Part(PLATFORMS, self.platforms, "platforms", self._origin(), folded=True),
             Part(_NAMES, _names(self.labels), "labels", "labels of the config", folded=True),

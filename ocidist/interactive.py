@@ -84,7 +84,9 @@ def pull(
         scope = Scope.within(here.timeout, observer=display.observe, tick=display.tick)
         with scope:
             pulled = here.pull(locator, platform=platform, scope=scope)
-        display.finish(pulled.chain_id)
+        display.finish(
+            f"chain ID {pulled.chain_id}" if pulled.chain_id is not None else pulled.descriptor.digest
+        )
     return pulled.image
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ocidist.view.html import escape
-from ocidist.view.progress import choose, label, part, status, summary
+from ocidist.view.progress import choose, label, part, status
+from ocidist.view.progress_html import total
 from ocidist.view.sizes import human
 
 if TYPE_CHECKING:
@@ -49,10 +50,11 @@ class ProgressWidget:
             lines = [self._rows[name][0] for name in names]
             self._box.children = [self._head, *lines, self._foot]
             self._shown = names
-        word = f"{escape(state.reference)} {status(state)}" if state.reference else ""
-        self._head.value = f"<strong>{escape(self._title)}</strong> {word}"
+        named = "" if state.reference in self._title else f" {escape(state.reference)}"
+        word = f"{named} · {status(state)}" if state.reference else ""
+        self._head.value = f"<strong>{escape(self._title)}</strong>{word}"
         more = f"+ {len(left):,} more · " if left else ""
-        self._foot.value = more + escape(summary(state, elapsed))
+        self._foot.value = more + total(state, elapsed)
 
     def _set(self, row: ProgressRow) -> None:
         key = str(row.digest)
@@ -68,11 +70,12 @@ class ProgressWidget:
 
     def _make(self, name: str) -> tuple[Any, Any, Any]:
         kit = self._kit
-        title = kit.HTML(f"<code>{escape(name)}</code>", layout=kit.Layout(width="17em"))
-        bar = kit.IntProgress(value=0, min=0, max=STEPS, layout=kit.Layout(width="14em"))
+        flat = {"height": "1.5em", "margin": "0"}
+        title = kit.HTML(f"<code>{escape(name)}</code>", layout=kit.Layout(width="19em", **flat))
+        bar = kit.IntProgress(value=0, min=0, max=STEPS, layout=kit.Layout(width="16em", **flat))
         # What a screen reader says of the bar; older ipywidgets have no tooltip here, and do without.
         bar.tooltip = name
-        text = kit.HTML()
+        text = kit.HTML(layout=kit.Layout(margin="0 0 0 0.8em", height="1.5em"))
         line = kit.HBox([title, bar, text])
         self._all += [title, bar, text, line]
         return line, bar, text

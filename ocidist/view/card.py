@@ -7,7 +7,6 @@ from typing import Any, Sequence
 
 from ocidist.view import html as markup
 from ocidist.view.schema import Schema
-from ocidist.view.svg import size_bars
 from ocidist.view.table import render
 from ocidist.view.text import visible
 
@@ -27,7 +26,7 @@ class Part:
     title: str
     caption: str
     folded: bool = False
-    chart: Sequence[tuple[str, int]] = ()  # (label, bytes) of an SVG over the table
+    share: str = ""  # the column whose parts are shown
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,9 @@ _EMPTY: tuple[object, ...] = (None, "", (), [])
 def _part(part: Part) -> str:
     shown = part.rows[:SHOWN]
     count = f"{len(part.rows):,}"
-    table = markup.table(part.schema, shown, total=len(part.rows), caption=part.caption)
-    inside = size_bars(part.chart, f"{part.title} by size") + table
-    return markup.details(f"{part.title} ({count})", inside) if part.folded else inside
+    # Of all rows, also where only the first are shown.
+    whole = sum(getattr(row, part.share) for row in part.rows) if part.share else None
+    table = markup.table(
+        part.schema, shown, total=len(part.rows), caption=part.caption, share=part.share, share_of=whole
+    )
+    return markup.details(f"{part.title} ({count})", table) if part.folded else table

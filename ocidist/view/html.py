@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import html as _html
 import time
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Sequence
 
 from ocidist.view.schema import Column, Schema
 from ocidist.view.sizes import count
+from ocidist.view.svg import ACCENT, strip
 from ocidist.view.table import cell, short_digest
 from ocidist.view.text import visible
 
-__all__ = ["BORDER", "MUTED", "definitions", "details", "escape", "json_tree", "note", "table"]
+__all__ = ["BORDER", "CELL", "MUTED", "definitions", "details", "escape", "json_tree", "note", "table"]
 
 TEXT = "var(--jp-ui-font-color1, var(--vscode-foreground, inherit))"
 MUTED = "var(--jp-ui-font-color2, var(--vscode-descriptionForeground, inherit))"
 BORDER = "var(--jp-border-color2, var(--vscode-panel-border, currentColor))"
-ACCENT = "var(--jp-brand-color1, var(--vscode-charts-blue, currentColor))"
 ERROR = "var(--jp-error-color1, var(--vscode-errorForeground, inherit))"
 MONO = "var(--jp-code-font-family, var(--vscode-editor-font-family, monospace))"
 
-_CELL = "padding:0.15em 0.7em;vertical-align:top"
+CELL = "padding:0.15em 0.7em;vertical-align:top"
 LONGEST = 400  # characters of one cell
+WORD = 60  # characters of a word that is not broken
+SHARE = 120  # user units of a picture
 
 
 def escape(text: object) -> str:
@@ -40,34 +42,64 @@ def table(
     total: int | None = None,
     caption: str = "",
     now: float | None = None,
+    share: str = "",
+    share_of: int | None = None,
 ) -> str:
-    """A table of all of ``rows`` with a caption; ``total`` is the count where they are only the first."""
+    """A table of all of ``rows`` with a caption; ``total`` is the count where they are only the first.
+
+    ``share`` names a column of numbers; one more follows it, with each one's part of ``share_of`` (default: their
+    sum), in percent and as a bar.
+    """
     moment = time.time() if now is None else now
     read, columns = schema.reader(), schema.columns
-    body = [
-        "<tr>"
-        + "".join(
-            _td(c, v, moment, first=not at) for at, (c, v) in enumerate(zip(columns, read(row), strict=False))
-        )
-        + "</tr>"
-        for row in rows
-    ]
+    values = [read(row) for row in rows]
+    sums = {
+        at: _sum(line[at] for line in values) if share_of is None else share_of
+        for at, c in enumerate(columns)
+        if c.name == share
+    }
+    body = [f"<tr>{_cells(columns, line, moment, sums)}</tr>" for line in values]
     whole = len(body) if total is None else total
     head = "".join(
-        f'<th scope="col" style="{_CELL};text-align:{"right" if c.right else "left"}">{escape(c.label)}</th>'
-        for c in columns
+        f'<th scope="col" style="{CELL};text-align:{"right" if c.right else "left"}">{escape(c.label)}</th>'
+        + (f'<th scope="col" style="{CELL};text-align:left">share</th>' if at in sums else "")
+        for at, c in enumerate(columns)
     )
     title = caption or f"{schema.name}: {count(whole)} row{'' if whole == 1 else 's'}"
     foot = ""
     if whole > len(body):
         foot = (
-            f'<tfoot><tr><td colspan="{max(len(columns), 1)}" style="{_CELL};text-align:left;color:{MUTED}">'
+            f'<tfoot><tr><td colspan="{max(len(columns) + len(sums), 1)}" style="{CELL};text-align:left;color:{MUTED}">'
             f"… {count(whole - len(body))} more of {count(whole)} rows; .to_frame() has them all</td></tr></tfoot>"
         )
     return (
         f'<table class="ocidist" style="border-collapse:collapse;color:{TEXT}">'
         f'<caption style="text-align:left;color:{MUTED}">{escape(title)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody>{foot}</table>"
+    )
+
+
+def _cells(columns: Sequence[Column], line: Sequence[Any], now: float, sums: Mapping[int, int]) -> str:
+    out = []
+    for at, (column, value) in enumerate(zip(columns, line, strict=False)):
+        out.append(_td(column, value, now, first=not at))
+        if at in sums:
+            out.append(_share(value, sums[at]))
+    return "".join(out)
+
+
+def _sum(values: Iterable[Any]) -> int:
+    return sum(value for value in values if isinstance(value, int) and value > 0)
+
+
+def _share(value: Any, whole: int) -> str:
+    if not isinstance(value, int) or value < 0 or not whole:
+        return f'<td style="{CELL}"></td>'
+    part = min(value / whole, 1.0)
+    percent = f"{100 * part:.0f} %" if part >= 0.01 or not value else "<1 %"
+    return (
+        f'<td style="{CELL};text-align:left;white-space:nowrap">{strip([(0.0, part, 1.0)], SHARE)} '
+        f"{escape(percent)}</td>"
     )
 
 
@@ -85,8 +117,13 @@ def _td(column: Column, value: Any, now: float, *, first: bool) -> str:
     tag, scope = ("th", ' scope="row"') if first else ("td", "")
     weight = ";font-weight:normal" if first else ""
     numbers = column.kind in ("bytes", "count", "age", "time", "digest")
-    wrap = ";white-space:nowrap" if numbers else ";overflow-wrap:anywhere"
-    return f'<{tag}{scope}{title} style="{_CELL};text-align:{align}{weight}{wrap}">{shown}</{tag}>'
+    wrap = ";white-space:nowrap" if numbers else _wrap(text)
+    return f'<{tag}{scope}{title} style="{CELL};text-align:{align}{weight}{wrap}">{shown}</{tag}>'
+
+
+def _wrap(text: str) -> str:
+    # Only where it must: a table whose cells may break anywhere breaks every word in its narrow columns.
+    return ";overflow-wrap:anywhere" if any(len(word) > WORD for word in text.split(" ")) else ""
 
 
 def definitions(pairs: Iterable[tuple[str, object]], caption: str, *, strong: bool = False) -> str:
@@ -95,8 +132,8 @@ def definitions(pairs: Iterable[tuple[str, object]], caption: str, *, strong: bo
     title = f"<strong>{escape(caption)}</strong>" if strong else escape(caption)
     colour = TEXT if strong else MUTED
     body = "".join(
-        f'<tr><th scope="row" style="{_CELL};text-align:left;color:{MUTED};font-weight:normal">{escape(name)}</th>'
-        f'<td style="{_CELL};text-align:left;overflow-wrap:anywhere">{escape(value)}</td></tr>'
+        f'<tr><th scope="row" style="{CELL};text-align:left;color:{MUTED};font-weight:normal">{escape(name)}</th>'
+        f'<td style="{CELL};text-align:left;overflow-wrap:anywhere">{escape(value)}</td></tr>'
         for name, value in pairs
         if value not in (None, "", (), [])
     )

@@ -1,49 +1,34 @@
-"""Charts as inline SVG: no script, the notebook's own colours, and always with a plain table beside them."""
+"""Pictures as inline SVG: no script, the notebook's own colours, in a table's cell beside the number.
+
+There is no text in them. JupyterLab drops SVG from notebooks that it doesn't trust but leaves the text that was in
+it, as a line of rubble; so what a picture says stands in the table around it.
+"""
 
 from __future__ import annotations
 
 from typing import Sequence
 
-from ocidist.view.html import ACCENT, escape
-from ocidist.view.sizes import human
+__all__ = ["strip"]
 
-__all__ = ["size_bars"]
+HEIGHT = 10  # user units, as the widths are
+ACCENT = "var(--jp-brand-color1, var(--vscode-charts-blue, currentColor))"
 
-MOST = 40  # bars
-ROW, WIDTH = 20, 640  # user units
-LABEL, NUMBER = 60, 80
+Piece = tuple[float, float, float]
+"""Where it starts and how long it is, as parts of the whole (0 to 1), and its opacity."""
 
 
-def size_bars(sizes: Sequence[tuple[str, int]], title: str) -> str:
-    """Horizontal bars, one for each ``(label, bytes)``, the longest the full width; empty for no sizes.
-
-    Past forty, the largest forty are shown in their order.
-    """
-    if not sizes:
-        return ""
-    shown = list(sizes)
-    if len(shown) > MOST:
-        largest = sorted(range(len(shown)), key=lambda at: (-shown[at][1], at))[:MOST]
-        shown = [shown[at] for at in sorted(largest)]
-        title = f"{title}, the {MOST} largest of {len(sizes):,}"
-    most = max(max(size for _, size in shown), 1)
-    room = WIDTH - LABEL - NUMBER
-    bars = "".join(
-        _bar(at * ROW, label, size, max(room * size / most, 1.0)) for at, (label, size) in enumerate(shown)
-    )
-    height = len(shown) * ROW
+def strip(pieces: Sequence[Piece], width: int) -> str:
+    """One strip, ``width`` units long, with bars on it; a bar is never too short to be seen."""
+    bars = "".join(_bar(start * width, length * width, opacity) for start, length, opacity in pieces)
     return (
-        f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {height}" width="100%" '
-        f'style="max-width:{WIDTH}px;height:auto" xmlns="http://www.w3.org/2000/svg" '
-        f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>{bars}</svg>'
+        f'<svg aria-hidden="true" viewBox="0 0 {width} {HEIGHT}" width="{width}" height="{HEIGHT}" '
+        f'style="vertical-align:middle" xmlns="http://www.w3.org/2000/svg">{bars}</svg>'
     )
 
 
-def _bar(top: float, label: str, size: int, length: float) -> str:
-    base = top + ROW * 0.7
+def _bar(left: float, length: float, opacity: float) -> str:
+    see_through = "" if opacity == 1.0 else f' fill-opacity="{opacity}"'
     return (
-        f'<text x="{LABEL - 8}" y="{base:.0f}" text-anchor="end" fill="currentColor">{escape(label)}</text>'
-        f'<rect x="{LABEL}" y="{top + 3}" width="{length:.1f}" height="{ROW - 6}" rx="2" '
-        f'fill="currentColor" style="fill:{ACCENT}"/>'
-        f'<text x="{LABEL + length + 6:.1f}" y="{base:.0f}" fill="currentColor">{human(size)}</text>'
+        f'<rect x="{left:.1f}" y="0" width="{max(length, 1.0):.1f}" height="{HEIGHT}" rx="1.5" '
+        f'fill="currentColor"{see_through} style="fill:{ACCENT}"/>'
     )

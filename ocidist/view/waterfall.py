@@ -1,17 +1,17 @@
-"""A waterfall: what happened when, as inline SVG. Pure strings; a plain table belongs beneath it."""
+"""A waterfall: what happened when, as a table with a strip of inline SVG in each row. Pure strings."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Sequence
 
-from ocidist.view.html import ACCENT, escape
+from ocidist.view.html import CELL, MUTED, TEXT, escape
+from ocidist.view.svg import strip
 
 __all__ = ["Span", "waterfall"]
 
 MOST = 60  # rows
-ROW, WIDTH = 18, 760  # user units
-LABEL, NUMBER = 300, 70
-LONGEST = 46  # characters of a label
+WIDTH = 400  # user units
+LONGEST = 60  # characters of a label
 
 
 class Span(NamedTuple):
@@ -35,37 +35,24 @@ def waterfall(spans: Sequence[Span], title: str) -> str:
         title = f"{title}, the first {MOST} of {len(spans):,}"
     begin = min(span.start for span in shown)
     whole = max(max(span.start + span.seconds for span in shown) - begin, 1e-6)
-    scale = (WIDTH - LABEL - NUMBER) / whole
-    rows = "".join(_row(at * ROW, span, begin, scale) for at, span in enumerate(shown))
+    head = "".join(
+        f'<th scope="col" style="{CELL};text-align:{align}">{name}</th>'
+        for name, align in (("request", "left"), ("waiting, then receiving", "left"), ("took", "right"))
+    )
     return (
-        f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {len(shown) * ROW}" width="100%" '
-        f'style="max-width:{WIDTH}px;height:auto" xmlns="http://www.w3.org/2000/svg" '
-        f'font-family="sans-serif" font-size="11"><title>{escape(title)}</title>{rows}</svg>'
+        f'<table class="ocidist" style="border-collapse:collapse;color:{TEXT}">'
+        f'<caption style="text-align:left;color:{MUTED}">{escape(title)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(_row(span, begin, whole) for span in shown)}</tbody></table>"
     )
 
 
-def _row(top: float, span: Span, begin: float, scale: float) -> str:
-    base = top + ROW * 0.7
-    left = LABEL + (span.start - begin) * scale
-    waited = min(max(span.waited, 0.0), span.seconds) * scale
-    rest = max(span.seconds * scale - waited, 1.0)
+def _row(span: Span, begin: float, whole: float) -> str:
+    start = (span.start - begin) / whole
+    waited = min(max(span.waited, 0.0), span.seconds) / whole
+    picture = strip([(start, waited, 0.4), (start + waited, span.seconds / whole - waited, 1.0)], WIDTH)
     label = span.label if len(span.label) <= LONGEST else f"{span.label[: LONGEST - 1]}…"
     return (
-        f'<text x="{LABEL - 8}" y="{base:.0f}" text-anchor="end" fill="currentColor">{escape(label)}</text>'
-        + _bar(left, top, waited, 0.4)
-        + _bar(left + waited, top, rest, 1.0)
-        + f'<text x="{left + waited + rest + 5:.1f}" y="{base:.0f}" fill="currentColor">'
-        f"{_milliseconds(span.seconds)}</text>"
-    )
-
-
-def _milliseconds(seconds: float) -> str:
-    value = seconds * 1000
-    return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
-
-
-def _bar(left: float, top: float, length: float, opacity: float) -> str:
-    return (
-        f'<rect x="{left:.1f}" y="{top + 3}" width="{length:.1f}" height="{ROW - 6}" fill="currentColor" '
-        f'fill-opacity="{opacity}" style="fill:{ACCENT}"/>'
+        f'<tr><th scope="row" style="{CELL};text-align:left;font-weight:normal;white-space:nowrap">{escape(label)}</th>'
+        f'<td style="{CELL};text-align:left;min-width:{WIDTH}px">{picture}</td>'
+        f'<td style="{CELL};text-align:right;white-space:nowrap">{span.seconds * 1000:,.0f} ms</td></tr>'
     )

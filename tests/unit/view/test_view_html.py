@@ -16,7 +16,7 @@ from ocidist.spec.digest import Digest
 from ocidist.spec.mediatype import OCI_LAYER_GZIP
 from ocidist.view.html import definitions, details, escape, json_tree, note, table
 from ocidist.view.progress_html import progress_html
-from ocidist.view.svg import size_bars
+from ocidist.view.svg import strip
 
 HOSTILE = "</table><script>alert(1)</script><img src=x onerror=alert(1)>\"'\x1b[31m\u202e\x00\udc80"
 ELEMENTS = frozenset(
@@ -38,8 +38,6 @@ ELEMENTS = frozenset(
         "p",
         "progress",
         "svg",
-        "title",
-        "text",
         "rect",
     ]
 )
@@ -104,9 +102,9 @@ def test_g66_every_piece_escapes() -> None:
         details(HOSTILE, ""),
         definitions([(HOSTILE, HOSTILE)], HOSTILE),
         definitions([(HOSTILE, HOSTILE)], HOSTILE, strong=True),
-        size_bars([(HOSTILE, 1)], HOSTILE),
         json_tree({HOSTILE: [HOSTILE]}),
         table(SCHEMA, [(HOSTILE, HOSTILE, HOSTILE)], caption=HOSTILE),
+        table(SCHEMA, [(HOSTILE, 1, HOSTILE)], caption=HOSTILE, share="size"),
     ):
         words = "".join(Strict(shown).words)
         assert "<script>alert(1)</script>" in words
@@ -138,18 +136,33 @@ def test_long_cells_are_cut() -> None:
     assert len(table(SCHEMA, [("n" * 100_000, 1, None)])) < 2500
 
 
-def test_a_chart_is_as_long_as_its_sizes() -> None:
-    """The longest bar takes the room, others their share, none is invisible; many are cut to the largest."""
-    shown = size_bars([("a", 1000), ("b", 500), ("c", 0)], "sizes")
+def test_a_share_is_a_bar_and_a_percentage() -> None:
+    """Each number's part of the sum: bars in proportion, none invisible, and the part in words beside it."""
+    shown = table(
+        SCHEMA, [("a", 3000, None), ("b", 1000, None), ("c", 1, None), ("d", 0, None)], share="size"
+    )
     lengths = [float(found) for found in re.findall(r'<rect [^>]*width="([0-9.]+)"', shown)]
-    assert lengths == [500.0, 250.0, 1.0]
-    assert "1.0 kB" in shown
-    assert size_bars([], "sizes") == ""
-    many = size_bars([(f"layer{at}", at) for at in range(100)], "sizes")
-    assert many.count("<rect") == 40
-    assert "sizes, the 40 largest of 100" in many
-    assert "layer99" in many
-    assert "layer59<" not in many
+    assert lengths == [90.0, 30.0, 1.0, 1.0]
+    assert re.findall(r"</svg> ([^<]*)</td>", shown) == ["75 %", "25 %", "&lt;1 %", "0 %"]
+    assert shown.count('<th scope="col"') == 4
+    assert '<th scope="col"' in table(SCHEMA, [], share="size")
+    unknown = table(SCHEMA, [("a", None, None)], share="size")
+    assert "<svg" not in unknown
+    assert unknown.count("<td") == 3
+
+
+def test_a_picture_leaves_no_rubble() -> None:
+    """There is no text in an SVG: what drops pictures keeps their text."""
+    for picture in (strip([(0.0, 0.5, 1.0)], 100), table(SCHEMA, [("a", 5, None)], share="size")):
+        inside = "".join(re.findall(r"<svg.*?</svg>", picture))
+        assert inside
+        assert re.sub(r"<[^>]*>", "", inside) == ""
+
+
+def test_only_very_long_words_are_broken() -> None:
+    """A media type stays in one piece; a word of hundreds of characters can't widen the page."""
+    assert "overflow-wrap" not in table(SCHEMA, [("application/vnd.oci.image.layer.v1.tar+gzip", 1, None)])
+    assert "overflow-wrap:anywhere" in table(SCHEMA, [("x" * 200, 1, None)])
 
 
 def test_progress_in_html() -> None:
