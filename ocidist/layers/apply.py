@@ -56,12 +56,11 @@ def apply_layer(
     StoreError where the file system fails, Cancelled and DeadlineExceeded. What was applied before stays.
     """
     policy = Policy.of_process() if policy is None else policy
-    plain, _ = open_stream(stream, layer, progress)
     try:
         applier = _Applier(root, layer, policy)
     except OSError as error:
         raise StoreError(str(root), error.strerror or str(error)) from error
-    feed = start(plain, scope, threads)
+    feed = start(lambda: open_stream(stream, layer, progress)[0], scope, threads)
     more = feed.more if tick is None else _ticking(feed.more, tick)
     records = Records(more, layer)
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
-from typing import Protocol
+from typing import Callable, Protocol
 
 from ocidist.layers.compression import PlainStream
 from ocidist.scope import Scope
@@ -34,25 +34,28 @@ class Feed(Protocol):
     def close(self) -> None: ...
 
 
-def start(stream: PlainStream, scope: Scope, threads: bool = True) -> Feed:
-    """A feed from ``stream``; ends with the scope."""
+def start(opener: Callable[[], PlainStream], scope: Scope, threads: bool = True) -> Feed:
+    """A feed from what ``opener`` returns (called at the first read, there); ends with the scope."""
     if threads:
         try:
-            return _Threaded(stream, scope)
+            return _Threaded(opener, scope)
         except RuntimeError:
             pass
-    return _Inline(stream, scope)
+    return _Inline(opener, scope)
 
 
 class _Inline:
-    def __init__(self, stream: PlainStream, scope: Scope) -> None:
+    def __init__(self, opener: Callable[[], PlainStream], scope: Scope) -> None:
         self.size = 0
-        self._stream = stream
+        self._opener = opener
+        self._stream: PlainStream | None = None
         self._scope = scope
         self._hash = hashlib.sha256()
 
     def more(self) -> bytes:
         self._scope.check()
+        if self._stream is None:
+            self._stream = self._opener()
         piece = self._stream.read_block()
         self._hash.update(piece)
         self.size += len(piece)
@@ -66,9 +69,9 @@ class _Inline:
 
 
 class _Threaded:
-    def __init__(self, stream: PlainStream, scope: Scope) -> None:
+    def __init__(self, opener: Callable[[], PlainStream], scope: Scope) -> None:
         self.size = 0
-        self._stream = stream
+        self._opener = opener
         self._scope = scope
         self._hash = hashlib.sha256()
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_DEPTH)
@@ -78,8 +81,9 @@ class _Threaded:
 
     def _run(self) -> None:
         try:
+            stream = self._opener()
             while not self._stop:
-                piece = self._stream.read_block()
+                piece = stream.read_block()
                 self._hash.update(piece)
                 self.size += len(piece)
                 self._put(piece)

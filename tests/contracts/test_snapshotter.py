@@ -1,0 +1,220 @@
+"""The contract of snapshotters, run on every implementation."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from ocidist.errors import OcidistError
+from ocidist.snapshots.native import NativeSnapshotter
+from ocidist.snapshots.protocols import Snapshotter
+from ocidist.spec.digest import Digest
+from tests.parts.trees import assert_same, snapshot
+
+CHAIN = str(Digest.of(b"a chain"))
+OTHER = str(Digest.of(b"another"))
+
+IMPLEMENTATIONS: dict[str, Callable[[Path], Snapshotter]] = {"native": NativeSnapshotter}
+
+
+@pytest.fixture(params=list(IMPLEMENTATIONS))
+def snapshots(request: pytest.FixtureRequest, tmp_path: Path) -> Snapshotter:
+    return IMPLEMENTATIONS[request.param](tmp_path / "root")
+
+
+def commit(snapshots: Snapshotter, name: str, content: str = "x", parent: str = "") -> Path:
+    root = snapshots.prepare("working", parent)
+    (root / "file").write_text(content)
+    snapshots.commit(name, "working", parent)
+    return snapshots.path(name)
+
+
+def keys(snapshots: Snapshotter) -> list[tuple[str, str]]:
+    return [(info.key, info.kind) for info in snapshots.walk()]
+
+
+def test_an_empty_one_lists_nothing_and_makes_nothing(snapshots: Snapshotter, tmp_path: Path) -> None:
+    """Looking costs no directory, and what isn't there is an error."""
+    assert keys(snapshots) == []
+    for look in (snapshots.stat, snapshots.path, snapshots.remove):
+        with pytest.raises(OcidistError):
+            look(CHAIN)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_prepared_is_active_and_not_visible_as_what_it_will_be(snapshots: Snapshotter) -> None:
+    """Only commit makes the name."""
+    root = snapshots.prepare("working")
+    assert os.listdir(root) == []
+    assert keys(snapshots) == [("working", "active")]
+    assert snapshots.path("working") == root
+    with pytest.raises(OcidistError):
+        snapshots.stat(CHAIN)
+    (root / "file").write_text("x")
+    snapshots.commit(CHAIN, "working")
+    assert keys(snapshots) == [(CHAIN, "committed")]
+    assert (snapshots.path(CHAIN) / "file").read_text() == "x"
+    with pytest.raises(OcidistError):
+        snapshots.stat("working")
+
+
+def test_e61_the_directories_above_a_tree_are_private(snapshots: Snapshotter, tmp_path: Path) -> None:
+    """0700 between the root and every tree, active or committed (CVE-2021-41103); the tree itself is 0755."""
+    old = os.umask(0o002)
+    try:
+        commit(snapshots, CHAIN)
+        snapshots.prepare("working")
+    finally:
+        os.umask(old)
+    for key in (CHAIN, "working"):
+        path = snapshots.path(key)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert 0o700 in {
+            stat.S_IMODE(above.stat().st_mode) for above in path.parent.parents if tmp_path in above.parents
+        }
+
+
+def test_preparing_again_starts_afresh(snapshots: Snapshotter) -> None:
+    """What a killed process left under the key is gone."""
+    (snapshots.prepare("working") / "stale").write_text("x")
+    assert os.listdir(snapshots.prepare("working")) == []
+
+
+def test_committing_a_name_that_exists_is_success_and_keeps_the_first(snapshots: Snapshotter) -> None:
+    """The second one's work is dropped."""
+    commit(snapshots, CHAIN, "first")
+    commit(snapshots, CHAIN, "second")
+    assert (snapshots.path(CHAIN) / "file").read_text() == "first"
+    assert keys(snapshots) == [(CHAIN, "committed")]
+
+
+def test_committing_what_was_not_prepared_is_an_error(snapshots: Snapshotter) -> None:
+    """Nothing appears."""
+    with pytest.raises(OcidistError):
+        snapshots.commit(CHAIN, "working")
+    assert keys(snapshots) == []
+
+
+def test_a_child_has_its_parent_s_tree_and_changes_its_own(snapshots: Snapshotter) -> None:
+    """All types, modes, times and hardlinks; the parent stays as it was."""
+    root = snapshots.prepare("working")
+    (root / "d").mkdir()
+    (root / "d/file").write_text("text")
+    os.link(root / "d/file", root / "hard")
+    os.symlink("d/file", root / "soft")
+    os.symlink("/nowhere", root / "dangling")
+    os.mkfifo(root / "pipe")
+    os.chmod(root / "d/file", 0o4711)
+    os.utime(root / "d", ns=(5, 1_234_567_891))
+    os.chmod(root / "d", 0o1777)
+    snapshots.commit(CHAIN, "working")
+    before = snapshot(snapshots.path(CHAIN))
+    child = snapshots.prepare("child", CHAIN)
+    assert_same(before, snapshot(child))
+    (child / "d/file").write_text("changed")
+    assert_same(before, snapshot(snapshots.path(CHAIN)))
+    snapshots.commit(OTHER, "child", CHAIN)
+    assert snapshots.stat(OTHER).parent == CHAIN
+    with pytest.raises(OcidistError):
+        snapshots.prepare("orphan", str(Digest.of(b"unknown")))
+
+
+def test_remove_takes_trees_of_any_depth_and_mode(snapshots: Snapshotter) -> None:
+    """Directories without permissions, 3000 levels, names like the remover's own."""
+    root = snapshots.prepare("working")
+    for name in ("a", "a/b", ".moved-1", ".moved-2", ".moved-2/x"):
+        (root / name).mkdir()
+    for name in ("a/b/f", ".moved-1/f", ".moved-2/x/f", ".moved-3"):
+        (root / name).write_text("x")
+    fd = os.open(root, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("deep", dir_fd=fd)
+        inner = os.open("deep", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    os.chmod(root / "a/b", 0)
+    os.chmod(root / "a", 0)
+    snapshots.commit(CHAIN, "working")
+    above = snapshots.path(CHAIN).parent
+    snapshots.remove(CHAIN)
+    assert keys(snapshots) == []
+    assert not above.exists()
+
+
+def test_any_text_is_a_key(snapshots: Snapshotter) -> None:
+    """Slashes, dots, newlines and lengths that no file name has; listed as they were given."""
+    names = ["../../evil", "a/b", "x" * 5000, "line\nline", "", ".", "caf\udce9"]
+    for name in names:
+        snapshots.prepare(name)
+    assert sorted(key for key, _ in keys(snapshots)) == sorted(names)
+    for name in names:
+        snapshots.remove(name)
+    assert keys(snapshots) == []
+
+
+def test_one_claim_at_a_time(snapshots: Snapshotter) -> None:
+    """A second gets None until the first is closed; other keys are free."""
+    first = snapshots.claim("unpack x")
+    assert first is not None
+    assert snapshots.claim("unpack x") is None
+    with snapshots.claim("unpack y") or pytest.fail("another key is held"):
+        pass
+    first.close()
+    first.close()
+    again = snapshots.claim("unpack x")
+    assert again is not None
+    again.close()
+
+
+def test_many_threads_commit_one_name(snapshots: Snapshotter) -> None:
+    """One stays, no error, nothing is left over."""
+    errors: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(5):
+                key = f"key {number} {turn}"
+                (snapshots.prepare(key) / "file").write_text("x")
+                snapshots.commit(CHAIN, key)
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert keys(snapshots) == [(CHAIN, "committed")]
+
+
+def test_damaged_metadata_is_as_good_as_absent(tmp_path: Path) -> None:
+    """A snapshot without a readable description is made again, not served."""
+    snapshots = NativeSnapshotter(tmp_path)
+    (commit(snapshots, CHAIN, "old").parent / "info").write_text("{")
+    (tmp_path / "native/committed/stray").write_text("not a snapshot")
+    assert keys(snapshots) == []
+    commit(snapshots, CHAIN, "new")
+    assert (snapshots.path(CHAIN) / "file").read_text() == "new"
+
+
+def test_what_a_killed_unpack_left_is_swept(tmp_path: Path) -> None:
+    """By the next one to prepare anything, unless somebody holds its claim."""
+    snapshots = NativeSnapshotter(tmp_path)
+    snapshots.prepare("a container's")
+    snapshots.prepare("unpack dead")
+    with snapshots.claim("unpack alive") or pytest.fail("held"):
+        snapshots.prepare("unpack alive")
+        assert sorted(key for key, _ in keys(snapshots)) == ["a container's", "unpack alive"]
+        snapshots.prepare("unpack next")
+        assert sorted(key for key, _ in keys(snapshots)) == ["a container's", "unpack alive", "unpack next"]
+    assert snapshots.remove_stale() == 2
+    assert keys(snapshots) == [("a container's", "active")]
+    assert os.listdir(tmp_path / "native/removed") == os.listdir(tmp_path / "native/locks") == []
