@@ -29,6 +29,23 @@ def _options(name: str) -> list[str]:
     ]
 
 
+def _with_value() -> list[argparse.Action]:
+    """The shared options that a value follows."""
+    from ocidist.cli.main import build
+
+    shared = set(_shared())
+    return [
+        action
+        for action in build(COMMANDS[0])._actions
+        if action.nargs is None and shared.intersection(action.option_strings)
+    ]
+
+
+def _values(action: argparse.Action) -> str:
+    """What may follow the option, "" where that is free text or a path."""
+    return " ".join(sorted(action.choices)) if action.choices else ""
+
+
 def _verbs() -> list[str]:
     return sorted({name.split()[0] for command in COMMANDS for name in (command.name, *command.aliases)})
 
@@ -48,12 +65,29 @@ def _bash() -> str:
         if own:
             cases.append(f'    {names}) own="{own}" ;;')
     body = "\n".join(cases)
+    takes = _with_value()
+    every = "|".join(name for action in takes for name in action.option_strings)
+    choices = "\n".join(
+        f'    {"|".join(action.option_strings)}) COMPREPLY=( $(compgen -W "{_values(action)}" -- "$current") ); return ;;'
+        for action in takes
+        if action.choices
+    )
     return f"""# bash completion of ocidist: source <(ocidist completion bash)
 _ocidist() {{
-  local current="${{COMP_WORDS[COMP_CWORD]}}" verb="" own="" word
-  for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-    case "$word" in -*) ;; *) verb="$word"; break ;; esac
+  # Words as they are typed: bash's own COMP_WORDS are cut at each colon, and references and digests have them.
+  local line="${{COMP_LINE:0:COMP_POINT}}" words verb="" own="" word skip=""
+  read -ra words <<< "$line"
+  case "$line" in *" ") words+=("") ;; esac
+  local last=$(( ${{#words[@]}} - 1 ))
+  local current="${{words[last]}}"
+  for word in "${{words[@]:1:last-1}}"; do
+    if [ -n "$skip" ]; then skip=""; continue; fi
+    case "$word" in {every}) skip=1 ;; -*) ;; *) verb="$word"; break ;; esac
   done
+  case "${{words[last-1]}}" in
+{choices}
+    {every}) COMPREPLY=(); return ;;
+  esac
   case "$verb" in
 {body}
     rootfs) own="unpack" ;;
@@ -63,7 +97,10 @@ _ocidist() {{
   esac
   if [ -z "$verb" ]; then own="{" ".join(_verbs())}"; fi
   COMPREPLY=( $(compgen -W "$own {" ".join(sorted(shared))}" -- "$current") )
-  case "$current" in *:*) declare -F __ltrim_colon_completions >/dev/null && __ltrim_colon_completions "$current" ;; esac
+  if [[ "$current" == *:* && "$COMP_WORDBREAKS" == *:* ]]; then
+    word="${{current%"${{current##*:}}"}}"
+    COMPREPLY=( "${{COMPREPLY[@]#"$word"}}" )
+  fi
 }}
 complete -o default -F _ocidist ocidist"""
 
