@@ -29,6 +29,7 @@ from ocidist.net import scrub
 from ocidist.net.cassette import read_cassette
 from ocidist.net.exchange import Exchange, Payload
 from ocidist.net.message import Headers, Request, Response
+from ocidist.net.tls import NotTLS
 from ocidist.scope import Scope
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class ReplayTransport:
         scope.check()
         found = self._find(request)
         if found is None:
-            raise TransportError(_host(request.url), self._miss(request), False)
+            kind = NotTLS if self._spoke_http_alone(request.url) else TransportError
+            raise kind(_host(request.url), self._miss(request), False)
         exchange, wanted = found
         return _answer(exchange, request, scope, wanted)
 
@@ -125,6 +127,15 @@ class ReplayTransport:
                 found += [n for n in numbers if _would_answer(self.exchanges[n], asked, more)]
         return found
 
+    def _spoke_http_alone(self, url: str) -> bool:
+        """Whether an https URL is on a host that was recorded by http and no other way.
+
+        A failed TLS handshake is no exchange, so no cassette has it; a client that tries https first wants it.
+        """
+        origin = _origin(url)
+        spoken = {other[1].partition("://")[0] for other in self._by_key if _origin(other[1]) == origin}
+        return url.startswith("https:") and spoken == {"http"}
+
     def _miss(self, request: Request) -> str:
         key = _key(request.method, request.url, request.headers.items())
         nearest = sorted(set(self._by_key), key=lambda other: _distance(key, other))[:SHOWN]
@@ -134,6 +145,10 @@ class ReplayTransport:
             return f"{text}, which is empty"
         shown = dict.fromkeys(_describe(other, other in close) for other in close or nearest)
         return f"{text}; nearest: " + "; ".join(shown)
+
+
+def _origin(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0]
 
 
 def load_demo() -> ReplayTransport:

@@ -16,6 +16,7 @@ from ocidist.errors import Cancelled, TransportError
 from ocidist.net.exchange import Exchange, Payload
 from ocidist.net.message import Headers, Request, Response
 from ocidist.net.replay import ReplayTransport, find
+from ocidist.net.tls import NotTLS
 from ocidist.scope import Scope
 
 URL = "https://registry.example/v2/demo/shop/manifests/1.0"
@@ -379,3 +380,15 @@ def test_replay_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:
         [sys.executable, "-I", "-S", "-c", code, str(path), str(root)], capture_output=True, text=True
     )
     assert done.stdout.splitlines() == ["b'hello'", "[]"], done.stderr
+
+
+def test_a_host_that_was_recorded_by_http_speaks_no_tls() -> None:
+    """A client that tries https first falls back as it did when it recorded; a host recorded by https does not."""
+    plain = exchange(b"x", url="http://127.0.0.1:5000/v2/a/manifests/1")
+    with pytest.raises(NotTLS, match="not recorded"):
+        ask(ReplayTransport([plain]), "https://127.0.0.1:5000/v2/a/manifests/1")
+    both = [plain, exchange(b"y", url="https://127.0.0.1:5000/v2/a/blobs/x")]
+    for exchanges, port in (([plain], 5001), (both, 5000)):
+        with pytest.raises(TransportError) as found:
+            ask(ReplayTransport(exchanges), f"https://127.0.0.1:{port}/v2/a/manifests/1")
+        assert not isinstance(found.value, NotTLS)
