@@ -383,6 +383,34 @@ def test_a13_a_page_of_tags_on_another_host_gets_no_credentials(
         assert registry.front.authorizations()
 
 
+@pytest.mark.parametrize("auth", ["htpasswd", "token-get", "token-identity"])
+def test_b29_no_secret_is_in_what_a_run_leaves_behind(tmp_path: Path, auth: str) -> None:
+    """Cassette, HAR, JSON lines, debug lines and progress have no password, token or signature; the cassette replays."""
+    with place(tmp_path / "place", small_index(), auth=auth, redirect=True) as found:
+        ours = tmp_path / "ours"
+        said = ""
+        for number, trace in enumerate(("run.har", "run.jsonl")):
+            program = Program(tmp_path / "home", ours / f"root-{number}", options=[*AMD64, *found.options])
+            written = ["--record", str(ours / f"cassette-{number}"), "--trace", str(ours / trace)]
+            said += program.ok("pull", found.ref, *written, "--debug", "--progress", "json").stderr
+        secrets = {PASSWORD, base64.b64encode(f"{ALICE}:{PASSWORD}".encode()).decode()}
+        secrets |= {value.partition(" ")[2] for value in found.registry.front.authorizations()}
+        secrets |= {found.identity} if found.identity is not None else set()
+        assert found.blobs is not None
+        secrets |= {r.target.rpartition("X-Amz-Signature=")[2] for r in found.blobs.records}
+        files = [path for path in ours.rglob("*") if path.is_file()]
+        assert {"run.har", "run.jsonl"} <= {path.name for path in files}
+        for secret in secrets:
+            assert len(secret) > 8
+            assert secret not in said
+            for path in files:
+                assert secret.encode() not in path.read_bytes(), path
+        stored = content_of(ours / "root-0")
+    replayed = Program(tmp_path / "home", tmp_path / "replayed", options=[*AMD64, *found.options])
+    replayed.ok("--cassette", str(ours / "cassette-0"), "pull", found.ref)
+    assert content_of(tmp_path / "replayed") == stored
+
+
 # --- trust ------------------------------------------------------------------------------------------------------
 
 
