@@ -12,7 +12,7 @@ import sys
 from typing import NoReturn, Sequence
 
 from ocidist.cli.commands import COMMANDS, GROUPS, Command, find
-from ocidist.cli.options import add_global, parser_for
+from ocidist.cli.options import Parser, add_global, parser_for
 from ocidist.errors import OcidistError, UsageError
 
 __all__ = ["console", "main"]
@@ -26,7 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(words)
+        try:
+            code = _run(words)
+        except SystemExit as end:  # argparse, once it has printed a command's help
+            code = end.code if isinstance(end.code, int) else 0
         sys.stdout.flush()
         return code
     except _Terminated:
@@ -104,7 +107,7 @@ def build(command: Command) -> argparse.ArgumentParser:
 
 
 def _globals() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ocidist", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="ocidist", add_help=False, allow_abbrev=False)
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("-h", "--help", action="store_true", help="this help; COMMAND --help for one command")
     add_global(parser, top=True)

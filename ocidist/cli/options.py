@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["add_global", "duration", "parser_for"]
+from ocidist.errors import UsageError
+
+__all__ = ["Parser", "add_global", "duration", "parser_for"]
 
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 FORMATS = ("table", "json", "jsonl", "csv")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, with every refusal as one line: the usage is what ``--help`` is for."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        verb = self.prog.removeprefix("ocidist").strip()
+        raise UsageError(f"{verb}: {message}; {self.prog} --help tells more" if verb else message)
 
 
 def duration(text: str) -> float:
@@ -59,8 +70,8 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
     add("--connect-to", metavar="HOST:PORT=ADDR:PORT", action="append", help=argparse.SUPPRESS)
 
 
-def parser_for(name: str, summary: str) -> argparse.ArgumentParser:
+def parser_for(name: str, summary: str) -> Parser:
     """The parser of one command, without the global options yet."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=f"ocidist {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
     )
