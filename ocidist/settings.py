@@ -7,15 +7,15 @@ a relative path in an XDG variable (XDG base directory specification, "Environme
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Mapping
+from typing import TYPE_CHECKING, Mapping, NamedTuple
 
-__all__ = ["Settings"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Settings", "store_root"]
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What the environment says. ``proxies`` may hold passwords, so it is not in the repr."""
 
     root: Path
@@ -32,7 +32,7 @@ class Settings:
     """``$CONTAINERD_NAMESPACE``."""
     editor: str | None = None
     """``$EDITOR``, else ``$VISUAL``: a command line."""
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxies: Mapping[str, str] = {}
     """Scheme (or ``all``) -> proxy URL, as ``urllib.request.getproxies_environment`` reads them."""
     no_proxy: str = ""
     """Hosts that are reached without a proxy, comma-separated."""
@@ -45,17 +45,23 @@ class Settings:
     term: str = ""
     """``$TERM``; ``dumb`` can't move its cursor."""
 
+    def __repr__(self) -> str:
+        shown = (f"{name}={value!r}" for name, value in self._asdict().items() if name != "proxies")
+        return f"Settings({', '.join(shown)})"
+
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, home: str | Path | None = None) -> Settings:
         """From ``environ`` (default: the process's) and ``home`` (default: ``$HOME``, else the password
         database). Reads no file, creates nothing."""
+        from pathlib import Path
+
         env = os.environ if environ is None else environ
-        folder = Path(home) if home is not None else _home(env)
+        folder = Path(_home(env) if home is None else home)
         docker = Path(env.get("DOCKER_CONFIG") or folder / ".docker") / "config.json"
         proxies, no_proxy = _proxies(env)
         ca_file = env.get("SSL_CERT_FILE")
         return cls(
-            root=_root(env, folder),
+            root=Path(store_root(env, folder)),
             docker_config=docker,
             auth_files=_auth_files(env, folder, docker),
             replay=env.get("OCIDIST_REPLAY") or None,
@@ -71,32 +77,34 @@ class Settings:
         )
 
 
-def _home(env: Mapping[str, str]) -> Path:
+def store_root(environ: Mapping[str, str] | None = None, home: str | Path | None = None) -> str:
+    """What ``Settings.load(environ, home).root`` is, for those who need nothing else: it loads no pathlib."""
+    env = os.environ if environ is None else environ
+    if env.get("OCIDIST_ROOT"):
+        return env["OCIDIST_ROOT"]
+    if _user_id() == 0:
+        return "/var/lib/ocidist"
+    folder = _home(env) if home is None else os.fspath(home)
+    data = _xdg(env, "XDG_DATA_HOME") or os.path.join(folder, ".local", "share")
+    return os.path.join(data, "ocidist")
+
+
+def _home(env: Mapping[str, str]) -> str:
     if env.get("HOME"):
-        return Path(env["HOME"])
+        return env["HOME"]
     try:
         import pwd
 
-        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+        return pwd.getpwuid(os.getuid()).pw_dir
     except (ImportError, AttributeError, KeyError):
         # No password database (Pyodide, Windows), or a user id that is not in it (a container's random one).
         found = os.path.expanduser("~")
-        return Path(found if found != "~" else "/")
+        return found if found != "~" else "/"
 
 
-def _xdg(env: Mapping[str, str], name: str, default: Path | None) -> Path | None:
+def _xdg(env: Mapping[str, str], name: str) -> str | None:
     value = env.get(name)
-    return Path(value) if value and os.path.isabs(value) else default
-
-
-def _root(env: Mapping[str, str], home: Path) -> Path:
-    if env.get("OCIDIST_ROOT"):
-        return Path(env["OCIDIST_ROOT"])
-    if _user_id() == 0:
-        return Path("/var/lib/ocidist")
-    data = _xdg(env, "XDG_DATA_HOME", home / ".local" / "share")
-    assert data is not None
-    return data / "ocidist"
+    return value if value and os.path.isabs(value) else None
 
 
 def _user_id() -> int:
@@ -106,11 +114,12 @@ def _user_id() -> int:
 
 def _auth_files(env: Mapping[str, str], home: Path, docker: Path) -> tuple[Path, ...]:
     # containers-auth.json(5), "FORMAT"; without a runtime folder podman uses one under /run/containers.
-    runtime = _xdg(env, "XDG_RUNTIME_DIR", None)
-    own = Path(f"/run/containers/{max(_user_id(), 0)}") if runtime is None else runtime / "containers"
+    from pathlib import Path
+
+    runtime = _xdg(env, "XDG_RUNTIME_DIR")
+    own = Path(runtime, "containers") if runtime else Path(f"/run/containers/{max(_user_id(), 0)}")
     files = [Path(env["REGISTRY_AUTH_FILE"])] if env.get("REGISTRY_AUTH_FILE") else []
-    config = _xdg(env, "XDG_CONFIG_HOME", home / ".config")
-    assert config is not None
+    config = Path(_xdg(env, "XDG_CONFIG_HOME") or home / ".config")
     files += [own / "auth.json", config / "containers" / "auth.json", docker]
     return tuple(dict.fromkeys(files))
 

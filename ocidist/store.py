@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Mapping
 
 from ocidist.content.local import LocalContent
@@ -17,10 +16,11 @@ from ocidist.content.lock import Gate
 from ocidist.errors import BlobNotFound, InvalidDigest, InvalidReference, StoreError, UsageError
 from ocidist.metadata.content import DAY, HeldContent, HeldWriter
 from ocidist.metadata.database import ImageRecord, Metadata
-from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocidist.collect import CollectReport
     from ocidist.content.local import FileBody
     from ocidist.inventory import ActiveRow, BlobRow, ImageRow
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ocidist.scope import Scope
     from ocidist.snapshots.protocols import Snapshotter
     from ocidist.spec.config import ImageConfig
+    from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.manifest import Manifest
 
 __all__ = ["Store"]
@@ -45,21 +46,28 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str] | None = None, *, readonly: bool = False) -> None:
         if root is None:
-            from ocidist.settings import Settings
+            from ocidist.settings import store_root
 
-            root = Settings.load().root
-        self.root = Path(root)
+            root = store_root()
+        self._root = base = os.fspath(root)
         self.readonly = readonly
-        folder = self.root / "content"
-        if readonly and not folder.exists() and (self.root / "blobs").is_dir():
-            folder = self.root
-        self.metadata = Metadata(self.root / "meta.db", readonly=readonly)
+        folder = os.path.join(base, "content")
+        if readonly and not os.path.exists(folder) and os.path.isdir(os.path.join(base, "blobs")):
+            folder = base
+        self.metadata = Metadata(os.path.join(base, "meta.db"), readonly=readonly)
         self.content = HeldContent(
             LocalContent(folder, readonly=readonly),
             self.metadata,
-            Gate(os.path.abspath(self.root / "gc.lock")),
+            Gate(os.path.abspath(os.path.join(base, "gc.lock"))),
         )
         self._snapshots: Snapshotter | None = None
+
+    @property
+    def root(self) -> Path:
+        """The directory that holds everything. pathlib is loaded where a Path is asked for, not by a listing."""
+        from pathlib import Path
+
+        return Path(self._root)
 
     @classmethod
     @contextmanager
@@ -116,6 +124,8 @@ class Store:
 
     def _describe(self, digest: Digest, scope: Scope) -> Descriptor:
         """A descriptor for a bare digest: a name's, else what the content shows itself to be."""
+        from ocidist.spec.descriptor import Descriptor
+
         for record in self.metadata.images_of(digest):
             return record.target
         size = self.content.local.info(digest).size

@@ -59,11 +59,9 @@ class Context:
     @property
     def store(self) -> Store:
         if self._store is None:
-            from pathlib import Path
-
             from ocidist.store import Store
 
-            self._store = Store(Path(self.args.root) if self.args.root else self.settings.root)
+            self._store = Store(self.args.root or None)
         return self._store
 
     @property

@@ -8,7 +8,6 @@ the digest that is checked at commit decides, not these files.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import stat
@@ -24,11 +23,11 @@ __all__ = ["MAX_KEY", "check_key", "folder_name", "read_status", "remove_ingest"
 MAX_KEY = 10_240
 """Bytes of a key in UTF-8."""
 
-_TIME = re.compile(
+_TIME = (  # compiled when an ingest is looked at, by re's own cache
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(\.[0-9]{1,9})?"
     r"(?:[Zz]|([+-])([0-9]{2}):([0-9]{2}))\Z"
 )
-_NUMBER = re.compile(r"[0-9]{1,19}\Z")
+_NUMBER = r"[0-9]{1,19}\Z"
 
 
 def check_key(key: str) -> bytes:
@@ -45,7 +44,7 @@ def check_key(key: str) -> bytes:
 
 def folder_name(key: str) -> str:
     """The directory of ``key`` under ``ingest/``."""
-    return hashlib.sha256(check_key(key)).hexdigest()
+    return Digest.of(check_key(key)).hex
 
 
 def format_time(seconds: float) -> str:
@@ -56,7 +55,7 @@ def format_time(seconds: float) -> str:
 
 def parse_time(text: str) -> float | None:
     """Seconds since the epoch, None for anything that is not RFC 3339."""
-    found = _TIME.match(text)
+    found = re.match(_TIME, text)
     if found is None:
         return None
     from datetime import datetime, timedelta, timezone
@@ -96,7 +95,7 @@ def read_key(folder: str) -> str:
     """The key of an ingest directory; the directory's own name where its ``ref`` is damaged."""
     name = os.path.basename(folder)
     raw = _read(os.path.join(folder, "ref"), MAX_KEY + 1)
-    if raw and hashlib.sha256(raw).hexdigest() == name:
+    if raw and Digest.of(raw).hex == name:
         try:
             return raw.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
@@ -124,7 +123,7 @@ def read_status(folder: str) -> IngestStatus | None:
     return IngestStatus(
         key=read_key(folder),
         offset=data.st_size,
-        total=int(total) if _NUMBER.match(total) else 0,
+        total=int(total) if re.match(_NUMBER, total) else 0,
         started_at=data.st_mtime if started is None else started,
         updated_at=data.st_mtime,
         expected=expected,

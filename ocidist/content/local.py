@@ -10,7 +10,6 @@ import errno
 import io
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
 from ocidist.content.disk import CLOEXEC, NOFOLLOW, failure, make_folders, remove_file
@@ -30,6 +29,8 @@ from ocidist.errors import (
 from ocidist.spec.digest import ALGORITHMS, Digest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocidist.scope import Scope
     from ocidist.spec.descriptor import Descriptor
 
@@ -80,19 +81,28 @@ class LocalContent:
     """
 
     def __init__(self, root: str | os.PathLike[str], *, readonly: bool = False) -> None:
-        self.root = Path(root)
+        self._root = os.fspath(root)
         self.readonly = readonly
-        base = os.path.abspath(os.fspath(root))
+        base = os.path.abspath(self._root)
         self._blobs = os.path.join(base, "blobs")
         self._ingest = os.path.join(base, "ingest")
 
     def __repr__(self) -> str:
         return f"LocalContent({str(self.root)!r}{', readonly=True' if self.readonly else ''})"
 
+    @property
+    def root(self) -> Path:
+        """The directory. pathlib is loaded where a Path is asked for: a listing starts without it."""
+        from pathlib import Path
+
+        return Path(self._root)
+
     # -- Provider --
 
     def path(self, digest: Digest) -> Path:
         """Where the blob lies, or would."""
+        from pathlib import Path
+
         return Path(self._path(digest))
 
     def _path(self, digest: Digest) -> str:

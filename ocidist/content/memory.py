@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
 from ocidist.content.ingest import check_key
@@ -94,7 +94,7 @@ class MemoryContent:
             other = bool(total and known.total and total != known.total)
             if other or (expected and known.expected and expected != known.expected):
                 ingest.data.clear()
-            ingest.status = replace(known, total=total or known.total, expected=expected or known.expected)
+            ingest.status = known._replace(total=total or known.total, expected=expected or known.expected)
             return MemoryWriter(self, ingest, labels or {})
 
     # -- Manager --
@@ -116,7 +116,7 @@ class MemoryContent:
         wanted = set(keys)
         with self._lock:
             found = [
-                replace(ingest.status, offset=len(ingest.data))
+                ingest.status._replace(offset=len(ingest.data))
                 for key, ingest in self._ingests.items()
                 if not wanted or key in wanted
             ]
@@ -147,14 +147,14 @@ class MemoryWriter:
     def status(self) -> IngestStatus:
         """Where it stands."""
         ingest = self._open()
-        return replace(ingest.status, offset=len(ingest.data))
+        return ingest.status._replace(offset=len(ingest.data))
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append all of ``data``."""
         ingest = self._open()
         view = memoryview(data).cast("B")
         ingest.data += view
-        ingest.status = replace(ingest.status, updated_at=time.time())
+        ingest.status = ingest.status._replace(updated_at=time.time())
         return len(view)
 
     def truncate(self, size: int) -> None:

@@ -10,12 +10,12 @@ Invariants, which ``tests/contracts`` hold against every implementation:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Iterable, Iterator, Mapping, Protocol
+from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, NamedTuple, Protocol
 
-from ocidist.scope import Scope
-from ocidist.spec.descriptor import Descriptor
-from ocidist.spec.digest import Digest
+if TYPE_CHECKING:
+    from ocidist.scope import Scope
+    from ocidist.spec.descriptor import Descriptor
+    from ocidist.spec.digest import Digest
 
 __all__ = ["Body", "Info", "IngestStatus", "Ingester", "Manager", "Provider", "Writer"]
 
@@ -40,19 +40,17 @@ class Body(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Info:
+class Info(NamedTuple):
     """A committed blob. Times are seconds since the epoch, UTC; ``size`` is in bytes."""
 
     digest: Digest
     size: int
     created_at: float
     updated_at: float
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class IngestStatus:
+class IngestStatus(NamedTuple):
     """An ingest under way. ``offset`` bytes are written; ``total`` is 0 where unknown; times as in Info."""
 
     key: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, Mapping
 
 from ocidist.content.disk import failure, sync_folder
@@ -50,7 +49,7 @@ class LocalWriter:
 
     def status(self) -> IngestStatus:
         """Where it stands; ``offset`` is the next byte to write."""
-        return replace(self._status, offset=self._offset)
+        return self._status._replace(offset=self._offset)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append all of ``data``. Raises StoreError (full, too large); what went in is counted and hashed."""
@@ -69,7 +68,7 @@ class LocalWriter:
             self._offset += count
             self._hashed += count
             view = view[count:]
-        self._status = replace(self._status, updated_at=time.time())
+        self._status = self._status._replace(updated_at=time.time())
         return size
 
     def catch_up(self, check: Callable[[], object] | None = None) -> None:

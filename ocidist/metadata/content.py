@@ -7,7 +7,6 @@ and renames. So a blob that the collector sees is either held, or nobody's.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
 from ocidist.content.local import FileBody, LocalContent
@@ -52,7 +51,7 @@ class HeldContent:
         """Size, times and labels. Raises BlobNotFound."""
         found = self.local.info(digest)
         labels = self.metadata.labels(found.digest)
-        return replace(found, labels=labels) if labels else found
+        return found._replace(labels=labels) if labels else found
 
     def has(self, digest: Digest, size: int | None = None) -> bool:
         """As LocalContent.has."""

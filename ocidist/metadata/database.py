@@ -11,15 +11,15 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 
 from ocidist.errors import StoreError
-from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from ocidist.spec.descriptor import Descriptor
 
 __all__ = ["ImageRecord", "Lease", "Metadata"]
 
@@ -55,19 +55,17 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-@dataclass(frozen=True)
-class ImageRecord:
+class ImageRecord(NamedTuple):
     """A name and what it stands for. Times are seconds since the epoch, UTC."""
 
     name: str
     target: Descriptor
     created_at: float
     updated_at: float
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """Holds its resources against the collector until it expires or is deleted.
 
     ``resources`` are pairs of a kind ("content", "ingest", "snapshot") and a digest or key.
@@ -429,6 +427,8 @@ def _change_labels(
 
 def _record(row: tuple[Any, ...]) -> ImageRecord:
     import json
+
+    from ocidist.spec.descriptor import Descriptor
 
     name, media_type, digest, size, annotations, labels, created, updated = row
     target = Descriptor(media_type, Digest(digest), size, annotations=json.loads(annotations))

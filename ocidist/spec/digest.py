@@ -6,7 +6,6 @@ sorts, hashes and goes to JSON or a DataFrame as the text that it is; it can't h
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING
 
@@ -62,11 +61,13 @@ class Digest(str):
         """A ``hashlib`` object; ``usedforsecurity`` is true, since digests are trusted."""
         if algorithm not in ALGORITHMS:
             raise InvalidDigest(f"{algorithm}:", "sha256 and sha512 are supported")
+        import hashlib  # loads OpenSSL, which a listing does without
+
         return hashlib.new(algorithm, data)
 
     def hasher(self) -> _Hash:
         """A fresh ``hashlib`` object of this digest's algorithm."""
-        return hashlib.new(self.algorithm)
+        return self.hasher_for(self.algorithm)
 
     @property
     def algorithm(self) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Callable
+from typing import Any, Callable, NamedTuple
 
 __all__ = ["KINDS", "Column", "Schema"]
 
@@ -13,19 +12,23 @@ KINDS = ("text", "digest", "bytes", "count", "age", "time", "flag", "list")
 (age prints as the span until now) · flag: bool · list: a sequence of str. None is "not known" in all."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column. ``name`` is the attribute of a row and the key in JSON; ``title`` heads a text table
-    (empty: the name in capitals); ``unit`` is for readers of the DataFrame, ``bytes`` by itself."""
-
+class _Column(NamedTuple):
     name: str
     kind: str = "text"
     title: str = ""
     unit: str = ""
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"column {self.name!r}: no kind {self.kind!r}; they are {', '.join(KINDS)}")
+
+class Column(_Column):
+    """One column. ``name`` is the attribute of a row and the key in JSON; ``title`` heads a text table
+    (empty: the name in capitals); ``unit`` is for readers of the DataFrame, ``bytes`` by itself."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: str, kind: str = "text", title: str = "", unit: str = "") -> Column:
+        if kind not in KINDS:
+            raise ValueError(f"column {name!r}: no kind {kind!r}; they are {', '.join(KINDS)}")
+        return super().__new__(cls, name, kind, title, unit)
 
     @property
     def heading(self) -> str:
@@ -43,15 +46,11 @@ class Column:
         return self.kind in ("bytes", "count")
 
 
-@dataclass(frozen=True)
-class Schema:
+class Schema(NamedTuple):
     """A listing's ``name`` ("blobs", "layers") and its columns."""
 
     name: str
     columns: tuple[Column, ...]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", tuple(self.columns))
 
     @property
     def names(self) -> tuple[str, ...]:

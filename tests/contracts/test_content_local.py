@@ -606,7 +606,7 @@ def test_c41_a_directory_that_can_not_be_written(tmp_path: Path) -> None:
                 path.chmod(0o555)
         process = python(
             """
-            import os, sys
+            import hashlib, os, sys  # all of it now: nobody may not be able to read where the interpreter lies
             from ocidist.content.local import LocalContent
             from ocidist.content.verify import read_all
             from ocidist.errors import StoreError

@@ -256,7 +256,7 @@ def test_c41_a_directory_that_can_not_be_written() -> None:
             from ocidist.errors import StoreError
             from ocidist.metadata.database import Metadata
             from ocidist.spec.digest import Digest
-            import json, pathlib, urllib.parse
+            import ocidist.spec.descriptor, hashlib, json, pathlib, urllib.parse
             if os.geteuid() == 0:
                 os.setgroups([]); os.setgid(65534); os.setuid(65534)
             for readonly in (False, True):
