@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
 import pytest
 
+from tests.parts import absent
 from tests.parts.required import (
+    lacking,
+    missing,
     pytest_make_collect_report,  # noqa: F401  (a hook)
     pytest_runtest_makereport,  # noqa: F401  (a hook)
     require,
@@ -18,6 +22,23 @@ if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority
     from tests.parts.processes import Program
     from tests.parts.world import ExampleWorld
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Full counts (mark ``soak``) run when they are asked for, and with OCIDIST_SOAK=1 only."""
+    soak = [item for item in items if item.get_closest_marker("soak") is not None]
+    if "soak" in config.option.markexpr:
+        if os.environ.get("OCIDIST_SOAK") != "1":
+            for item in soak:
+                item.add_marker(pytest.mark.skip(reason="full counts run with OCIDIST_SOAK=1"))
+    elif soak:
+        config.hook.pytest_deselected(items=soak)
+        items[:] = [item for item in items if item.get_closest_marker("soak") is None]
+
+
+def pytest_configure() -> None:
+    """On a system without threads, processes or sockets, tests that ask for one skip."""
+    absent.install(missing, lacking)
 
 
 @pytest.fixture(scope="session")
