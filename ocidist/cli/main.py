@@ -12,7 +12,7 @@ import sys
 from typing import NoReturn, Sequence
 
 from ocidist.cli.commands import COMMANDS, GROUPS, Command, find
-from ocidist.cli.options import Parser, add_global, parser_for
+from ocidist.cli.options import Parser, add_global, parser_for, quick_formatter
 from ocidist.errors import OcidistError, UsageError
 
 __all__ = ["console", "main"]
@@ -53,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def console() -> NoReturn:
     """The console script: as :func:`main`, and the process ends, whatever worker is still in a system call."""
     _take_sigterm()
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # a second one, while the first was being told
+        code = 130
+    _ignore_sigint()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -76,6 +80,15 @@ def _take_sigterm() -> None:
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, terminate)
     except (ValueError, AttributeError):  # not the main thread, or a system without it
+        pass
+
+
+def _ignore_sigint() -> None:
+    import signal
+
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except (ValueError, AttributeError):
         pass
 
 
@@ -107,7 +120,7 @@ def build(command: Command) -> argparse.ArgumentParser:
 
 
 def _globals() -> argparse.ArgumentParser:
-    parser = Parser(prog="ocidist", add_help=False, allow_abbrev=False)
+    parser = Parser(prog="ocidist", add_help=False, allow_abbrev=False, formatter_class=quick_formatter)
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("-h", "--help", action="store_true", help="this help; COMMAND --help for one command")
     add_global(parser, top=True)

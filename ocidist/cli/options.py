@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from ocidist.errors import UsageError
 
-__all__ = ["Parser", "add_global", "duration", "parser_for"]
+__all__ = ["Parser", "add_global", "duration", "parser_for", "quick_formatter"]
 
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 FORMATS = ("table", "json", "jsonl", "csv")
@@ -46,7 +46,7 @@ def _is_number(text: str) -> bool:
 
 
 def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
-    """The global options. After the command they have no defaults, so that those before it stay."""
+    """The global options, last. After the command they have no defaults, so that those before it stay."""
 
     def add(*names: str, default: Any = None, **options: Any) -> None:
         parser_group.add_argument(*names, default=default if top else argparse.SUPPRESS, **options)
@@ -68,10 +68,18 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
     add("--trace", metavar="FILE", help="write the exchanges as FILE.har or FILE.jsonl")
     add("--debug", action="store_true", default=False, help="debug lines on stderr")
     add("--connect-to", metavar="HOST:PORT=ADDR:PORT", action="append", help=argparse.SUPPRESS)
+    parser.formatter_class = argparse.HelpFormatter
 
 
 def parser_for(name: str, summary: str) -> Parser:
     """The parser of one command, without the global options yet."""
+    description = f"{summary[0].upper()}{summary[1:]}."
     return Parser(
-        prog=f"ocidist {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False
+        prog=f"ocidist {name}", description=description, allow_abbrev=False, formatter_class=quick_formatter
     )
+
+
+def quick_formatter(prog: str) -> argparse.HelpFormatter:
+    """For the making of a parser alone: argparse tries each option's help with a formatter, and the usual one
+    loads shutil to ask for the terminal's width. :func:`add_global` puts the usual one back."""
+    return argparse.HelpFormatter(prog, width=80)
