@@ -22,7 +22,7 @@ from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index
 from ocidist.spec.platform import Platform, select
 from ocidist.spec.reference import DEFAULT_DOMAIN, Reference
-from ocidist.transfer import DEFAULT_WORKERS, MAX_DEPTH, copy_graph, read_small
+from ocidist.transfer import DEFAULT_WORKERS, MAX_DEPTH, Slots, copy_graph, read_small
 from ocidist.unpacking import pull_graph
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Client:
         self._transport = transport
         self._settings = settings
         self._session: RegistrySession | None = None
+        self._slots: dict[str, Slots] = {}
         self._lock = threading.RLock()
 
     # -- the parts, each made at first use --
@@ -167,6 +168,12 @@ class Client:
         from ocidist.remotes.registry.credentials import CredentialStore
 
         return CredentialStore(self.settings.auth_files, write_path=self.settings.docker_config)
+
+    def _slots_of(self, source: Source) -> Slots:
+        """The limit for the host that ``source`` reads from, shared by all transfers of this client."""
+        host = str(getattr(source, "host", type(source).__name__))
+        with self._lock:
+            return self._slots.setdefault(host, Slots(max(self.workers, 1)))
 
     def _scope(self, scope: Scope | None) -> Scope:
         return scope if scope is not None else Scope.within(self.timeout)
@@ -308,6 +315,7 @@ class Client:
             root_bytes=raw,
             platform=self.platform(platform),
             workers=self.workers,
+            slots=self._slots_of(source),
         )
         return full, target
 
@@ -327,7 +335,14 @@ class Client:
         outer.emit(Named(full, target))
         with self.store.lease() as lease, outer.child(lease=lease) as inner:
             chain = pull_graph(
-                source, self.store, target, inner, root_bytes=raw, platform=wanted, workers=self.workers
+                source,
+                self.store,
+                target,
+                inner,
+                root_bytes=raw,
+                platform=wanted,
+                workers=self.workers,
+                slots=self._slots_of(source),
             )
             self.store.tag(full, target, inner)
         image = self._image(self.store, full, target, None, None if wanted == "all" else wanted, outer)

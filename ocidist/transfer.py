@@ -15,15 +15,23 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, Iterator, Literal, Union
 
 from ocidist.content import verify
 from ocidist.content.protocols import Body
-from ocidist.errors import Cancelled, DeadlineExceeded, InvalidManifest, OcidistError, TransferError
+from ocidist.errors import (
+    Cancelled,
+    ContentError,
+    DeadlineExceeded,
+    InvalidManifest,
+    OcidistError,
+    TransferError,
+)
 from ocidist.progress import Failed, Finished, Queued
 from ocidist.remotes.protocols import Sink, Source
-from ocidist.scope import Scope
+from ocidist.scope import POLL, Scope
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
@@ -33,7 +41,7 @@ from ocidist.spec.platform import Platform, select
 if TYPE_CHECKING:
     from ocidist.spec.manifest import Index, Manifest
 
-__all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Watcher", "copy_graph", "read_small"]
+__all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Slots", "Watcher", "copy_graph", "read_small"]
 
 DEFAULT_WORKERS = 4
 MAX_DEPTH = 16  # of indices in indices; real ones nest once
@@ -57,6 +65,27 @@ class Watcher:
         """``target`` is whole at the sink."""
 
 
+class Slots:
+    """How many objects are moved at once from one host, over all copies that share this object.
+
+    Whoever waits for another writer of the same blob keeps its slot; that writer, if it is of this process, has
+    one too, so someone always moves on.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = threading.Semaphore(count)
+
+    @contextmanager
+    def one(self, scope: Scope) -> Iterator[None]:
+        """Hold a slot for the block; waiting for it ends with the scope."""
+        while not self._free.acquire(timeout=POLL):
+            scope.check()
+        try:
+            yield
+        finally:
+            self._free.release()
+
+
 @dataclass(eq=False)
 class _Node:
     target: Descriptor
@@ -77,16 +106,18 @@ def copy_graph(
     root_bytes: bytes | None = None,
     platform: PlatformChoice = None,
     workers: int = DEFAULT_WORKERS,
+    slots: Slots | None = None,
     watcher: Watcher | None = None,
 ) -> None:
     """Copy ``root`` and all that it names; of an index, the image for ``platform`` ("all": every one).
 
-    ``workers`` threads move content at once; 0 moves it in the calling thread. Raises
+    ``workers`` threads move content at once; 0 moves it in the calling thread. ``slots`` bounds what all copies
+    that share it move at once. Raises
     :class:`~ocidist.errors.TransferError` with the cause chained, or the end of ``scope``; KeyboardInterrupt
     ends it within half a second. After any of these the same call goes on from what was kept.
     """
     with scope.child() as inner:
-        walk = _Walk(source, sink, inner, platform, watcher or Watcher())
+        walk = _Walk(source, sink, inner, platform, slots or Slots(max(workers, 1)), watcher or Watcher())
         node = walk.add(root, None, 0)
         node.raw = root_bytes
         walk.run(workers)
@@ -154,10 +185,16 @@ class _Held:
 
 class _Walk:
     def __init__(
-        self, source: Source, sink: Sink, scope: Scope, platform: PlatformChoice, watcher: Watcher
+        self,
+        source: Source,
+        sink: Sink,
+        scope: Scope,
+        platform: PlatformChoice,
+        slots: Slots,
+        watcher: Watcher,
     ) -> None:
         self.source, self.sink, self.scope = source, sink, scope
-        self.platform, self.watcher = platform, watcher
+        self.platform, self.slots, self.watcher = platform, slots, watcher
         self.nodes: dict[Digest, _Node] = {}
         self.ready: deque[_Node] = deque()
         self.busy = 0
@@ -227,10 +264,13 @@ class _Walk:
 
     def read(self, target: Descriptor) -> bytes:
         """A manifest's bytes, from the sink if it has them (a request saved), else from the source."""
-        source = self.source
         if isinstance(self.sink, Source) and self.sink.exists(target, self.scope):
-            source = self.sink
-        return read_small(source, target, self.scope)
+            try:
+                return read_small(self.sink, target, self.scope)
+            except ContentError:  # damaged there: the source has it whole
+                pass
+        with self.slots.one(self.scope):
+            return read_small(self.source, target, self.scope)
 
     def push(self, node: _Node) -> None:
         target = node.target
@@ -240,7 +280,11 @@ class _Walk:
             source = _Watched(self.source)
             held = node.raw
             try:
-                self.sink.push(target, source if held is None else _Held(held, source.origin), self.scope)
+                if held is not None:
+                    self.sink.push(target, _Held(held, source.origin), self.scope)
+                else:
+                    with self.slots.one(self.scope):
+                        self.sink.push(target, source, self.scope)
             except OcidistError as error:
                 side = "source" if source.error is not None else "destination"
                 raise self.failure(target, error, side) from error
@@ -262,7 +306,7 @@ class _Walk:
                 self.work(alone=True)
             while self.unfinished():
                 self.scope.check()
-                if len(threads) < workers and self.wanted():
+                for _ in range(min(workers - len(threads), self.waiting())):
                     self.start(threads)
                 self.scope.tick()
                 with self.changed:
@@ -285,9 +329,9 @@ class _Walk:
         with self.changed:
             return self.error is None and bool(self.ready or self.busy)
 
-    def wanted(self) -> bool:
+    def waiting(self) -> int:
         with self.changed:
-            return bool(self.ready)
+            return len(self.ready)
 
     def start(self, threads: list[threading.Thread]) -> bool:
         thread = threading.Thread(target=self.work, name=f"ocidist-copy-{len(threads)}", daemon=True)

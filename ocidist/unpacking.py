@@ -14,7 +14,7 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.platform import Platform, select
-from ocidist.transfer import PlatformChoice, Watcher, copy_graph, read_small
+from ocidist.transfer import PlatformChoice, Slots, Watcher, copy_graph, read_small
 
 if TYPE_CHECKING:
     from ocidist.store import Store
@@ -33,6 +33,7 @@ def pull_graph(
     root_bytes: bytes | None,
     platform: PlatformChoice,
     workers: int,
+    slots: Slots | None = None,
 ) -> Digest | None:
     """All content of ``root`` into ``store``, and the chosen image's layers into a snapshot: its ChainID.
 
@@ -49,6 +50,7 @@ def pull_graph(
             root_bytes=root_bytes,
             platform=platform,
             workers=workers,
+            slots=slots,
             watcher=unpacking,
         )
         return unpacking.finish(threads=workers > 0)

@@ -16,7 +16,7 @@ from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform
-from ocidist.transfer import copy_graph
+from ocidist.transfer import Slots, copy_graph
 
 
 class Bytes:
@@ -43,6 +43,7 @@ class Shelf:
         self.lock = threading.Lock()
         self.fail: dict[str, OcidistError] = {}
         self.block: threading.Event | None = None
+        self.body = Bytes
 
     def put(self, data: bytes, media_type: str, platform: Platform | None = None) -> Descriptor:
         target = Descriptor(media_type, Digest.of(data), len(data), platform=platform)
@@ -59,7 +60,7 @@ class Shelf:
             raise self.fail[target.digest]
         while self.block is not None and not self.block.wait(0.02):
             scope.check()
-        return Bytes(self.blobs[target.digest], offset)
+        return self.body(self.blobs[target.digest], offset)
 
     def exists(self, target: Descriptor, scope: Scope) -> bool:
         return target.digest in self.blobs
@@ -233,3 +234,58 @@ def test_events_add_up_in_the_reducer() -> None:
     assert len(queued) == len(set(queued)) == 4
     assert state.done == state.total == sum(map(len, source.blobs.values()))
     assert {row.status for row in state.rows.values()} == {"fetched"}
+
+
+def test_copies_that_share_slots_never_move_more_at_once_than_there_are() -> None:
+    """Two copies with four workers each and two slots between them open two objects at a time, no more."""
+    source, slots = Shelf(), Slots(2)
+    lock, at_once, most = threading.Lock(), 0, 0
+
+    class Counting(Bytes):
+        def readinto(self, buffer: memoryview) -> int:
+            nonlocal at_once, most
+            with lock:
+                at_once += 1
+                most = max(most, at_once)
+            time.sleep(0.005)
+            with lock:
+                at_once -= 1
+            return super().readinto(buffer)
+
+    source.body = Counting
+    roots = [image(source, *(bytes([n]) * (10 + i) for i in range(6))) for n in (1, 2)]
+    sinks = [Sink(), Sink()]
+    failures: list[BaseException] = []
+
+    def run(root: Descriptor, sink: Sink) -> None:
+        try:
+            copy_graph(source, sink, root, Scope(), workers=4, slots=slots)
+        except BaseException as error:  # noqa: BLE001 - carried to the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=pair) for pair in zip(roots, sinks, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not failures
+    assert all(root.digest in sink.blobs for root, sink in zip(roots, sinks, strict=True))
+    assert most == 2
+
+
+def test_waiting_for_a_slot_ends_with_the_scope() -> None:
+    """A copy that gets no slot is cancelled like any other."""
+    source, slots, scope = Shelf(), Slots(1), Scope()
+    with slots.one(scope):
+        threading.Timer(0.1, scope.cancel).start()
+        with pytest.raises(Cancelled):
+            copy_graph(source, Sink(), image(source, b"one"), scope, slots=slots)
+
+
+def test_a_damaged_manifest_at_the_sink_is_read_from_the_source() -> None:
+    """A bit flipped in the store's manifest costs a request, not the copy."""
+    source, sink = Shelf(), Shelf()
+    root = image(source, b"one")
+    sink.blobs[root.digest] = b"x" + source.blobs[root.digest][1:]
+    copy_graph(source, sink, root, Scope())
+    assert root.digest in source.opened
