@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -79,15 +80,40 @@ def _missing_images() -> str | None:
     )
 
 
+def _missing_threads() -> str | None:
+    import threading
+
+    try:
+        threading.Thread(target=int, daemon=True).start()
+    except RuntimeError:
+        return "this system has no threads"
+    return None
+
+
+def _missing_in_webassembly(what: str) -> str | None:
+    return f"this system has no {what}" if sys.platform in ("emscripten", "wasi") else None
+
+
+def _user() -> int:
+    return os.geteuid() if hasattr(os, "geteuid") else -1
+
+
 _OTHERS: dict[str, Callable[[], str | None]] = {
-    "root": lambda: None if os.geteuid() == 0 else "needs to run as root",
-    "user": lambda: None if os.geteuid() != 0 else "needs to run as an ordinary user",
+    "root": lambda: None if _user() == 0 else "needs to run as root",
+    "user": lambda: None if _user() > 0 else "needs to run as an ordinary user",
     "shared-images": _missing_images,
+    "threads": _missing_threads,
+    "processes": lambda: _missing_in_webassembly("processes"),
+    "sockets": lambda: _missing_in_webassembly("sockets"),
 }
 
 
 def missing(part: str) -> str | None:
-    """Why ``part`` isn't here, or None. A part is a program, ``module:NAME``, ``root`` or ``shared-images``."""
+    """Why ``part`` isn't here, or None.
+
+    A part is a program, ``module:NAME``, ``os:NAME`` (a function of :mod:`os`), ``root``, ``user``,
+    ``shared-images``, ``threads``, ``processes`` or ``sockets``.
+    """
     if part in PROGRAMS:
         return _missing_program(part)
     if part.startswith("module:"):
@@ -97,6 +123,9 @@ def missing(part: str) -> str | None:
         except ModuleNotFoundError:  # the parent of a dotted name
             found = None
         return None if found else f"the Python module {name} is not installed"
+    if part.startswith("os:"):
+        name = part.partition(":")[2]
+        return None if hasattr(os, name) else f"this system has no os.{name}"
     if part in _OTHERS:
         return _OTHERS[part]()
     raise LookupError(f"unknown part {part!r}: add it to tests/parts/required.py")
