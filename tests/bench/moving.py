@@ -1,0 +1,177 @@
+"""Images from a registry on loopback: fetch, pull and unpack against their peers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.bench.measure import Contender, Failed, Run, Track, plain, remove
+from tests.bench.report import MIB, Report
+from tests.parts.containerd import Containerd
+from tests.parts.images import blob_path, layout_graph, layout_root, push_layout
+from tests.parts.realimages import big_image, huge_layer
+from tests.parts.registry import RegistryProcess
+from tests.parts.required import program
+
+FETCH_BOUND, PULL_BOUND, PEAK_BOUND = 0.7, 0.6, 64 * MIB
+SNAPSHOTTERS = ("overlayfs", "native")
+
+
+class Bench:
+    """One image in a registry, all on tmpfs, and the programs that can be asked for it."""
+
+    def __init__(self, track: Track, python: str, address: str, layout: Path) -> None:
+        self.track, self.python, self.layout = track, python, layout
+        self.ref = f"{address}/bench/image:latest"
+
+    def ocidist(self, *arguments: str) -> Contender:
+        """``ocidist ARGUMENTS REF`` into an empty store."""
+
+        @contextlib.contextmanager
+        def prepare() -> Iterator[Run]:
+            root = self.track.fresh("store")
+            yield Run([[self.python, "-m", "ocidist", "--root", str(root), *arguments, self.ref]])
+            remove(root)
+
+        return Contender(f"ocidist {arguments[0]}", prepare)
+
+    def skopeo(self, *, unpack: bool = False) -> Contender:
+        """``skopeo copy`` into an empty layout; then ``umoci unpack`` of it."""
+
+        @contextlib.contextmanager
+        def prepare() -> Iterator[Run]:
+            layout, bundle = self.track.fresh("layout"), self.track.fresh("bundle")
+            copy = [program("skopeo"), "--insecure-policy", "copy", "--quiet", "--src-tls-verify=false"]
+            commands = [[*copy, f"docker://{self.ref}", f"oci:{layout}:latest"]]
+            if unpack:
+                commands.append(umoci(layout, bundle))
+            yield Run(commands)
+            remove(layout)
+            remove(bundle)
+
+        return Contender("skopeo copy + umoci unpack" if unpack else "skopeo copy", prepare)
+
+    def containerd(self, snapshotter: str) -> Contender:
+        """``ctr images pull`` by a containerd that knows nothing yet; the daemon's part is counted."""
+
+        @contextlib.contextmanager
+        def prepare() -> Iterator[Run]:
+            folder = self.track.fresh("containerd")
+            with Containerd(folder) as daemon:
+                pull = [program("ctr"), "--address", str(daemon.socket), "images", "pull", "--plain-http"]
+                yield Run([[*pull, "--snapshotter", snapshotter, self.ref]], [daemon.pid])
+            remove(folder)
+
+        return Contender(f"ctr images pull ({snapshotter})", prepare)
+
+    def fastest_containerd(self) -> Contender:
+        """The one whose snapshotter works here and is faster. Raises Failed."""
+        tried: list[tuple[float, Contender]] = []
+        why = ""
+        for name in SNAPSHOTTERS:
+            contender = self.containerd(name)
+            try:
+                tried.append((self.track.once(contender).wall, contender))
+            except (Failed, RuntimeError) as error:
+                why = str(error)
+        if not tried:
+            raise Failed(why)
+        return min(tried, key=lambda found: found[0])[1]
+
+
+def umoci(layout: Path, bundle: Path) -> list[str]:
+    """The command that unpacks ``layout`` into ``bundle``."""
+    return [program("umoci"), "unpack", "--image", f"{layout}:latest", str(bundle)]
+
+
+@contextlib.contextmanager
+def served(track: Track, python: str, layout: Path) -> Iterator[Bench]:
+    """``layout`` in a registry, without a proxy of the tests before it."""
+    folder = track.fresh("registry")
+    with RegistryProcess(folder, front=False) as registry:
+        push_layout(registry.url, layout, "bench/image", "latest")
+        yield Bench(track, python, registry.address, layout)
+    remove(folder)
+
+
+def described(layout: Path) -> str:
+    """What a layout holds, in a few words."""
+    layers = [entry for entry in layout_graph(layout) if ".layer." in entry["mediaType"]]
+    return f"{sum(entry['size'] for entry in layers) / 1e6:.0f} MB in {len(layers)} layers"
+
+
+def fetch(track: Track, report: Report, python: str, rounds: int) -> None:
+    """All content of an image into an empty store; then the peak of memory for one huge layer."""
+    layout = big_image()
+    report.begin("fetch", f"{described(layout)}; medians of {rounds} rounds in turns")
+    with served(track, python, layout) as bench:
+        ours, peer = bench.ocidist("fetch"), bench.skopeo()
+        track.race([ours, peer], rounds)
+    report.contenders([ours, peer])
+    report.ratio(ours, peer, FETCH_BOUND)
+    report.peak(ours, "for the image", PEAK_BOUND)
+    with served(track, python, huge_layer()) as bench:
+        huge = bench.ocidist("fetch")
+        huge.costs.append(track.once(huge))
+    report.contenders([huge])
+    report.peak(huge, "for one layer of 2 GiB", PEAK_BOUND)
+
+
+def pull(track: Track, report: Report, python: str, rounds: int) -> None:
+    """The same and unpacked, against the faster of the two ways that Debian has for it."""
+    layout = big_image()
+    sizes = json.loads((layout / "size.json").read_bytes())
+    report.begin(
+        "pull",
+        f"{described(layout)}, {sizes['unpacked'] / 1e6:.0f} MB and {sizes['entries']} entries unpacked; "
+        f"medians of {rounds} rounds in turns",
+    )
+    with served(track, python, layout) as bench:
+        ours = bench.ocidist("pull")
+        peers = [bench.skopeo(unpack=True), bench.fastest_containerd()]
+        track.race([ours, *peers], rounds)
+    report.contenders([ours, *peers])
+    report.ratio(ours, min(peers, key=lambda peer: peer.wall), PULL_BOUND)
+
+
+def unpack(track: Track, report: Report, python: str, rounds: int) -> None:
+    """Layers that are here already, to a tree. For information."""
+    layout = big_image()
+    report.begin("unpack", f"{described(layout)}, already in the store; medians of {rounds} rounds in turns")
+    near = track.fresh("near")
+    layers = [
+        blob_path(near, entry["digest"]) for entry in layout_graph(layout) if ".layer." in entry["mediaType"]
+    ]
+    copy = Contender("cp", plain(["cp", "-rL", str(layout), str(near)]))
+    track.once(copy)
+    root = track.fresh("store")
+    with served(track, python, layout) as bench:
+        command = [python, "-m", "ocidist", "--root", str(root)]
+        track.once(Contender("ocidist fetch", plain([*command, "fetch", bench.ref])))
+    digest = layout_root(layout, "latest")["digest"]
+    ours = Contender(
+        "ocidist rootfs unpack", _then(root / "snapshots", [*command, "rootfs", "unpack", digest])
+    )
+    tree, bundle = track.fresh("tree"), track.fresh("bundle")
+    script = f"mkdir {tree} && " + " && ".join(f"pigz -dc {layer} | tar -xp -C {tree}" for layer in layers)
+    tar = Contender("pigz -dc | tar -x", _then(tree, ["sh", "-c", script]))
+    peer = Contender("umoci unpack", _then(bundle, umoci(near, bundle)))
+    track.race([ours, tar, peer], rounds)
+    remove(near)
+    remove(root)
+    report.contenders([ours, tar, peer])
+    report.ratio(ours, tar)
+    report.ratio(ours, peer)
+
+
+def _then(made: Path, command: list[str]) -> Callable[[], contextlib.AbstractContextManager[Run]]:
+    """A ``prepare`` for a command whose result is removed."""
+
+    @contextlib.contextmanager
+    def prepare() -> Iterator[Run]:
+        yield Run([command])
+        remove(made)
+
+    return prepare
