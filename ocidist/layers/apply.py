@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Callable
 
 from ocidist.errors import LayerError, OcidistError, StoreError, UnsafeEntry
+from ocidist.layers import links
 from ocidist.layers.changes import Nothing, Opaque, marker, split, strip
 from ocidist.layers.compression import Readable, open_stream
 from ocidist.layers.feed import start
@@ -103,7 +104,7 @@ class _Applier:
             SYMLINK: self._symlink,
             CHARACTER: self._device,
             BLOCK: self._device,
-            FIFO: self._special,
+            FIFO: self._special if hasattr(os, "mknod") else self._device,
         }
 
     def close(self, root: str) -> None:
@@ -134,17 +135,27 @@ class _Applier:
             os.utime,
         )
         entries = 0
+        at = tree.root
+        before: bytes | None = None
+        changes = 0
         while (member := records.next()) is not None:
             entries += 1
             tree.member = member.name
-            parent, name = split(member.name, layer)
-            if name[:4] == b".wh." or b".wh..wh." in parent:
-                self._mark(parent, name)
-                continue
-            if not name:
-                self._top(member)
-                continue
-            at = tree.need(parent)
+            # Most entries stand beside the one before: what was found out about their directory holds, as long
+            # as it is open and no directory or link was replaced.
+            head, _, name = member.name.rpartition(b"/")
+            if head != before or not name or name[0] == 0x2E or at.fd < 0 or tree.changes != changes:
+                before, last = None, name
+                parent, name = split(member.name, layer)
+                if name[:4] == b".wh." or b".wh..wh." in parent:
+                    self._mark(parent, name)
+                    continue
+                if not name:
+                    self._top(member)
+                    continue
+                at, changes = tree.need(parent), tree.changes
+                if name == last:  # else there was a slash at the end
+                    before = head
             kind = member.type
             if kind == FILE:
                 try:
@@ -204,12 +215,12 @@ class _Applier:
     def _symlink(self, at: Directory, name: bytes, member: Member) -> None:
         if not member.link:
             raise LayerError(self.layer, self.shown(), "a symlink to nothing")
-        self._room(at, name, lambda: os.symlink(member.link, name, dir_fd=at.fd))
+        self._room(at, name, lambda: links.symlink(member.link, name, at.fd))
         if self.privileged:
             os.chown(name, member.uid, member.gid, dir_fd=at.fd, follow_symlinks=False)
             if member.xattrs:
                 self._link_xattrs(at, name, member.xattrs)
-        os.utime(name, ns=(member.mtime, member.mtime), dir_fd=at.fd, follow_symlinks=False)
+        links.set_times(name, member.mtime, member.mtime, at.fd)
 
     def _hardlink(self, at: Directory, name: bytes, member: Member) -> None:
         """A further name of a file of this tree; owner, mode and times are the file's."""
@@ -224,7 +235,7 @@ class _Applier:
                 # The name itself: making room for it would remove what it names.
                 os.stat(name, dir_fd=at.fd, follow_symlinks=False)
                 return
-            os.link(last, name, src_dir_fd=source.fd, dst_dir_fd=at.fd, follow_symlinks=False)
+            links.link(last, name, source.fd, at.fd)
 
         try:
             self._room(at, name, make)
@@ -263,7 +274,7 @@ class _Applier:
                 os.chmod(f"/proc/self/fd/{fd}", self.policy.file_mode(member.mode))
         finally:
             os.close(fd)
-        os.utime(name, ns=(member.mtime, member.mtime), dir_fd=at.fd, follow_symlinks=False)
+        links.set_times(name, member.mtime, member.mtime, at.fd)
 
     # -- metadata --
 

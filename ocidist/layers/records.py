@@ -347,10 +347,13 @@ class Records:
                 raise self._error("sparse files are not supported", pax.get(b"GNU.sparse.name", member.name))
             elif not value:
                 continue  # an empty value takes the record back (pax, "pax Extended Header")
-            elif key == b"path":
-                member.name = value
-            elif key == b"linkpath":
-                member.link = value
+            elif key == b"path" or key == b"linkpath":
+                if b"\0" in value:
+                    raise self._error("a NUL byte in a name", value)
+                if key == b"path":
+                    member.name = value
+                else:
+                    member.link = value
             elif key == b"size":
                 member.size = self._decimal(value, member)
                 if member.size >= 1 << 63:

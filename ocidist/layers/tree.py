@@ -73,6 +73,7 @@ class Tree:
         self.root = Directory(fd, b"")
         self.root.was_there()
         self.member = b""  # for errors
+        self.changes = 0  # how often what was resolved before may have come to lead elsewhere
         self._layer = layer
         self._settler = settler
         self._open: dict[bytes, Directory] = {}  # by real path; oldest first
@@ -302,6 +303,7 @@ class Tree:
 
     def _changed(self, keep: Directory) -> None:
         """Forget all directories but ``keep``, which the caller goes on with."""
+        self.changes += 1
         for directory in list(self._open.values()):
             if directory is not keep:
                 self._evict(directory)

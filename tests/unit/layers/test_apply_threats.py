@@ -440,6 +440,12 @@ def test_e55_a_directory_over_a_link_forgets_where_the_link_led(box: Path) -> No
     assert tree(box / "root") == ["lib", "lib/two", "real", "real/one"]
 
 
+def test_e55_a_link_replaced_from_within_is_forgotten_too(box: Path) -> None:
+    """An entry can replace the very link that its own name goes through."""
+    run(box, layer(symlink("l", "."), entry("l/a", b"1"), entry("l/l", b"2"), entry("l/b", b"3")))
+    assert tree(box / "root") == ["a", "l", "l/b"]
+
+
 def test_e55_a_directory_in_place_of_a_directory_merges(box: Path) -> None:
     """Content stays; mode and time are the new entry's, set after its children."""
     root = lower(box)
