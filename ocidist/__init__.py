@@ -7,11 +7,14 @@
 The front door, lazy: importing it loads nothing else; each name is fetched where it lives when it is used.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as type checkers take it; typing itself would be most of what this import costs
 if TYPE_CHECKING:
+    from typing import Any
+
     from ocidist.client import Client as Client
     from ocidist.errors import OcidistError as OcidistError
     from ocidist.image import Image as Image
