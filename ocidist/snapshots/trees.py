@@ -8,6 +8,8 @@ import shutil
 import stat
 from pathlib import Path
 
+from ocidist.layers.links import link, set_times
+
 __all__ = ["copy_tree", "remove_tree"]
 
 _FOLDER = (
@@ -87,7 +89,7 @@ def copy_tree(source: Path, target: Path) -> None:
                     continue
                 first = links.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
                 if first is not None:
-                    os.link(target / first, target / name, follow_symlinks=False)
+                    link(target / first, target / name)
                     continue
                 links[(info.st_dev, info.st_ino)] = name
                 _copy_one(source / name, target / name, info)
@@ -108,7 +110,7 @@ def _copy_one(source: Path, target: Path, info: os.stat_result) -> None:
 
 
 def _copy_metadata(source: Path, target: Path, info: os.stat_result) -> None:
-    if os.geteuid() == 0:
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
         os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
     if hasattr(os, "listxattr"):
         try:
@@ -120,4 +122,4 @@ def _copy_metadata(source: Path, target: Path, info: os.stat_result) -> None:
             pass
     if not stat.S_ISLNK(info.st_mode):
         os.chmod(target, stat.S_IMODE(info.st_mode))
-    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns), follow_symlinks=False)
+    set_times(target, info.st_atime_ns, info.st_mtime_ns)
