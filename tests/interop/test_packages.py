@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,27 +17,23 @@ from tests.parts.processes import CHECKOUT, Program, pythons
 from tests.parts.required import require
 
 DEMO = "registry.example/demo/shop:1.0"
+FOLDERS = ("ocidist", "tests", "cassettes", "notebooks", ".ci")
+SOURCES = (*FOLDERS, "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "pyproject.toml")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """``wheel`` and ``sdist`` by ``python -m build``, ``pyz`` by ``.ci/pyz``, of a copy of the checkout."""
-    require("module:build", "module:hatchling", "git")
+    require("module:build", "module:hatchling")
     folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=CHECKOUT,
-        check=True,
-        capture_output=True,
-    ).stdout
-    for name in filter(None, os.fsdecode(listed).split("\0")):
-        if (CHECKOUT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            (source / name).write_bytes((CHECKOUT / name).read_bytes())
-            (source / name).chmod((CHECKOUT / name).stat().st_mode)
-    if not (source / "README.md").exists():
-        pytest.fail("no README.md: the packages can't be built")
+    for name in SOURCES:
+        if (CHECKOUT / name).is_dir():
+            shutil.copytree(
+                CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc")
+            )
+        else:
+            shutil.copy2(CHECKOUT / name, source / name)
     # As the reader of the README does, sdist first and the wheel from it; the backend is the one that is installed.
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder / "dist"), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
