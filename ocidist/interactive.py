@@ -78,15 +78,23 @@ def pull(
     here = client() if store is None else Client(store=store, transport=client().transport)
     if not progress:
         return here.pull(locator, platform=platform).image
+    try:
+        return _on_show(here, locator, platform)
+    except KeyboardInterrupt:
+        # Not the traceback through the mover: it tells nobody anything, and a notebook takes longer to draw it
+        # than the transfer takes to end.
+        raise KeyboardInterrupt from None
+
+
+def _on_show(here: Client, locator: str, platform: Platform | str | None) -> Image:
     from ocidist.notebook.live import live
 
     with live(f"pull {locator}") as display:
         scope = Scope.within(here.timeout, observer=display.observe, tick=display.tick)
         with scope:
             pulled = here.pull(locator, platform=platform, scope=scope)
-        display.finish(
-            f"chain ID {pulled.chain_id}" if pulled.chain_id is not None else pulled.descriptor.digest
-        )
+        chain = pulled.chain_id
+        display.finish(f"chain ID {chain}" if chain is not None else pulled.descriptor.digest)
     return pulled.image
 
 

@@ -11,10 +11,13 @@ same output is updated to HTML and text, so a saved notebook shows what happened
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Callable, TextIO
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Callable, Iterator, TextIO
 
 from ocidist.errors import Cancelled
 from ocidist.progress import ProgressState
@@ -23,6 +26,8 @@ from ocidist.view.progress_html import progress_html
 from ocidist.view.text import visible
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from ocidist.cli.bars import Quiet
     from ocidist.notebook.widget import ProgressWidget
     from ocidist.progress import Event
@@ -175,12 +180,30 @@ class Live:
 
     def _safely(self, action: Callable[[], object]) -> None:
         # A broken front end, comm or stream must not end a download.
-        try:
-            action()
-        except Exception:
-            import logging
+        with _unbroken():
+            try:
+                action()
+            except Exception:
+                import logging
 
-            logging.getLogger("ocidist.notebook").debug("the display failed", exc_info=True)
+                logging.getLogger("ocidist.notebook").debug("the display failed", exc_info=True)
+
+
+@contextmanager
+def _unbroken() -> Iterator[None]:
+    """Holds an interrupt back until the block is done: half-made widgets would never be taken away."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])
 
 
 def _in_notebook() -> bool:

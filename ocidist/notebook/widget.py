@@ -17,6 +17,7 @@ __all__ = ["VIEW", "ProgressWidget"]
 VIEW = "application/vnd.jupyter.widget-view+json"
 SHOWN = 20  # bars
 STEPS = 1000
+HEIGHT = "22px"
 _STYLES = {"failed": "danger", "retrying": "warning", "waiting": "warning"}
 
 
@@ -66,16 +67,16 @@ class ProgressWidget:
         bar.bar_style = "success" if settled else _STYLES.get(row.status, "info")
         numbers = human(row.size) if settled else f"{human(row.done)} of {human(row.size)}"
         note = f": {row.note}" if row.note else ""
-        text.value = escape(f"{row.status}{note} · {numbers}")
+        text.value = _line(escape(f"{row.status}{note} · {numbers}"))
 
     def _make(self, name: str) -> tuple[Any, Any, Any]:
         kit = self._kit
-        flat = {"height": "1.5em", "margin": "0"}
-        title = kit.HTML(f"<code>{escape(name)}</code>", layout=kit.Layout(width="19em", **flat))
+        flat = {"height": HEIGHT, "margin": "0"}
+        title = kit.HTML(_line(f"<code>{escape(name)}</code>"), layout=kit.Layout(width="19em", **flat))
         bar = kit.IntProgress(value=0, min=0, max=STEPS, layout=kit.Layout(width="16em", **flat))
         # What a screen reader says of the bar; older ipywidgets have no tooltip here, and do without.
         bar.tooltip = name
-        text = kit.HTML(layout=kit.Layout(margin="0 0 0 0.8em", height="1.5em"))
+        text = kit.HTML(layout=kit.Layout(margin="0 0 0 0.8em", height=HEIGHT))
         line = kit.HBox([title, bar, text])
         self._all += [title, bar, text, line]
         return line, bar, text
@@ -87,3 +88,8 @@ class ProgressWidget:
                 if also is not None and hasattr(also, "close"):
                     also.close()
         self._all, self._rows = [], {}
+
+
+def _line(inside: str) -> str:
+    # A widget's own lines are higher than these rows, which would cut them off.
+    return f'<div style="line-height:{HEIGHT};white-space:nowrap">{inside}</div>'

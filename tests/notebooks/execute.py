@@ -115,12 +115,12 @@ def _settle(notebook: Any) -> None:
         cell.metadata.pop("execution", None)
 
 
-_TIMES = re.compile(r"elapsed: [^<\n]*?  total: ([0-9.]+ \w+)( \([^)]*/s\))?")
+_TIMES = re.compile(r"elapsed: [^<\n]*?(  | · )total: ([0-9.]+ \w+)( \([^)]*/s\))?")
 
 
 def normalised(text: str) -> str:
     """``text`` without what changes from run to run: a transfer's seconds and rate."""
-    return _TIMES.sub(r"elapsed: …  total: \1", text)
+    return _TIMES.sub(r"elapsed: …\1total: \2", text)
 
 
 def shown(notebook: Any) -> list[tuple[str, Any]]:

@@ -301,3 +301,23 @@ def test_importing_the_display_loads_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout == "[]\n"
+
+
+def test_an_interrupt_waits_for_the_paint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes while widgets are made is raised right after: none is left half made."""
+    import signal
+
+    done = []
+
+    class Widget:
+        def update(self, *_: object) -> None:
+            signal.raise_signal(signal.SIGINT)
+            done.append("whole")
+
+    display = Live("pull r:1")
+    monkeypatch.setattr(display, "_widget", Widget())
+    monkeypatch.setattr(display, "_handle", object())
+    with pytest.raises(KeyboardInterrupt):
+        display.tick()
+    assert done == ["whole"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

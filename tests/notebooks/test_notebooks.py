@@ -162,4 +162,5 @@ def test_only_seconds_and_rates_are_taken_out() -> None:
     """The rest of a transfer's sum is compared."""
     text = "elapsed: 3 min 07 s  total: 31.4 MB (26.1 MB/s), 3.0 MB already there\ndone"
     assert normalised(text) == "elapsed: …  total: 31.4 MB, 3.0 MB already there\ndone"
+    assert normalised("<td>elapsed: 1.0 s · total: 1 kB (2 kB/s)</td>") == "<td>elapsed: … · total: 1 kB</td>"
     assert normalised("elapsed: 0.0 s  total: 0 B") == "elapsed: …  total: 0 B"
