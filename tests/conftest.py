@@ -37,8 +37,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure() -> None:
-    """On a system without threads, processes or sockets, tests that ask for one skip."""
+    """Tests that ask for threads, processes or sockets skip on a system without; no test fails by its time."""
     absent.install(missing, lacking)
+    if missing("module:hypothesis") is None:
+        import hypothesis
+
+        hypothesis.settings.register_profile("ocidist", deadline=None)
+        hypothesis.settings.load_profile("ocidist")
 
 
 @pytest.fixture(scope="session")

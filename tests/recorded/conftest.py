@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.parts.required import missing
+
 CASSETTES = Path(__file__).resolve().parents[2] / "cassettes"
 
 
@@ -29,3 +31,13 @@ def vcr_config() -> dict[str, Any]:
 def vcr_cassette_dir() -> str:
     """The project's cassettes, not a folder beside each test."""
     return str(CASSETTES)
+
+
+if missing("module:pytest_recording"):
+
+    @pytest.fixture
+    def default_cassette_name(request: pytest.FixtureRequest) -> str:
+        """The name that the test's mark gives, as the plugin's fixture of that name says."""
+        mark = request.node.get_closest_marker("default_cassette")
+        assert mark is not None
+        return str(mark.args[0])

@@ -17,6 +17,7 @@ from ocidist.net.http import HTTPTransport
 from ocidist.net.replay import ReplayTransport
 from ocidist.spec.digest import Digest
 from tests.parts.demo_image import demo_image
+from tests.parts.required import missing
 from tests.recorded.conftest import CASSETTES
 from tests.recorded.scenarios import SCENARIOS, TAGS, Seen, quick, session_over
 
@@ -27,20 +28,25 @@ PLATFORMS = ("linux/amd64", "linux/arm64")
 
 @pytest.fixture
 def seen(default_cassette_name: str) -> Callable[[], Seen]:
-    """Runs the scenario of the test's cassette over HTTP and over replay, which must agree; what it saw."""
+    """Runs the scenario of the test's cassette over HTTP and over replay, which must agree; what it saw.
+
+    Where vcrpy is missing, over replay alone.
+    """
 
     def run() -> Seen:
         scenario = SCENARIOS[default_cassette_name]
-        with quick(), HTTPTransport() as transport:
-            live = scenario.run(session_over(transport, scenario))
+        live = None
+        if missing("module:pytest_recording") is None:
+            with quick(), HTTPTransport() as transport:
+                live = scenario.run(session_over(transport, scenario))
         with quick():
             replay = ReplayTransport.load(CASSETTES / f"{scenario.name}.json")
             replayed = scenario.run(session_over(replay, scenario))
             # a second run is answered, too; only what was waited out is not waited out again
             again = scenario.run(session_over(replay, scenario))
-        assert live == replayed
-        assert again == ({**live, "waited": []} if "waited" in live else live)
-        return live
+        assert live is None or live == replayed
+        assert again == ({**replayed, "waited": []} if "waited" in replayed else replayed)
+        return replayed
 
     return run
 

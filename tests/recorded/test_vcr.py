@@ -16,7 +16,7 @@ from ocidist.net.message import Headers, Request
 from ocidist.net.replay import ReplayTransport
 from ocidist.scope import Scope
 
-vcr = pytest.importorskip("vcr")
+vcr = pytest.importorskip("vcr", reason="missing part: the Python module vcr is not installed")
 pytestmark = pytest.mark.block_network(allowed_hosts=["127.0.0.1"])
 
 LARGE = bytes(range(256)) * 64

@@ -23,6 +23,7 @@ from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.mediatype import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from ocidist.spec.platform import Platform
+from tests.parts.required import require
 
 HOSTILE = "<script>alert('x')</script>\"\x1b[31m\u202e\x00"
 DIFF_IDS = [Digest.of(b"diff%d" % at) for at in range(2)]
@@ -142,6 +143,7 @@ def test_layers_and_history_belong_together() -> None:
 
 def test_frames_of_an_image_have_the_stated_dtypes() -> None:
     """Sizes are Int64 of bytes, times are UTC."""
+    require("module:pandas")
     img = image()
     layers, history = img.layers.to_frame(), img.history.to_frame()
     assert {name: str(dtype) for name, dtype in layers.dtypes.items()} == {

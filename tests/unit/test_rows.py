@@ -13,6 +13,7 @@ import pytest
 from ocidist.errors import MissingExtra
 from ocidist.rows import Column, Rows, Schema
 from ocidist.spec.digest import Digest
+from tests.parts.required import require
 
 SCHEMA = Schema(
     "blobs",
@@ -72,6 +73,7 @@ def test_rows_pickle() -> None:
 
 def test_a_frame_has_the_stated_dtypes() -> None:
     """Each kind has its dtype, also for no rows at all; units go along."""
+    require("module:pandas")
     expected = [
         "string",
         "string",
@@ -98,6 +100,7 @@ def test_a_frame_has_the_stated_dtypes() -> None:
 
 def test_a_frame_takes_what_is_odd() -> None:
     """A surrogate, a size that isn't known and a time before pandas' calendar are no errors."""
+    require("module:pandas")
     odd = Blob(Digest.of(b""), "\udc80", None, 2**63 - 1, None, -62135596800.0, None, ())
     frame = Rows(SCHEMA, [odd]).to_frame()
     assert frame["name"][0] == "\\udc80"
