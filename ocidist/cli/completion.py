@@ -123,6 +123,7 @@ _ocidist() {{
   if (( CURRENT == 2 )); then _describe command verbs; fi
   case "$words[2]" in
 {cases}
+    rootfs) compadd unpack ;;
     completion) compadd bash zsh fish ;;
     rmi) compadd -- $(ocidist images -q 2>/dev/null) ;;
     get|path|label|delete) compadd -- $(ocidist list -q 2>/dev/null) ;;
@@ -145,5 +146,6 @@ def _fish() -> str:
             if option not in shared:
                 lines.append(f"complete -c ocidist -n '__fish_seen_subcommand_from {verb}' -l {option[2:]}")
     lines.append("complete -c ocidist -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
+    lines.append("complete -c ocidist -n '__fish_seen_subcommand_from rootfs' -f -a unpack")
     lines.append("complete -c ocidist -n '__fish_seen_subcommand_from rmi' -f -a '(ocidist images -q)'")
     return "\n".join(lines)

@@ -26,10 +26,11 @@ def test_the_shell_accepts_its_script(script: Path) -> None:
     """``bash -n``, ``zsh -n``, ``fish -n``, where the shell is here; every verb is in it anyway."""
     text = script.read_text()
     for command in COMMANDS:
-        assert command.name.split()[0] in text
+        for word in command.name.split():
+            assert word in text
     shell = script.suffix[1:]
     if shutil.which(shell) is None:
-        return
+        pytest.skip(f"no {shell} here to read its script; the verbs are in it")
     done = subprocess.run([shell, "-n", str(script)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -57,7 +58,7 @@ def complete(script: Path, *words: str) -> list[str]:
 def test_bash_completes_verbs_options_and_names(script: Path) -> None:
     """A verb's beginning, its options, a shell's name, images for rmi, digests for get."""
     if shutil.which("bash") is None:
-        pytest.skip("missing part: bash is not installed")
+        pytest.skip("no bash here")
     assert complete(script, "pul") == ["pull"]
     assert set(complete(script, "fet")) == {"fetch", "fetch-object"}
     assert set(complete(script, "")) >= {command.name.split()[0] for command in COMMANDS}
