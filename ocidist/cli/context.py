@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ocidist.client import Client
     from ocidist.net.recording import Trace
+    from ocidist.progress import Event
     from ocidist.scope import Scope
     from ocidist.settings import Settings
     from ocidist.spec.digest import Digest
@@ -146,11 +147,18 @@ class Context:
 
     @contextmanager
     def quiet(self) -> Iterator[Scope]:
-        """A scope with the command's time limit and no progress."""
+        """A scope with the command's time limit and no progress but a line for each retry."""
         from ocidist.scope import Scope
 
-        with Scope.within(self.timeout) as scope:
+        observer = None if self.args.progress == "none" else self._say_retries
+        with Scope.within(self.timeout, observer=observer) as scope:
             yield scope
+
+    def _say_retries(self, event: Event) -> None:
+        from ocidist.progress import Retrying
+
+        if isinstance(event, Retrying):
+            self.warn(f"{event.why}; trying again in {event.after:.1f} s")
 
     @contextmanager
     def progress(self) -> Iterator[Scope]:

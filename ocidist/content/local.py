@@ -268,7 +268,7 @@ class LocalContent:
             try:
                 with os.scandir(folder) as entries:
                     names = sorted(entries, key=lambda entry: entry.name)
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 continue
             except OSError as error:
                 raise failure(folder, error) from error

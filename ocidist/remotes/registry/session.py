@@ -144,7 +144,9 @@ class RegistrySession:
             try:
                 response, crossed = self._follow(request, scope, registry)
             except TransportError as error:
-                if last or not again or not error.retryable:
+                # Nobody listens there: a restart is worth a second's wait, a wrong port no more than that.
+                refused = attempt >= 2 and error.reason.startswith("connection refused")
+                if last or refused or not again or not error.retryable:
                     raise
                 why, wait = error.reason, None
             else:
