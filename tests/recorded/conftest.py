@@ -12,6 +12,7 @@ from tests.parts.required import missing
 CASSETTES = Path(__file__).resolve().parents[2] / "cassettes"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_recording_configure(config: pytest.Config, vcr: Any) -> None:
     """vcrpy reads this project's format: serializer, persister for the sidecars, matchers."""
     from ocidist.integrations import vcr as integration
