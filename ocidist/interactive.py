@@ -89,7 +89,8 @@ def pull(
 def _on_show(here: Client, locator: str, platform: Platform | str | None) -> Image:
     from ocidist.notebook.live import live
 
-    with live(f"pull {locator}") as display:
+    settings = here.settings
+    with live(f"pull {locator}", colour=not settings.no_color, dumb=settings.term == "dumb") as display:
         scope = Scope.within(here.timeout, observer=display.observe, tick=display.tick)
         with scope:
             pulled = here.pull(locator, platform=platform, scope=scope)

@@ -39,9 +39,13 @@ TEXT_SIZE = (90, 60)  # columns and lines of text/plain
 RESUME = "what was transferred is kept; the same call goes on from there"
 
 
-def live(title: str, *, stream: TextIO | None = None) -> Live:
-    """A display to use in ``with``; ``stream`` (default stderr) is for where there is no notebook."""
-    return Live(title, stream=stream)
+def live(title: str, *, stream: TextIO | None = None, colour: bool = True, dumb: bool = False) -> Live:
+    """A display to use in ``with``.
+
+    ``stream`` (default stderr) is for where there is no notebook; without ``colour``, and plain lines only on
+    a ``dumb`` terminal.
+    """
+    return Live(title, stream=stream, colour=colour, dumb=dumb)
 
 
 class Live:
@@ -56,6 +60,8 @@ class Live:
         title: str,
         *,
         stream: TextIO | None = None,
+        colour: bool = True,
+        dumb: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.title = title
@@ -66,7 +72,7 @@ class Live:
         self._elapsed: float | None = None
         self._queue: deque[Event] = deque()
         self._painted = float("-inf")
-        self._stream = stream
+        self._stream, self._colour, self._dumb = stream, colour, dumb
         self._handle: Any = None
         self._widget: ProgressWidget | None = None
         self._bars: Quiet | None = None
@@ -141,7 +147,7 @@ class Live:
             from ocidist.cli.bars import make
 
             stream = self._stream if self._stream is not None else sys.stderr
-            self._bars = make("auto", stream, stream.isatty())
+            self._bars = make("auto", stream, stream.isatty(), colour=self._colour, dumb=self._dumb)
             return
         import IPython.display
 
@@ -170,6 +176,8 @@ class Live:
 
     def _end(self) -> None:
         if self._bars is not None:
+            if self.outcome.endswith(RESUME):
+                self._bars.say(self.outcome)
             self._bars.final()
             self._bars = None
         widget, self._widget = self._widget, None
