@@ -29,7 +29,8 @@ __all__ = ["Opener", "fill", "ref_key"]
 
 Outcome = Union[Literal["copied"], Literal["exists"]]
 
-POLL = 0.05  # seconds between looks at an ingest that another holds
+POLL = 0.05  # seconds between looks for an object that another brings
+LONGEST = 0.4  # seconds between tries to take its ingest over
 REPORT = 0.2  # seconds after which progress is reported, and what came is written, on a slow link
 ATTEMPTS = 3  # connections that bring less than a block each before it is given up
 SMALL = 256 << 10  # bytes that are gathered before they are hashed and written
@@ -100,6 +101,7 @@ def _writer(
 ) -> Writer | None:
     """The writer, once nobody else holds it; None if the object came meanwhile."""
     waited = False
+    pause = POLL
     while True:
         scope.check()
         try:
@@ -110,9 +112,13 @@ def _writer(
             if not waited:
                 scope.emit(Waiting(target.digest, "another process or thread fetches it"))
                 waited = True
-            scope.sleep(POLL)
-            if _here(provider, target):
-                return None
+            # A look costs one stat; to try the lock costs more, and with many waiting that adds up.
+            until = time.monotonic() + pause
+            pause = min(pause * 2, LONGEST)
+            while time.monotonic() < until:
+                scope.sleep(POLL)
+                if _here(provider, target):
+                    return None
 
 
 class _Inline:
