@@ -10,22 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Union
 
 from ocidist.errors import InvalidManifest, InvalidReference, UsageError, quoted
-from ocidist.image import Image
 from ocidist.progress import Named
 from ocidist.remotes.protocols import Source
 from ocidist.scope import Scope
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
-from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index
 from ocidist.spec.platform import Platform, select
 from ocidist.spec.reference import DEFAULT_DOMAIN, Reference
 from ocidist.transfer import DEFAULT_WORKERS, MAX_DEPTH, Slots, copy_graph, read_small
-from ocidist.unpacking import pull_graph
 
 if TYPE_CHECKING:
+    from ocidist.image import Image
     from ocidist.net.message import Transport
     from ocidist.net.recording import Trace
     from ocidist.remotes.registry.credentials import Credential, CredentialSource
@@ -256,6 +254,9 @@ class Client:
         platform: Platform | str | None,
         scope: Scope,
     ) -> Image:
+        from ocidist.image import Image
+        from ocidist.spec.config import ImageConfig
+
         wanted = self.platform(platform)
         if wanted == "all":
             wanted = Platform.host()
@@ -328,6 +329,8 @@ class Client:
     ) -> Pulled:
         """Fetch all content, unpack the layers while they arrive, check the ChainID, and name the image last."""
         outer = self._scope(scope)
+        from ocidist.unpacking import pull_graph
+
         source, name, full = self.source(locator)
         wanted = self.platform(platform)
         outer.emit(Named(full))

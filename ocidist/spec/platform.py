@@ -6,6 +6,7 @@ containerd's platforms package for aliases, defaults and the order of fall-backs
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
@@ -92,9 +93,12 @@ class Platform:
     @classmethod
     def host(cls) -> Platform:
         """Linux on this machine's architecture: images are for Linux wherever they are looked at."""
-        import platform
+        try:
+            machine = os.uname().machine
+        except AttributeError:  # Windows; the platform module takes its time to load
+            import platform
 
-        machine = platform.machine()
+            machine = platform.machine()
         return cls._of_machine(machine)
 
     @classmethod

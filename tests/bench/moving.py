@@ -32,7 +32,9 @@ class Bench:
         @contextlib.contextmanager
         def prepare() -> Iterator[Run]:
             root = self.track.fresh("store")
-            yield Run([[self.python, "-m", "ocidist", "--root", str(root), *arguments, self.ref]])
+            yield Run(
+                [[self.python, "-m", "ocidist", "--root", str(root), "--plain-http", *arguments, self.ref]]
+            )
             remove(root)
 
         return Contender(f"ocidist {arguments[0]}", prepare)
