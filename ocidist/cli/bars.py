@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Callable, Mapping, TextIO
 
-from ocidist.progress import ProgressState
+from ocidist.progress import Failed, ProgressState
 from ocidist.view.progress import ASCII, BLOCKS, Glyphs, Piece, event_line, event_object, pieces, summary
 from ocidist.view.text import visible, width
 
@@ -144,6 +144,8 @@ class Plain(Quiet):
             self._write(f"{summary(self.state, self.elapsed)}  {settled:,} of {len(rows):,} done\n")
 
     def _took(self, event: Event) -> None:
+        if isinstance(event, Failed):
+            return  # whoever started it says why, in the line that ends the command
         line = event_line(event, self.state)
         if line:
             self._write(line + "\n")

@@ -313,3 +313,13 @@ def test_events_come_from_any_thread() -> None:
     bars.final()
     assert [bars.state.rows[layer.digest].status for layer in LAYERS[:8]] == ["fetched"] * 8
     assert bars.state.transferred == 8_000_000 + 1800
+
+
+def test_plain_leaves_the_error_to_the_line_that_ends_the_command() -> None:
+    """A failure is said once: not as progress and then again as the error."""
+    out = io.StringIO()
+    with make("plain", out, False) as plain:
+        plain.observe(Failed(None, "no such host"))
+        plain.tick()
+    assert "no such host" not in out.getvalue()
+    assert plain.state.error == "no such host"
