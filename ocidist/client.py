@@ -336,7 +336,7 @@ class Client:
         outer.emit(Named(full))
         target, raw = source.resolve(name, outer)
         outer.emit(Named(full, target))
-        with self.store.lease() as lease, outer.child(lease=lease) as inner:
+        with self.store.lease(scope=outer) as lease, outer.child(lease=lease) as inner:
             chain = pull_graph(
                 source,
                 self.store,

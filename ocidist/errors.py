@@ -275,8 +275,11 @@ class Cancelled(OcidistError):
         super().__init__(reason)
 
 
-class DeadlineExceeded(OcidistError, TimeoutError):
-    """The scope's deadline passed; what was transferred is kept and will be resumed."""
+class DeadlineExceeded(OcidistError):
+    """The scope's deadline passed; what was transferred is kept and will be resumed.
+
+    No TimeoutError: that is an OSError, and where those are mapped an end would become a fault of the disk.
+    """
 
     def __init__(self, reason: str = "the time limit passed (--timeout); run it again to resume") -> None:
         super().__init__(reason)

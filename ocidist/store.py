@@ -195,12 +195,12 @@ class Store:
             raise StoreError(str(self.root), error.strerror or str(error)) from error
 
     @contextmanager
-    def lease(self, seconds: float = DAY) -> Iterator[str]:
+    def lease(self, seconds: float = DAY, scope: Scope | None = None) -> Iterator[str]:
         """The id of a lease, for ``scope.lease``. It ends with the block; after an error, or a crash, only when
         ``seconds`` have passed, so that what was fetched is still here for the next try."""
         self._writable()
         id_ = f"lease-{os.urandom(8).hex()}"
-        self.metadata.create_lease(id_, time.time() + seconds)
+        self.metadata.create_lease(id_, time.time() + seconds, scope.check if scope is not None else None)
         yield id_
         try:
             self.metadata.delete_leases([id_])

@@ -6,9 +6,12 @@ quickest counts, since the machine may be busy with other things.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import sqlite3
 import subprocess
 import threading
 import time
@@ -124,6 +127,63 @@ def test_an_end_while_resolving(tmp_path: Path, scene: Scene, sign: int, code: i
 
     best_of_three(attempt)
     whole(scene, quiet(tmp_path))
+
+
+def test_an_end_while_connecting(tmp_path: Path, scene: Scene) -> None:
+    """A host that takes no connection: its queue is full, and it says nothing."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):  # what the queue takes, and more
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        ref = f"127.0.0.1:{listener.getsockname()[1]}/team/app"
+
+        def attempt(number: int) -> float:
+            process = quiet(tmp_path, number).start("pull", ref)
+            until(lambda: connecting(listener.getsockname()[1], process.pid), process)
+            return end(process, signal.SIGINT, 130, "interrupted")
+
+        best_of_three(attempt)
+
+
+def connecting(port: int, pid: int) -> bool:
+    """Whether the process has a socket that waits for ``port`` to answer (SYN_SENT)."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    waiting = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(f":{port:04X}") and row[3] == "02"}
+    mine = set()
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):
+            mine.add(os.readlink(link))
+    return bool(waiting & mine)
+
+
+@pytest.mark.parametrize("limit", [False, True], ids=["int", "timeout"])
+def test_an_end_while_another_holds_the_database(tmp_path: Path, scene: Scene, limit: bool) -> None:
+    """Names and leases are locked by a process that stands still: Ctrl-C and the time limit hold there too."""
+    program = quiet(tmp_path)
+    program.ok("pull", scene.ref)
+    with contextlib.closing(sqlite3.connect(tmp_path / "root-0/meta.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+
+        def attempt(number: int) -> float:
+            scene.front.forget()
+            if limit:
+                begun = time.monotonic()
+                assert program.fails("--timeout", "2s", "pull", scene.ref).startswith(
+                    "ocidist: the time limit"
+                )
+                return time.monotonic() - begun - 2
+            process = program.start("pull", scene.ref)
+            until(lambda: scene.front.records, process)
+            time.sleep(0.2)  # from the manifest to the database
+            return end(process, signal.SIGINT, 130, "interrupted")
+
+        best_of_three(attempt)
+        other.execute("ROLLBACK")
+    whole(scene, program)
 
 
 @by_signal
@@ -254,6 +314,24 @@ def test_two_interrupts_in_a_row_are_one(tmp_path: Path, scene: Scene) -> None:
         gate.open()
         assert process.returncode == 130
         assert b"Traceback" not in err
+    whole(scene, quiet(tmp_path))
+
+
+def test_a_time_limit_in_the_middle_of_unpacking_is_told_as_such(tmp_path: Path, scene: Scene) -> None:
+    """It is no fault of a layer or a disk, and what was begun is left to the next run to remove."""
+    from ocidist.errors import DeadlineExceeded
+    from ocidist.scope import Scope
+
+    root = tmp_path / "root-0"
+    with Store(root) as store, Scope() as scope:
+        watch = threading.Thread(
+            target=lambda: (until(lambda: unpacking(root)), scope.cancel(DeadlineExceeded()))
+        )
+        watch.start()
+        with pytest.raises(DeadlineExceeded):
+            Client(store=store).pull(scene.ref, scope=scope)
+        watch.join()
+    assert roots.snapshots(root) == []
     whole(scene, quiet(tmp_path))
 
 

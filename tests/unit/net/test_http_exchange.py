@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from ocidist.errors import TransportError
+from ocidist.errors import DeadlineExceeded, TransportError
 from ocidist.net.http import HTTPOptions, HTTPTransport
 from ocidist.net.message import Headers, Request
 from ocidist.scope import Scope
@@ -298,7 +298,7 @@ def test_works_where_threads_cannot_start(
             threading.Thread, "start", lambda t: serving(t) if "_run" in repr(t._target) else start(t)
         )
         assert named.send(Request("GET", "http://name.test/"), Scope()).read(1) == b"x"
-        with pytest.raises(TimeoutError):
+        with pytest.raises(DeadlineExceeded):
             transport.send(Request("GET", server.url), Scope.within(0.3))
 
 
