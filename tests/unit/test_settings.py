@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import urllib.request
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from ocidist import settings
 from ocidist.settings import Settings
+from tests.parts.required import require
 
 HOME = Path("/home/someone")
 
@@ -98,6 +98,9 @@ def test_empty_and_relative_values_count_as_unset() -> None:
 
 def test_the_home_folder_is_home_then_the_password_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """$HOME, else the user's entry; a user id without one (a container's random one) still has a place."""
+    require("module:pwd")
+    import pwd
+
     assert Settings.load({"HOME": "/h"}).docker_config == Path("/h/.docker/config.json")
     own = pwd.getpwuid(os.getuid()).pw_dir
     assert Settings.load({}).docker_config == Path(own) / ".docker/config.json"
