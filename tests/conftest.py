@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
@@ -37,8 +38,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure() -> None:
-    """Tests that ask for threads, processes or sockets skip on a system without; no test fails by its time."""
+    """Tests that ask for threads, processes or sockets skip on a system without; no test fails by its time.
+
+    A shell starts background jobs with SIGINT ignored, which every process that a test interrupts would inherit.
+    """
     absent.install(missing, lacking)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if missing("module:hypothesis") is None:
         import hypothesis
 
