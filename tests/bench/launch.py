@@ -65,7 +65,8 @@ def run(command: list[str], every: float, watch: list[int], log: str) -> tuple[f
     code = os.waitstatus_to_exitcode(status)
     if code:
         with open(log, "rb") as file:
-            sys.exit(f"{' '.join(command)} ended with {code}: {file.read()[-2000:].decode(errors='replace')}")
+            said = file.read().decode(errors="replace").strip()
+        sys.exit(f"{said}\nended with {code}: {said.rpartition(chr(10))[2]}")
     return used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss * 1024)
 
 

@@ -109,7 +109,7 @@ class Track:
                 cwd=CHECKOUT,
             )
         if done.returncode:
-            raise Failed(f"{contender.name}: {done.stderr.strip()}")
+            raise Failed(f"{contender.name}: {done.stderr.strip().rpartition(chr(10))[2]}")
         return Cost(**json.loads(done.stdout))
 
     def race(self, contenders: Sequence[Contender], rounds: int, every: float = EVERY) -> None:
