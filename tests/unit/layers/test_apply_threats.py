@@ -196,19 +196,21 @@ def test_e51_a_maze_of_links_is_bounded(box: Path) -> None:
 def test_e51_directories_nested_too_deeply_are_refused(box: Path) -> None:
     """A link can make real paths longer than any name in the archive."""
     deep = "d/" * 1000
-    with pytest.raises(LayerError, match="too deeply"):
-        run(
-            box,
-            layer(
-                directory(deep),
-                symlink("a", deep),
-                directory("a/" + deep),
-                symlink("b", "a/" + deep),
-                directory("b/" + deep),
-            ),
-        )
-    remove_tree(box / "root")  # as deep as that, shutil.rmtree and os.fwalk run out of stack
-    (box / "root").mkdir()
+    try:
+        with pytest.raises(LayerError, match="too deeply"):
+            run(
+                box,
+                layer(
+                    directory(deep),
+                    symlink("a", deep),
+                    directory("a/" + deep),
+                    symlink("b", "a/" + deep),
+                    directory("b/" + deep),
+                ),
+            )
+    finally:
+        remove_tree(box / "root")  # as deep as that, shutil.rmtree and os.fwalk run out of stack
+        (box / "root").mkdir()
 
 
 def test_e51_a_sibling_whose_name_begins_alike_is_outside(box: Path) -> None:
