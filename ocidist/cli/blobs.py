@@ -86,17 +86,34 @@ def run_ingest(args: argparse.Namespace, context: Context) -> None:
 
 
 def _ingest(key: str, size: int, expected: Digest | None, context: Context, scope: Scope) -> Digest:
-    """All of stdin; the bytes that an earlier run kept under the key are skipped, then checked as a whole."""
+    """All of stdin. What an earlier run kept under the key is not written again as far as stdin agrees with
+    it; where it differs, or ends sooner, what was kept is cut off."""
     with _writer(key, size, expected, context.store, scope) as writer:
-        skip = writer.status().offset
+        seen, kept = 0, writer.status().offset
         for data in _stdin(context, scope):
-            if skip:
-                data, skip = data[skip:], max(skip - len(data), 0)
+            if seen < kept:
+                same = _common(data, writer.peek(seen, len(data)))
+                seen += same
+                data = data[same:]
+                if data and seen < kept:
+                    writer.truncate(seen)
+                    kept = seen
             if data:
                 writer.write(data)
-        if skip:
-            writer.truncate(writer.status().offset - skip)
+        if seen < kept:
+            writer.truncate(seen)
         return writer.commit(size, expected)
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """How many bytes both begin with."""
+    if one[: len(other)] == other:
+        return len(other)
+    low, high = 0, min(len(one), len(other))  # equal up to low; not up to high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle)
+    return low
 
 
 def _writer(key: str, size: int, expected: Digest | None, store: Store, scope: Scope) -> HeldWriter:

@@ -157,6 +157,11 @@ class MemoryWriter:
         ingest.status = ingest.status._replace(updated_at=time.time())
         return len(view)
 
+    def peek(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes of what is written, from ``offset`` on."""
+        data = self._open().data
+        return bytes(data[offset : offset + size]) if offset >= 0 and size > 0 else b""
+
     def truncate(self, size: int) -> None:
         """Cut back to ``size`` bytes."""
         ingest = self._open()

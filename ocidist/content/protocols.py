@@ -80,6 +80,10 @@ class Writer(Protocol):
         """Append all of ``data``; hashes as it goes."""
         ...
 
+    def peek(self, offset: int, size: int) -> bytes:
+        """What is written at ``offset``: ``size`` bytes, fewer where the ingest ends sooner."""
+        ...
+
     def truncate(self, size: int) -> None:
         """Cut back to ``size`` bytes (most often 0) and hash anew what stays."""
         ...

@@ -96,6 +96,17 @@ class LocalWriter:
         except OSError as error:
             raise failure(self._data, error) from error
 
+    def peek(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes of what is written, from ``offset`` on."""
+        self._open()
+        size = min(size, self._offset - offset)
+        if offset < 0 or size <= 0:
+            return b""
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:
+            raise failure(self._data, error) from error
+
     def truncate(self, size: int) -> None:
         """Cut back to ``size`` bytes; what stays is hashed anew when it is needed."""
         self._open()

@@ -156,6 +156,7 @@ class HeldWriter:
         self.status = inner.status
         self.write = inner.write
         self.catch_up = inner.catch_up
+        self.peek = inner.peek
         self.truncate = inner.truncate
         self.digest = inner.digest
         self.abort = inner.abort

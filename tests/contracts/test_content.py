@@ -132,6 +132,28 @@ def test_c31_truncate_cuts_back_and_what_stays_is_hashed_anew(content: Content) 
         assert writer.commit(0, None) == Digest.of(b"new")
 
 
+def test_c31_what_is_kept_can_be_looked_at(content: Content) -> None:
+    """peek shows what is written, also by an earlier writer, and no byte more; it moves nothing."""
+    with content.writer("k") as writer:
+        assert writer.peek(0, 10) == b""
+        writer.write(b"abcdef")
+        assert writer.peek(0, 3) == b"abc"
+    with content.writer("k") as writer:
+        assert [writer.peek(2, 10), writer.peek(6, 1), writer.peek(9, 1), writer.peek(0, 0)] == [
+            b"cdef",
+            b"",
+            b"",
+            b"",
+        ]
+        writer.truncate(4)
+        assert writer.peek(2, 10) == b"cd"
+        writer.write(b"!")
+        assert writer.peek(0, 10) == b"abcd!"
+        assert writer.commit(5, None) == Digest.of(b"abcd!")
+        with pytest.raises(OcidistError):
+            writer.peek(0, 1)
+
+
 def test_c31_abort_drops_and_close_keeps(content: Content) -> None:
     """An abort leaves nothing; both may be called again, and a closed writer refuses to write."""
     writer = content.writer("k")

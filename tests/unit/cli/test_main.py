@@ -18,6 +18,7 @@ from ocidist.cli.commands import COMMANDS, GROUPS, find
 from ocidist.cli.main import main
 from ocidist.cli.options import duration
 from ocidist.errors import OcidistError, UsageError
+from ocidist.spec.digest import Digest
 from tests.parts.processes import CHECKOUT, clean_environment
 
 DEMO = "registry.example/demo/shop:1.0"
@@ -342,3 +343,38 @@ def test_objects_come_on_stdin_a_line_each(
     )
     assert main(["--cassette", "demo", "fetch-object", remote, "-"]) == 0
     assert capfdbinary.readouterr().out == raw + raw
+
+
+# --- ingest -----------------------------------------------------------------------------------------------------
+
+
+def ingest(monkeypatch: pytest.MonkeyPatch, data: bytes, *words: str) -> int:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return main(["ingest", *words, "key"])
+
+
+def test_c33_a_key_is_not_spoilt_by_what_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The wrong content is kept and refused; the right one, under the same key, takes its place."""
+    right = Digest.of(b"hi\n")
+    for wrong in (b"hello\n", b"hi", b"hi\nthere", b""):
+        assert ingest(monkeypatch, wrong, "--expected-digest", right) == 1
+        assert "hash to" in one_line(capsys)
+    assert ingest(monkeypatch, b"hello\n", "--expected-digest", right) == 1
+    capsys.readouterr()
+    assert ingest(monkeypatch, b"hi\n", "--expected-digest", right) == 0
+    assert capsys.readouterr().out.split() == [right]
+
+
+@pytest.mark.parametrize(
+    "data", [b"completely different text", b"hello, ", b"hello, worlds", b"hello, world", b"Hello, world"]
+)
+def test_c33_two_streams_are_never_spliced(
+    data: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever was kept, what is stored is stdin's bytes."""
+    assert ingest(monkeypatch, b"hello, world", "--expected-size", "40") == 1
+    one_line(capsys)
+    assert ingest(monkeypatch, data) == 0
+    assert capsys.readouterr().out.split() == [Digest.of(data)]
