@@ -82,6 +82,10 @@ class Client:
         self._slots: dict[str, Slots] = {}
         self._lock = threading.RLock()
 
+    def __repr__(self) -> str:
+        store = self._store if self._store is not None else self.settings.root
+        return f"Client(store={str(getattr(store, 'root', store))!r})"
+
     # -- the parts, each made at first use --
 
     @property
@@ -196,6 +200,8 @@ class Client:
         """
         from ocidist import remotes
 
+        if not isinstance(locator, (str, Reference)):
+            raise UsageError(f"a locator is text or a Reference, not {type(locator).__name__}")
         where = remotes.Locator.parse(str(locator))
         if where.kind == "registry":
             reference = Reference.of(where.body, object_)

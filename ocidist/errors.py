@@ -63,6 +63,10 @@ def _restore(cls: type[OcidistError], args: tuple[Any, ...], state: dict[str, An
 class OcidistError(Exception):
     """Base of every error that ocidist raises on purpose; ``str(error)`` is one line."""
 
+    def _render_traceback_(self) -> list[str]:
+        """In IPython, that line alone: what was asked can't be had, and no frame of ours says more."""
+        return [f"{type(self).__name__}: {self}"]
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Mapping
 
+from ocidist.documents import shown
 from ocidist.remotes.protocols import Source
 from ocidist.rows import Column, Rows, Schema
 from ocidist.spec.chain import chain_id
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 # What only a repr needs is imported there: the command line opens images too.
 
-__all__ = ["ConfigView", "HistoryRow", "Image", "LayerRow", "PlatformRow"]
+__all__ = ["HistoryRow", "Image", "LayerRow", "PlatformRow"]
 
 
 @dataclass(frozen=True)
@@ -107,43 +108,8 @@ _CARD_LAYERS = Schema(
         Column("created_by"),
     ),
 )
-LINES = 400  # of a config's repr
 _ANNOTATION = "org.opencontainers.image."
 _TOLD = ("title", "description", "version", "revision", "source", "url", "licenses", "vendor")
-
-
-class ConfigView(ImageConfig):
-    """An :class:`~ocidist.spec.config.ImageConfig` that shows as JSON, in a notebook to fold."""
-
-    @classmethod
-    def of(cls, config: ImageConfig) -> ConfigView:
-        """The same config, to look at."""
-        if isinstance(config, cls):
-            return config
-        return cls(**{each.name: getattr(config, each.name) for each in fields(config)})
-
-    def __eq__(self, other: object) -> bool:
-        return self.raw == other.raw if isinstance(other, ImageConfig) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.raw)
-
-    def __repr__(self) -> str:
-        import json
-
-        from ocidist.view.text import visible
-
-        lines = json.dumps(self.data, indent=1, ensure_ascii=False).split("\n")
-        more = [f"… {len(lines) - LINES:,} more lines"] if len(lines) > LINES else []
-        return "\n".join([*map(visible, lines[:LINES]), *more])
-
-    def _repr_html_(self) -> str:
-        from ocidist.view import html as markup
-
-        return (
-            f'<div class="ocidist" style="color:{markup.TEXT};font-family:{markup.MONO}">'
-            f"{markup.json_tree(self.data, 'config')}</div>"
-        )
 
 
 @dataclass(frozen=True, repr=False)
@@ -164,8 +130,11 @@ class Image:
     source: Source | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "manifest", shown(self.manifest))
         if self.config is not None:
-            object.__setattr__(self, "config", ConfigView.of(self.config))
+            object.__setattr__(self, "config", shown(self.config))
+        if self.index is not None:
+            object.__setattr__(self, "index", shown(self.index))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "source": None}  # connections don't pickle
@@ -301,7 +270,7 @@ class Image:
                 ("workdir", run.working_dir),
                 ("ports", ", ".join(run.exposed_ports)),
                 ("volumes", ", ".join(run.volumes)),
-                ("env", f"{len(run.env):,} variables" if run.env else ""),
+                ("env", ", ".join(entry.partition("=")[0] for entry in run.env)),  # values may be secrets
             ]
         told = {**self.labels, **self.annotations}
         # URLs among them stay text: nothing from an image becomes a link.

@@ -67,12 +67,12 @@ def pull(
     locator: str,
     *,
     platform: Platform | str | None = None,
-    store: Store | None = None,
+    store: Store | Path | str | None = None,
     progress: bool = True,
 ) -> Image:
     """Fetch, unpack and name an image, with progress by itself: a widget, HTML or text. Returns the Image.
 
-    ``store`` is where to (default: the settings' root). An interrupt (the stop button, Ctrl-C) ends it within half
+    ``store`` is where to: a Store or the path of one (default: the settings' root). An interrupt (the stop button, Ctrl-C) ends it within half
     a second; the same call goes on from there.
     """
     here = client() if store is None else Client(store=store, transport=client().transport)

@@ -51,10 +51,22 @@ class Rows(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> Rows[T]: ...
 
-    def __getitem__(self, index: int | slice) -> T | Rows[T]:
+    @overload
+    def __getitem__(self, index: str) -> tuple[Any, ...]: ...
+
+    def __getitem__(self, index: int | slice | str) -> T | Rows[T] | tuple[Any, ...]:
+        """A row by its number, Rows by a slice, or one column's values by its name (KeyError lists them)."""
+        if isinstance(index, str):
+            if index not in self.schema.names:
+                raise KeyError(f"no column {index!r}; there are {', '.join(self.schema.names)}")
+            at = self.schema.names.index(index)
+            return tuple(row[at] for row in map(self.schema.reader(), self._items))
         if isinstance(index, slice):
             return type(self)(self.schema, self._items[index])
         return self._items[index]
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.schema.names)
 
     def __len__(self) -> int:
         return len(self._items)

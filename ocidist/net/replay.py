@@ -175,7 +175,7 @@ def find(cassette: str | Path) -> ReplayTransport:
         for folder in (here, *here.parents):
             if (folder / "cassettes" / file).is_file():
                 return ReplayTransport.load(folder / "cassettes" / file)
-        why = 'no such file, and no such name in a folder "cassettes" here or above; "demo" comes along'
+        why = 'no such file, and no such name in a folder "cassettes" here or above; "demo" comes with the package'
         raise TransportError(f"cassette {quoted(cassette)}", why, False)
     return ReplayTransport.load(path)
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from ocidist.image import ConfigView, HistoryRow, Image, LayerRow
+from ocidist import documents
+from ocidist.documents import ConfigView, IndexView, ManifestView
+from ocidist.image import HistoryRow, Image, LayerRow
 from ocidist.rows import Rows
 from ocidist.scope import Scope
 from ocidist.spec import manifest as manifests
@@ -302,7 +304,7 @@ def test_the_config_is_a_value_and_a_foldable_tree() -> None:
     config = img.config
     assert isinstance(config, ConfigView)
     assert config == ImageConfig.parse(raw(data))
-    assert hash(config) == hash(ConfigView.of(ImageConfig.parse(raw(data))))
+    assert hash(config) == hash(documents.shown(ImageConfig.parse(raw(data))))
     assert config.raw == raw(data)
     assert config.run.user == "app"
     assert config.diff_ids == tuple(DIFF_IDS)
@@ -344,8 +346,25 @@ def test_a_thousand_layers_are_cut_in_both_cards() -> None:
 def test_a_config_reads_as_json_text() -> None:
     """The repr of a config is its JSON, indented, cut past some hundred lines, with escapes for what doesn't print."""
     raw = json.dumps({"os": "linux", "architecture": "amd64", "author": "a\u202eb", "more": list(range(900))})
-    text = repr(ConfigView.of(ImageConfig.parse(raw.encode())))
+    text = repr(documents.shown(ImageConfig.parse(raw.encode())))
     assert text.splitlines()[1] == ' "os": "linux",'
     assert "a\\u202eb" in text
     assert "\u202e" not in text
     assert text.splitlines()[-1] == "… 507 more lines"
+
+
+def test_manifest_and_index_show_as_json_and_equal_the_plain_values() -> None:
+    """The documents of an image read as what they are, byte for byte the values of spec."""
+    from ocidist.client import Client
+    from ocidist.net.replay import load_demo  # the demo has all three
+
+    img = Client(transport=load_demo()).open("registry.example/demo/shop:1.0", platform="linux/amd64")
+    assert isinstance(img.manifest, ManifestView)
+    assert isinstance(img.index, IndexView)
+    assert '"schemaVersion": 2' in repr(img.manifest)
+    assert "<details" in img.index._repr_html_()
+    plain = manifests.parse(img.manifest.raw, img.manifest.media_type)
+    assert img.manifest == plain
+    assert plain == img.manifest
+    assert documents.shown(img.manifest) is img.manifest
+    assert pickle.loads(pickle.dumps(img)).manifest == img.manifest

@@ -15,7 +15,7 @@ import pytest
 
 import ocidist as oci
 from ocidist import interactive
-from ocidist.errors import MissingExtra, TransportError
+from ocidist.errors import MissingExtra, TransportError, UsageError
 from ocidist.net.message import Request, Response
 from ocidist.scope import Scope
 from tests.parts.scripted import ScriptedResponse
@@ -66,6 +66,14 @@ def test_a_cassette_is_found_by_name_and_shown_by_it() -> None:
     banner = oci.replay("first-pull")
     assert "the cassette first-pull (33 recorded exchanges)" in repr(banner)
     assert str(ROOT) not in repr(banner) + banner._repr_html_()
+
+
+def test_a_locator_that_is_no_text_is_refused() -> None:
+    """None is no image called None."""
+    for wrong in (None, 5, b"redis"):
+        with pytest.raises(UsageError, match="a locator is text"):
+            oci.open(wrong)  # type: ignore[arg-type]
+    assert repr(oci.Client(store="somewhere")) == "Client(store='somewhere')"
 
 
 def test_an_environment_with_a_missing_cassette_never_means_the_network(

@@ -66,6 +66,15 @@ def test_rows_are_an_immutable_sequence() -> None:
         ROWS[0] = blob()  # type: ignore[index]
 
 
+def test_a_column_by_its_name() -> None:
+    """As of a DataFrame; an unknown name says which there are, and completion offers them."""
+    assert ROWS["size"] == (0, 1000, 2000, 3000, 4000)
+    assert ROWS[1:3]["digest"] == (blob(1).digest, blob(2).digest)
+    with pytest.raises(KeyError, match="digest, name, size"):
+        ROWS["sizes"]
+    assert ROWS._ipython_key_completions_() == list(SCHEMA.names)
+
+
 def test_rows_pickle() -> None:
     """A process pool gets equal rows."""
     assert pickle.loads(pickle.dumps(ROWS)) == ROWS
