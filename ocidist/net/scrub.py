@@ -13,6 +13,8 @@ import re
 from typing import Iterable, Sequence
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
+from ocidist.spec import document
+
 __all__ = ["PLACEHOLDER", "form", "headers", "request_body", "response_body", "secrets_of", "url"]
 
 PLACEHOLDER = "scrubbed"
@@ -174,6 +176,7 @@ def _clean(data: bytes, secrets: Sequence[str]) -> bytes:
     if not _SECRET_KEY.search(data):
         return data
     try:
+        document.check_depth(data, "body")
         value = json.loads(data)
     except (ValueError, RecursionError):
         return b""  # cut short or no JSON, and it speaks of tokens: nothing of it is kept

@@ -21,6 +21,7 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_SIZE",
     "as_object",
+    "check_depth",
     "check_names",
     "decode",
     "decode_value",
@@ -60,7 +61,7 @@ def decode_value(raw: bytes, what: str, limit: int = MAX_SIZE) -> Any:
     if len(raw) > limit:
         raise InvalidManifest(what, f"{len(raw)} bytes are more than the {limit} that are read")
     text = _text(raw, what)
-    _check_depth(text, what)
+    check_depth(text, what)
     import json
 
     try:
@@ -99,7 +100,14 @@ def _text(raw: bytes, what: str) -> str:
         raise InvalidManifest(what, f"not UTF-8 (byte {error.start})") from None
 
 
-def _check_depth(text: str, what: str) -> None:
+def check_depth(text: str | bytes, what: str) -> None:
+    """Raise InvalidManifest for JSON nested deeper than MAX_DEPTH.
+
+    To be called before ``json.loads`` on anything that came from outside: CPython raises RecursionError for it, but
+    in WebAssembly its scanner ends the interpreter.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")  # brackets and quotes stand for themselves in UTF-8
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     # Escapes go first, so that one plain pattern finds the strings: a pattern with alternatives inside a

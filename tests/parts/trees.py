@@ -91,7 +91,7 @@ def _hash(path: str) -> str:
 def _xattrs(path: str) -> dict[str, bytes]:
     try:
         names = os.listxattr(path, follow_symlinks=False)
-    except OSError:  # a file system without them
+    except (OSError, AttributeError):  # a file system, or a system, without them
         return {}
     return {name: os.getxattr(path, name, follow_symlinks=False) for name in sorted(names)}
 

@@ -26,6 +26,7 @@ from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.challenge import Challenge, merge_scopes
 from ocidist.remotes.registry.credentials import Credential, CredentialSource
 from ocidist.scope import POLL, Scope
+from ocidist.spec import document
 
 if TYPE_CHECKING:
     Exchange = Callable[[Request, Scope], Response]
@@ -279,6 +280,7 @@ class Authenticator:
             )
             raise wire.error_for("GET", url, status, wire.parse_errors(body), hint)
         try:
+            document.check_depth(body, "token")
             data = json.loads(body)
         except (ValueError, RecursionError):
             data = None

@@ -301,6 +301,7 @@ def parse_errors(raw: bytes) -> tuple[tuple[str, str], ...]:
     if not raw or len(raw) > ERROR_LIMIT:
         return ()
     try:
+        document.check_depth(raw, "error")
         data: Any = json.loads(raw)
     except (ValueError, RecursionError):
         line = raw[:400].decode("utf-8", "replace").strip().partition("\n")[0].strip()
