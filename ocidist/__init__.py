@@ -5,9 +5,8 @@
     img.layers.to_frame()
 
 The front door, lazy: importing it loads nothing else; each name is fetched where it lives when it is used.
+Pythons from 3.6 on can read it, so that ``python -m ocidist`` can tell which it needs.
 """
-
-from __future__ import annotations
 
 __version__ = "0.1.0"
 
@@ -54,7 +53,7 @@ _WHERE = {
 __all__ = ["__version__", *sorted(_WHERE)]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _WHERE:
         raise AttributeError(f"module 'ocidist' has no attribute {name!r}")
     from importlib import import_module
@@ -62,5 +61,5 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"ocidist.{_WHERE[name]}"), name)
 
 
-def __dir__() -> list[str]:
+def __dir__() -> "list[str]":
     return sorted(__all__)

@@ -14,6 +14,7 @@ from typing import NoReturn, Sequence
 
 from ocidist.cli.commands import COMMANDS, GROUPS, Command, find
 from ocidist.cli.options import Parser, add_global, parser_for, quick_formatter
+from ocidist.cli.streams import StreamError, let_go_of_stdout, set_up
 from ocidist.errors import OcidistError, UsageError
 
 __all__ = ["console", "main"]
@@ -38,14 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _end("interrupted", 130)
     except BrokenPipeError:
-        _let_go_of_stdout()
+        let_go_of_stdout()
         return 0
     except UsageError as error:
         return _complain(error, 2)
     except OcidistError as error:
         if isinstance(error.__cause__, BrokenPipeError):
-            _let_go_of_stdout()
+            let_go_of_stdout()
             return 0
+        if isinstance(error, StreamError):
+            let_go_of_stdout()
         return _complain(error, 1)
     except RecursionError:
         return _complain(OcidistError("nested too deeply"), 1)
@@ -54,17 +57,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def console() -> NoReturn:
     """The console script: as :func:`main`, and the process ends, whatever worker is still in a system call."""
     gc.set_threshold(50_000)  # what is loaded stays, so looking for cycles in it is in vain
+    set_up()
     _take_sigterm()
     try:
         code = main()
     except KeyboardInterrupt:  # a second one, while the first was being told
         code = 130
     _ignore_sigint()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            pass
+    try:
+        sys.stdout.flush()
+    except (OSError, OcidistError, ValueError):  # after an error that has been told
+        let_go_of_stdout()
+    sys.stderr.flush()
     threading = sys.modules.get("threading")
     if threading is not None and threading.active_count() > 1:
         # Workers that have not seen the end yet: tearing the interpreter down under them takes its time.
@@ -197,11 +201,3 @@ def _end(how: str, code: int) -> int:
     except OSError:
         pass
     return code
-
-
-def _let_go_of_stdout() -> None:
-    """The reader is gone: what is still buffered must not raise when the interpreter closes stdout."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass

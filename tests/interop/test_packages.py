@@ -146,6 +146,33 @@ def test_the_single_file_runs_on_every_python(tmp_path: Path, built: dict[str, P
     pulls_the_demo(program, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("version", "start"),
+    [
+        ("2.7", "single file"),
+        *((version, start) for version in ("3.6", "3.8", "3.9") for start in ("single file", "python -m")),
+    ],
+)
+def test_an_older_python_is_told_so(tmp_path: Path, built: dict[str, Path], version: str, start: str) -> None:
+    """One sentence and exit 1; ``-m`` needs a Python that can read the package's first module, from 3.6 on."""
+    found = next(iter((Path.home() / ".pyenv/versions").glob(f"{version}.*/bin/python")), None)
+    path = str(found) if found is not None else shutil.which(f"python{version}")
+    if path is None:
+        pytest.skip(f"no Python {version} here to be refused")
+    show = "import sys; sys.stdout.write('%d.%d.%d' % sys.version_info[:3])"
+    exact = subprocess.run([path, "-c", show], capture_output=True, text=True, check=True).stdout
+    words = [str(built["pyz"])] if start == "single file" else ["-B", "-m", "ocidist"]
+    done = subprocess.run(
+        [path, *words, "list"],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        cwd=CHECKOUT if start == "python -m" else tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    said = f"ocidist needs Python 3.10 or later; this is {exact}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
 def test_the_single_file_is_its_own_program(tmp_path: Path, built: dict[str, Path]) -> None:
     """It has a first line for the kernel, may be executed, and holds the package alone."""
     with zipfile.ZipFile(built["pyz"]) as archive:

@@ -237,7 +237,7 @@ def test_a_closed_pipe_is_no_error(
             raise OcidistError("the reader is gone") from error
 
     monkeypatch.setattr(blobs, "run_list", fail)
-    monkeypatch.setattr(program, "_let_go_of_stdout", lambda: let_go.append(1))
+    monkeypatch.setattr(program, "let_go_of_stdout", lambda: let_go.append(1))
     assert main(["list"]) == 0
     assert let_go == [1]
     assert capsys.readouterr().err == ""
