@@ -1,8 +1,9 @@
 """Garbage collection: what no name, no lease and no label holds is removed.
 
 Roots are the images' targets, the content of unexpired leases, and blobs labelled ``containerd.io/gc.root``.
-From them manifests and indices are followed; what can't be parsed is kept as a leaf. The collector is alone
-inside the gate that every commit passes, so it never sees a blob before the lease that holds it.
+From them manifests and indices are followed, each only if its bytes are what its digest says: a damaged one
+hides what it names, so then nothing is removed at all. The collector is alone inside the gate that every
+commit passes, so it never sees a blob before the lease that holds it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterable, Iterator
 
-from ocidist.content.verify import fill_buffer
-from ocidist.errors import BlobNotFound, OcidistError
+from ocidist.content.verify import fill_buffer, stream
+from ocidist.errors import BlobNotFound, ContentError, OcidistError, StoreError
 from ocidist.metadata.content import DAY
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
@@ -101,14 +102,18 @@ def collect(
 ) -> CollectReport:
     """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases.
 
-    Waits for commits under way, and they for it. Raises StoreError, or the scope's end.
+    Waits for commits under way, and they for it. Raises the scope's end, or StoreError, also before anything
+    is removed where a manifest on the way from a root is damaged.
     """
     with content.gate.exclusive(scope):
         now = time.time()
         leases = content.metadata.leases()
         live = [lease for lease in leases if lease.expires_at > now]
         expired = tuple(lease.id for lease in leases if lease.expires_at <= now)
-        kept = _mark(content, live, scope)
+        marking = _Marking(content, scope)
+        marking.names_and_labels()
+        marking.leases(live)
+        kept = marking.kept
         here = list(content.walk())
         blobs = tuple(Removed(info.digest, info.size) for info in here if info.digest not in kept)
         keys = [ref for lease in live for kind, ref in lease.resources if kind == "ingest"]
@@ -119,29 +124,106 @@ def collect(
         return CollectReport(blobs, ingests, tuple(names), expired, len(here) - len(blobs), dry_run)
 
 
-def _mark(content: HeldContent, live: Iterable[Lease], scope: Scope) -> set[Digest]:
-    metadata = content.metadata
-    todo = [record.target for record in metadata.images()]
-    loose = [ref for lease in live for kind, ref in lease.resources if kind == "content"]
-    loose += [digest for digest, key, _ in metadata.labeled(ROOT_LABEL) if key == ROOT_LABEL]
-    todo += [_unknown(content, ref) for ref in loose]
-    references: dict[str, list[str]] = {}
-    for digest, _, value in metadata.labeled(CONTENT_LABEL):
-        references.setdefault(digest, []).append(value)
-    kept: set[Digest] = set()
-    seen: set[tuple[Digest, bool]] = set()
-    while todo:
-        scope.check()
-        target = todo.pop()
-        # What one parent calls a layer another may call a manifest: the one must not hide the other's children.
-        step = (target.digest, _may_name(target))
-        if step in seen:
-            continue
-        seen.add(step)
-        kept.add(target.digest)
-        todo += children(content, target, scope)
-        todo += [_unknown(content, ref) for ref in references.get(str(target.digest), ())]
-    return kept
+@dataclass(frozen=True)
+class _Step:
+    """Something to keep; ``holder`` is what holds it, in words, and ``way_out`` what can be done about it."""
+
+    target: Descriptor
+    holder: str
+    way_out: str
+
+
+class _Marking:
+    """All that is held, found from roots; more roots can follow."""
+
+    def __init__(self, content: HeldContent, scope: Scope) -> None:
+        self.content, self.scope = content, scope
+        self.kept: set[Digest] = set()
+        self._seen: set[tuple[Digest, str]] = set()
+        self._references: dict[str, list[str]] = {}
+        for digest, _, value in content.metadata.labeled(CONTENT_LABEL):
+            self._references.setdefault(digest, []).append(value)
+
+    def names_and_labels(self) -> None:
+        """The images' targets, and what is labelled as a root."""
+        metadata = self.content.metadata
+        todo = [
+            _Step(record.target, record.name, f"pull {record.name} again, or rmi it")
+            for record in metadata.images()
+        ]
+        for digest, key, _ in metadata.labeled(ROOT_LABEL):
+            if key == ROOT_LABEL:
+                way_out = f"bring it again, or delete {digest}"
+                todo.append(_Step(_unknown(self.content, digest), f"the label {ROOT_LABEL}", way_out))
+        self._follow(todo)
+
+    def leases(self, leases: Iterable[Lease]) -> None:
+        """The content of leases."""
+        self._follow(
+            [
+                _Step(_unknown(self.content, ref), f"lease {lease.id}", f"pull again, or delete {ref}")
+                for lease in leases
+                for kind, ref in lease.resources
+                if kind == "content"
+            ]
+        )
+
+    def _follow(self, todo: list[_Step]) -> None:
+        while todo:
+            self.scope.check()
+            step = todo.pop()
+            target = step.target
+            # What one parent calls a layer another may call a manifest: the one must not hide the other's children.
+            seen = (target.digest, mediatype.base(target.media_type) if _may_name(target) else "")
+            if seen in self._seen:
+                continue
+            self._seen.add(seen)
+            self.kept.add(target.digest)
+            found = list(self._named(step)) if seen[1] else []
+            found += [_unknown(self.content, ref) for ref in self._references.get(str(target.digest), ())]
+            todo += [_Step(item, step.holder, step.way_out) for item in found]
+
+    def _named(self, step: _Step) -> tuple[Descriptor, ...]:
+        """What a manifest names; () if it is missing. Raises StoreError if it is not what its digest says, or
+        is called a manifest and can't be read as one."""
+        target = step.target
+        generic = mediatype.is_generic(target.media_type)
+        try:
+            size = self.content.local.info(target.digest).size
+            if generic and size > LIMIT:
+                return ()
+            # Of its own size: a wrong one in the descriptor that leads here must not hide what it names.
+            raw = _verified(self.content, Descriptor(target.media_type, target.digest, size), self.scope)
+        except BlobNotFound:
+            return ()
+        except ContentError as error:
+            raise self._refusal(step, "is damaged") from error
+        try:
+            return manifests.parse(raw, target.media_type).children()
+        except OcidistError as error:
+            if generic:
+                return ()
+            raise self._refusal(step, f"can't be read ({error})") from error
+
+    def _refusal(self, step: _Step, why: str) -> StoreError:
+        target = step.target
+        kind = "content" if mediatype.is_generic(target.media_type) else mediatype.kind(target.media_type)
+        return StoreError(
+            str(self.content.path(target.digest)),
+            f"the {kind} {target.digest}, held by {step.holder}, {why}; what it names is not known, so nothing "
+            f"was removed: {step.way_out}",
+        )
+
+
+def _verified(provider: Provider, target: Descriptor, scope: Scope) -> bytes:
+    """The first LIMIT + 1 bytes of a blob that was hashed as a whole. Raises ContentError."""
+    head = bytearray()
+
+    def keep(block: memoryview) -> None:
+        head.extend(block[: max(LIMIT + 1 - len(head), 0)])
+
+    stream(provider.open(target, scope), target, keep, scope)
+    return bytes(head)
 
 
 def _unknown(content: HeldContent, text: str) -> Descriptor:
