@@ -164,20 +164,33 @@ def run_get(args: argparse.Namespace, context: Context) -> None:
 
 
 def configure_path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("digests", metavar="DIGEST", nargs="+")
+    parser.add_argument(
+        "digests", metavar="DIGEST", nargs="+", help="a blob's digest, or the ChainID of a tree"
+    )
 
 
 def run_path(args: argparse.Namespace, context: Context) -> None:
-    content = context.store.content
-    found = [
-        (info.digest, str(content.path(info.digest)))
-        for info in map(content.info, map(context.digest, args.digests))
-    ]
+    found = [(digest, _path(digest, context.store)) for digest in map(context.digest, args.digests)]
     if args.format != "table":
         context.listing(PATHS, found)
         return
     for digest, path in found:
         context.line(f"{digest} {path}")
+
+
+def _path(digest: Digest, store: Store) -> str:
+    """Where a blob lies, else the tree of the snapshot with this ChainID. Raises BlobNotFound."""
+    from ocidist.errors import BlobNotFound, OcidistError
+
+    try:
+        return str(store.content.path(store.content.info(digest).digest))
+    except BlobNotFound:
+        try:
+            if store.snapshots.stat(str(digest)).kind == "committed":
+                return str(store.snapshots.path(str(digest)))
+        except OcidistError:
+            pass
+        raise
 
 
 def configure_label(parser: argparse.ArgumentParser) -> None:

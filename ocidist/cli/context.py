@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
     from ocidist.client import Client
+    from ocidist.image import Image
     from ocidist.net.recording import Trace
     from ocidist.progress import Event
     from ocidist.scope import Scope
@@ -39,11 +40,15 @@ class Context:
             import logging
 
             logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(name)s: %(message)s")
+        if self.args.record or self.args.trace:
+            from ocidist.cli import recording
+
+            recording.check(self.args.record, self.args.trace)
         return self
 
     def __exit__(self, kind: Any, *exc: object) -> None:
         if self._trace is not None:
-            self._save(self._trace)
+            self._save(self._trace, failed=kind is not None)
         if self._store is not None:
             self._store.close()
 
@@ -122,12 +127,33 @@ class Context:
 
         return replay.find(cassette)
 
-    def _save(self, trace: Trace) -> None:
-        if self.args.record:
-            trace.save_cassette(self.args.record)
-        if self.args.trace:
-            (trace.to_har if self.args.trace.endswith(".har") else trace.to_jsonl)(self.args.trace)
-        trace.close()
+    def _save(self, trace: Trace, *, failed: bool) -> None:
+        from ocidist.cli import recording
+        from ocidist.errors import OcidistError
+
+        try:
+            recording.save(trace, self.args.record, self.args.trace, self.warn)
+        except OcidistError as error:
+            if not failed:  # else the command's own error is what is to be told
+                raise
+            self.warn(str(error))
+        finally:
+            trace.close()
+
+    @property
+    def platform(self) -> str:
+        """The platform that was asked for, as it was written; "" if none was."""
+        return str(self.args.platform or self.settings.platform or "")
+
+    def check_platform(self, image: Image) -> None:
+        """Warn where an image, of no index that could choose, is for another platform than was asked for."""
+        if not self.platform or self.platform == "all" or image.index is not None or image.platform is None:
+            return
+        from ocidist.spec.platform import Platform
+
+        wanted, found = Platform.parse(self.platform), image.platform.normalized()
+        if (wanted.os, wanted.architecture) != (found.os, found.architecture):
+            self.warn(f"{image.reference} is {found}, not {wanted}")
 
     def digest(self, text: str) -> Digest:
         """A digest, or the one blob of the store that starts so (at least four hexadecimal digits)."""

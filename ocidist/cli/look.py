@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Iterator
 
 from ocidist.cli.context import Context
@@ -20,12 +21,31 @@ TAGS = Schema("tags", (Column("tag"),))
 REPOSITORIES = Schema("repositories", (Column("repository"),))
 
 
+@contextmanager
+def _or_store(context: Context, ref: str) -> Iterator[None]:
+    """A registry that can't be reached: the error says where else the image is to be had."""
+    from ocidist.errors import OcidistError, RegistryError, TransportError
+
+    try:
+        yield
+    except (TransportError, RegistryError) as error:
+        if isinstance(error, RegistryError) and not error.retryable:
+            raise
+        try:
+            name = context.store.find_image(ref)
+        except OcidistError:
+            name = None
+        if name is None:
+            raise
+        raise OcidistError(f"{error}; the store has it: store:{name}") from error
+
+
 def configure_resolve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF")
 
 
 def run_resolve(args: argparse.Namespace, context: Context) -> None:
-    with context.quiet() as scope:
+    with context.quiet() as scope, _or_store(context, args.ref):
         _, _, full = context.client.source(args.ref)
         target = context.client.resolve(args.ref, scope=scope)
     context.result(RESOLVED, (full, target.media_type, target.digest, target.size))
@@ -68,7 +88,7 @@ def run_manifest(args: argparse.Namespace, context: Context) -> None:
     """The exact bytes: of an index where REF is one, unless --platform chooses an image of it."""
     from ocidist.transfer import read_small
 
-    with context.quiet() as scope:
+    with context.quiet() as scope, _or_store(context, args.ref):
         if args.platform:
             raw = context.client.open(args.ref, scope=scope).manifest.raw
         else:
@@ -106,8 +126,9 @@ def configure_inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def run_inspect(args: argparse.Namespace, context: Context) -> None:
-    with context.quiet() as scope:
+    with context.quiet() as scope, _or_store(context, args.ref):
         image = context.client.open(args.ref, scope=scope)
+    context.check_platform(image)
     if args.format == "table":
         context.line(repr(image))
     elif args.format == "json":

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Callable
 
 from ocidist.cli.context import Context
+from ocidist.spec import mediatype
 from ocidist.view.schema import Column, Schema
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ def configure_pull(parser: argparse.ArgumentParser) -> None:
 def run_pull(args: argparse.Namespace, context: Context) -> None:
     with context.progress() as scope:
         pulled = context.client.pull(args.ref, scope=scope)
+    if context.platform == "all":
+        if pulled.chain_id is not None and pulled.image.index is not None:
+            context.warn(f"unpacked {pulled.image.platform}; of the others the content is here, no tree")
+    else:
+        context.check_platform(pulled.image)
     context.result(PULLED, (pulled.reference, pulled.descriptor.digest, pulled.chain_id))
 
 
@@ -36,6 +42,8 @@ def configure_fetch(parser: argparse.ArgumentParser) -> None:
 def run_fetch(args: argparse.Namespace, context: Context) -> None:
     with context.progress() as scope:
         name, target = context.client.fetch(args.remote, args.object, scope=scope)
+        if context.platform not in ("", "all") and mediatype.is_manifest(target.media_type):
+            context.check_platform(context.client.open(f"store:{target.digest}", scope=scope))
     context.result(FETCHED, (name, target.digest))
 
 

@@ -32,7 +32,7 @@ class StreamError(OcidistError):
 
 
 class _Input(io.FileIO):
-    def readinto(self, buffer: WriteableBuffer) -> int | None:  # type: ignore[override]
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
         try:
             return super().readinto(buffer)
         except OSError as error:

@@ -1,0 +1,164 @@
+"""What commands say beside their result: what was recorded, which platform it was, where else to look."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ocidist.cli.main import main
+from ocidist.scope import Scope
+from ocidist.store import Store
+
+DEMO = "registry.example/demo/shop:1.0"
+REMOTE = DEMO.rpartition(":")[0]
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root of its own, and nothing from the environment."""
+    for name in ("OCIDIST_REPLAY", "OCIDIST_PLATFORM", "CONTAINERD_FETCH_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OCIDIST_ROOT", str(tmp_path / "root"))
+    return tmp_path / "root"
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple[str, list[str]]:
+    """stdout, and the lines on stderr, of a run from the demo."""
+    assert main(["--cassette", "demo", "--progress", "none", *words]) == code
+    found = capsys.readouterr()
+    return found.out, found.err.splitlines()
+
+
+# --- --record and --trace ---------------------------------------------------------------------------------------
+
+
+def test_what_was_recorded_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The number of exchanges and the file; of the blobs beside it only where there are any."""
+    small, whole = tmp_path / "small.json", tmp_path / "new" / "lesson.json"
+    _, (line,) = run(capsys, "resolve", DEMO, "--record", str(small))
+    number = len(json.loads(small.read_text())["exchanges"])
+    assert line.startswith(f"ocidist: recorded {number} exchange")
+    assert line.endswith(f" in {small}")
+    _, (line,) = run(capsys, "fetch", DEMO, "--record", str(whole))
+    number = len(json.loads(whole.read_text())["exchanges"])
+    assert (whole.parent / "blobs").is_dir()
+    assert line == f"ocidist: recorded {number} exchanges in {whole}; large bodies are in blobs/ beside it"
+    run(capsys, "resolve", DEMO, "--record", str(whole))  # a cassette may be made anew
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--trace", "t.txt"], ".har or in .jsonl"),
+        (["--trace", "har"], ".har or in .jsonl"),
+        (["--trace", "folder.har"], "it is a folder"),
+        (["--record", "notes.txt"], "a cassette's name ends in .json"),
+        (["--record", "package.json"], "no cassette"),
+        (["--record", "other.json"], "no cassette"),
+        (["--record", "folder.json"], "it is a folder"),
+    ],
+    ids=lambda found: " ".join(found) if isinstance(found, list) else "",
+)
+def test_a_recording_that_cant_be_meant_is_refused_at_once(
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A usage error, before a request is sent; what is there stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("mine")
+    Path("package.json").write_text('{"name": "mine"}')
+    Path("other.json").write_text("mine")
+    Path("folder.har").mkdir()
+    Path("folder.json").mkdir()
+    before = sorted((path.name, path.is_file() and path.read_text()) for path in tmp_path.iterdir())
+    out, (line,) = run(capsys, "pull", DEMO, *words, code=2)
+    assert out == ""
+    assert says in line
+    assert sorted((path.name, path.is_file() and path.read_text()) for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("words", [["--record", "file/c.json"], ["--trace", "missing/t.har"]])
+def test_a_recording_that_cant_be_written_is_refused_at_once(
+    words: list[str],
+    tmp_path: Path,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line and 1, with nothing fetched."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    out, (line,) = run(capsys, "pull", DEMO, *words, code=1)
+    assert out == ""
+    assert "directory" in line or "exists" in line
+    assert not root.exists()
+
+
+# --- platforms --------------------------------------------------------------------------------------------------
+
+
+def test_an_image_of_another_platform_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """pull, fetch and inspect of a single image, which --platform can't choose; no failure."""
+    index = json.loads(run(capsys, "manifest", DEMO)[0])
+    digest = next(
+        item["digest"] for item in index["manifests"] if item["platform"]["architecture"] == "amd64"
+    )
+    ref = f"{REMOTE}@{digest}"
+    for command in ("pull", "fetch", "inspect"):
+        out, (line,) = run(capsys, command, ref, "--platform", "linux/arm64")
+        assert out
+        assert line.startswith("ocidist: ")
+        assert line.endswith(" is linux/amd64, not linux/arm64")
+        assert run(capsys, command, ref, "--platform", "linux/amd64")[1] == []
+        assert run(capsys, command, DEMO, "--platform", "linux/arm64")[1] == []
+        assert run(capsys, command, ref)[1] == []
+
+
+def test_a_pull_of_all_platforms_says_which_it_unpacked(capsys: pytest.CaptureFixture[str]) -> None:
+    """The chain ID that is printed is of one of them."""
+    out, (line,) = run(capsys, "pull", DEMO, "--platform", "all")
+    assert len(out.split()) == 3
+    chosen = json.loads(run(capsys, "inspect", DEMO, "--format", "json")[0])
+    assert chosen["chain_id"] == out.split()[2]
+    assert line.startswith(f"ocidist: unpacked {chosen['platform']}; ")
+
+
+# --- where things are -------------------------------------------------------------------------------------------
+
+
+def test_path_finds_a_tree_by_its_chain_id(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside blobs; a digest that is neither is an error."""
+    _, digest, chain = run(capsys, "pull", DEMO, "--platform", "linux/amd64")[0].split()
+    lines = run(capsys, "path", digest, chain)[0].splitlines()
+    assert [line.split()[0] for line in lines] == [digest, chain]
+    blob, tree = (Path(line.split(" ", 1)[1]) for line in lines)
+    assert blob.is_file()
+    assert (tree / "etc/os-release").is_file()
+    rows = json.loads(run(capsys, "path", chain, "--format", "json")[0])
+    assert rows == [{"digest": chain, "path": str(tree)}]
+    out, (line,) = run(capsys, "path", "sha256:" + "0" * 64, code=1)
+    assert (out, "no such blob" in line) == ("", True)
+
+
+@pytest.mark.parametrize("command", ["resolve", "manifest", "inspect"])
+def test_what_the_store_has_is_said_where_the_registry_is_away(
+    command: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The way out is in the error's line, and works; where the store has nothing, none is promised."""
+    run(capsys, "pull", DEMO)
+    unknown = f"{REMOTE}:away"
+    _, (line,) = run(capsys, command, unknown, code=1)
+    assert "store:" not in line
+    with Store(root) as store:
+        scope = Scope()
+        store.tag(unknown, store.resolve(DEMO, scope)[0], scope)
+    out, (line,) = run(capsys, command, unknown, code=1)
+    assert out == ""
+    assert line.endswith(f"; the store has it: store:{unknown}")
+    assert run(capsys, command, f"store:{unknown}")[0]
