@@ -12,7 +12,17 @@ from collections import deque
 from typing import TYPE_CHECKING, Callable, Mapping, TextIO
 
 from ocidist.progress import Failed, ProgressState
-from ocidist.view.progress import ASCII, BLOCKS, Glyphs, Piece, event_line, event_object, pieces, summary
+from ocidist.view.progress import (
+    ASCII,
+    BLOCKS,
+    Glyphs,
+    Piece,
+    event_line,
+    event_object,
+    pieces,
+    summary,
+    unpacking,
+)
 from ocidist.view.text import visible, width
 
 if TYPE_CHECKING:
@@ -59,6 +69,7 @@ class Quiet:
         self.state = ProgressState()
         self._clock = clock
         self._began = clock()
+        self._moved = 0.0  # seconds until the last byte came or went
         self._queue: deque[Event | str] = deque()
         self._ended = False
         self._broken = False
@@ -67,6 +78,11 @@ class Quiet:
     def elapsed(self) -> float:
         """Seconds since it was made."""
         return self._clock() - self._began
+
+    @property
+    def moving(self) -> float:
+        """Seconds in which bytes came or went: all of them until everything is here."""
+        return self.elapsed if self.state.done < self.state.total else self._moved
 
     def observe(self, event: Event) -> None:
         """Take an event; from any thread, never blocks, never writes."""
@@ -103,7 +119,9 @@ class Quiet:
             if isinstance(found, str):
                 self._said(found)
             else:
-                self.state = self.state.apply(found)
+                before, self.state = self.state.transferred, self.state.apply(found)
+                if self.state.transferred != before:
+                    self._moved = self.elapsed
                 self._took(found)
 
     def _took(self, event: Event) -> None:
@@ -141,7 +159,9 @@ class Plain(Quiet):
             self._last = now
             rows = self.state.rows.values()
             settled = sum(row.settled for row in rows)
-            self._write(f"{summary(self.state, self.elapsed)}  {settled:,} of {len(rows):,} done\n")
+            line = f"{summary(self.state, self.elapsed, self.moving)}  {settled:,} of {len(rows):,} done"
+            doing = unpacking(self.state)
+            self._write(f"{line}, {doing}\n" if doing else f"{line}\n")
 
     def _took(self, event: Event) -> None:
         if isinstance(event, Failed):
@@ -152,7 +172,7 @@ class Plain(Quiet):
 
     def _finish(self) -> None:
         if self.state.rows:
-            self._write(summary(self.state, self.elapsed) + "\n")
+            self._write(summary(self.state, self.elapsed, self.moving) + "\n")
 
 
 class Json(Quiet):
@@ -231,7 +251,7 @@ class Bars(Quiet):
         block: list[list[Piece]] = []
         if self.state.reference or self.state.rows:
             most = max(height, LONGEST_FINAL) if final else height
-            block = pieces(self.state, cells, most, self.elapsed, glyphs=self._glyphs)
+            block = pieces(self.state, cells, most, self.elapsed, glyphs=self._glyphs, moving=self.moving)
         self._write(
             self._back(columns, rows)
             + "".join(f"{line}\x1b[K\n" for line in self._above)

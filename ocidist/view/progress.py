@@ -30,6 +30,7 @@ __all__ = [
     "pieces",
     "status",
     "summary",
+    "unpacking",
 ]
 
 Piece = tuple[str, str]
@@ -81,13 +82,19 @@ def lines(
 
 
 def pieces(
-    state: ProgressState, width: int, height: int, elapsed: float, *, glyphs: Glyphs = BLOCKS
+    state: ProgressState,
+    width: int,
+    height: int,
+    elapsed: float,
+    *,
+    glyphs: Glyphs = BLOCKS,
+    moving: float | None = None,
 ) -> list[list[Piece]]:
-    """:func:`lines`, each in styled pieces."""
+    """:func:`lines`, each in styled pieces; ``moving`` as in :func:`summary`."""
     if height <= 0 or width <= 0:
         return []
     rows = tuple(state.rows.values())
-    foot = [[(clip(summary(state, elapsed), width, glyphs.mark), "")]]
+    foot = [[(clip(summary(state, elapsed, moving), width, glyphs.mark), "")]]
     room = height - 1
     head = [_reference(state, width, glyphs)] if room and state.reference else []
     room -= len(head)
@@ -129,20 +136,31 @@ def status(state: ProgressState) -> str:
     return "resolving" if state.descriptor is None and not state.rows else "resolved"
 
 
-def summary(state: ProgressState, elapsed: float) -> str:
-    """``elapsed: 1.2 s  total: 31.4 MB (26.1 MB/s)``."""
+def summary(state: ProgressState, elapsed: float, moving: float | None = None) -> str:
+    """``elapsed: 1.2 s  total: 31.4 MB (26.1 MB/s)``. The rate is over ``moving`` seconds, those in which bytes
+    came or went; without them it is left out while layers are only unpacked, for it would decay."""
     done, total = state.done, state.total
     text = f"elapsed: {duration(elapsed)}  total: {human(done)}"
     if done < total:
         text += f" of {human(total)}"
-    rate = state.transferred / elapsed if elapsed > 0 else 0.0
-    if state.transferred:
+    only_unpacking = done == total and any(row.status == "unpacking" for row in state.rows.values())
+    over = elapsed if moving is None else moving
+    rate = state.transferred / over if over > 0 else 0.0
+    if rate and not (moving is None and only_unpacking):
         text += f" ({human(rate)}/s)"
     if done < total and rate > 0 and elapsed > 2:
         text += f"  left: {duration((total - done) / rate)}"
     elif done == total and done - state.transferred > 0:
         text += f", {human(done - state.transferred)} already there"
     return text
+
+
+def unpacking(state: ProgressState) -> str:
+    """``unpacking layer-sha256:abcdef123456, 1.0 MB of 31.4 MB``, or "" where no layer is being unpacked."""
+    for row in state.rows.values():
+        if row.status == "unpacking":
+            return f"unpacking {label(row)}, {human(row.done)} of {human(row.size)}"
+    return ""
 
 
 def _more(rows: Sequence[ProgressRow]) -> str:

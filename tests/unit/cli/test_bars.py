@@ -257,6 +257,31 @@ def test_plain_lines() -> None:
     ]
 
 
+def test_plain_says_what_is_unpacked() -> None:
+    """Once all is here, the status line names the layer under way, and the rate stays as it was."""
+    out, clock = io.StringIO(), Clock()
+    plain = Plain(out, clock=clock)
+    layer = LAYERS[0]
+    feed(plain, Queued(layer))
+    clock.now += 2
+    feed(plain, Finished(layer.digest, "copied"))
+    plain.tick()
+    for done in (100_000, 500_000):
+        clock.now += 5
+        feed(plain, Advanced(layer.digest, "unpack", done))
+        plain.tick()
+    feed(plain, Finished(layer.digest, "unpacked", "unpack"))
+    plain.final()
+    name = f"layer-sha256:{layer.digest.short}"
+    assert out.getvalue().splitlines() == [
+        f"{name}: fetched, 1.0 MB",
+        f"elapsed: 7.0 s  total: 1.0 MB (500 kB/s)  0 of 1 done, unpacking {name}, 100 kB of 1.0 MB",
+        f"elapsed: 12 s  total: 1.0 MB (500 kB/s)  0 of 1 done, unpacking {name}, 500 kB of 1.0 MB",
+        f"{name}: unpacked, 1.0 MB",
+        "elapsed: 12 s  total: 1.0 MB (500 kB/s)",
+    ]
+
+
 def test_json_lines() -> None:
     """Each event is an object on a line of its own, ASCII, and the last says how it ended."""
     out, clock = io.StringIO(), Clock()

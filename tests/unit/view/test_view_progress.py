@@ -24,7 +24,17 @@ from ocidist.progress import (
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.view.progress import ASCII, BLOCKS, choose, event_line, event_object, label, lines, summary
+from ocidist.view.progress import (
+    ASCII,
+    BLOCKS,
+    choose,
+    event_line,
+    event_object,
+    label,
+    lines,
+    summary,
+    unpacking,
+)
 from ocidist.view.text import width
 
 TYPES = [
@@ -120,6 +130,17 @@ def test_the_sum_says_what_was_there() -> None:
         "elapsed: 1.0 s  total: 40.0 MB (1.8 kB/s), 40.0 MB already there"
     )
     assert summary(ProgressState(), 0.0) == "elapsed: 0.0 s  total: 0 B"
+
+
+def test_the_rate_does_not_decay_while_layers_are_unpacked() -> None:
+    """It is over the seconds that bytes moved in, or left out where those are not known."""
+    state = after(*BEGUN, Queued(LAYER), Finished(LAYER.digest, "copied"))
+    assert summary(state, 10.0) == "elapsed: 10 s  total: 40.0 MB (4.0 MB/s)"
+    assert unpacking(state) == ""
+    state = state.apply(Advanced(LAYER.digest, "unpack", 8_000_000))
+    assert summary(state, 60.0, 10.0) == "elapsed: 1 min 00 s  total: 40.0 MB (4.0 MB/s)"
+    assert summary(state, 60.0) == "elapsed: 1 min 00 s  total: 40.0 MB"
+    assert unpacking(state) == f"unpacking layer-sha256:{LAYER.digest.short}, 8.0 MB of 40.0 MB"
 
 
 DESCRIPTORS = st.builds(
