@@ -16,6 +16,8 @@ class Command(NamedTuple):
     summary: str
     module: str
     aliases: tuple[str, ...] = ()
+    about: str = ""
+    """What its ``--help`` says it is for, where the summary does not say it all."""
 
     @property
     def function(self) -> str:
@@ -28,6 +30,39 @@ GROUPS = {
     "look": "Look at a registry or an image",
     "store": "Work on the local store",
 }
+
+_INGEST = """\
+Store all of stdin as a blob and print its digest. KEY names the ingest while it is under way: what arrived
+before an error, or an interruption, is kept under it, and the next ingest with the same KEY goes on from there
+(it is given the whole stream again, and writes what is not here yet). With --expected-digest content that is
+here already is not read. A blob that no image names is held for 24 hours, then gc may take it.
+"""
+_ACTIVE = """\
+List the ingests under way: downloads and `ingest`s of other processes as they grow, and what interrupted ones
+left to be resumed. SIZE is what has arrived so far, AGE the time since the start.
+"""
+_LABEL = """\
+Show the labels of a blob, or set some and show all. Labels are notes kept beside a blob; those of containerd's
+`containerd.io/gc.ref…` names make gc keep what they point to, and `containerd.io/distribution.source…` says
+where the blob came from.
+"""
+_GC = """\
+Remove blobs, trees and stale ingests that nothing holds: no image of `images`, no label, no lease. A fetch, an
+ingest and an interrupted pull hold what they brought for 24 hours, so that they can be resumed; `rmi` lets go of
+an image at once. Nothing else ever frees space.
+"""
+_APPLY = """\
+Apply one layer, a tar of any compression from stdin, onto DIR as an image's layers are applied: whiteouts remove
+what lower layers put there, and no entry reaches out of DIR. As root, owners, modes, devices and extended
+attributes are as the layer has them. As an ordinary user the files are yours, set-user-id bits are left out, and
+devices are skipped and counted.
+"""
+_UNPACK = """\
+Unpack the layers of an image of the store into a tree under the root and print its ChainID (`path CHAINID` tells
+where it is; `pull` does all of this by itself). Layers that are unpacked already are not done again. As root,
+owners, modes and devices are as the layers have them. As an ordinary user the files are yours, set-user-id bits
+are left out, and devices are skipped.
+"""
 
 COMMANDS = (
     Command("pull", "move", "fetch an image, unpack it, and name it", "move"),
@@ -43,15 +78,15 @@ COMMANDS = (
     Command("images", "store", "list the images of the store", "images"),
     Command("rmi", "store", "forget images; gc frees their content", "images"),
     Command("list", "store", "list blobs", "blobs", ("ls",)),
-    Command("ingest", "store", "stdin into the store, resumable by key", "blobs"),
-    Command("active", "store", "list ingests under way", "blobs"),
+    Command("ingest", "store", "stdin into the store, resumable by key", "blobs", about=_INGEST),
+    Command("active", "store", "list ingests under way", "blobs", about=_ACTIVE),
     Command("get", "store", "write a blob to stdout", "blobs"),
     Command("path", "store", "print where blobs lie", "blobs"),
-    Command("label", "store", "show or set labels of a blob", "blobs"),
+    Command("label", "store", "show or set labels of a blob", "blobs", about=_LABEL),
     Command("delete", "store", "delete blobs", "blobs", ("del", "remove", "rm")),
-    Command("rootfs unpack", "store", "layers of a manifest into snapshots", "rootfs"),
-    Command("apply", "store", "a layer from stdin onto a directory", "rootfs"),
-    Command("gc", "store", "remove what no image and no lease holds", "images"),
+    Command("rootfs unpack", "store", "layers of a manifest into snapshots", "rootfs", about=_UNPACK),
+    Command("apply", "store", "a layer from stdin onto a directory", "rootfs", about=_APPLY),
+    Command("gc", "store", "remove what no image and no lease holds", "images", about=_GC),
     Command("completion", "store", "print the completion script for a shell", "completion"),
 )
 

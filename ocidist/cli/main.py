@@ -19,6 +19,8 @@ from ocidist.errors import OcidistError, UsageError
 
 __all__ = ["console", "main"]
 
+EXITS = "Exit codes: 0 done; 1 an error, in one line; 2 usage; 130 interrupted; 143 terminated."
+
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: ends everything as Ctrl-C does, so that what was transferred is kept."""
@@ -105,6 +107,10 @@ def _run(words: list[str]) -> int:
     options = parser.parse_args(front)
     if options.version:
         return _version()
+    if rest[:1] == ["version"]:
+        return _version()
+    if rest[:1] == ["help"]:
+        options.help, rest = True, rest[1:]
     command, tail = find(rest)
     if options.help or command is None:
         return _help_or_complain(options.help, command, rest)
@@ -120,7 +126,7 @@ def _run(words: list[str]) -> int:
 def build(command: Command) -> argparse.ArgumentParser:
     """The parser of one command, global options included."""
     module = importlib.import_module(f"ocidist.cli.{command.module}")
-    parser = parser_for(command.name, command.summary)
+    parser = parser_for(command.name, command.summary, command.about)
     getattr(module, f"configure_{command.function}")(parser)
     add_global(parser, top=False)
     return parser
@@ -151,18 +157,27 @@ def _help_or_complain(asked: bool, command: Command | None, rest: list[str]) -> 
     if command is not None:
         build(command).print_help()
         return 0
-    if asked or not rest:
+    if not rest or (asked and rest[0].startswith("-")):
         sys.stdout.write(_overview())
         return 0 if asked else 2
     verb = rest[0]
-    if verb == "rootfs":
-        raise UsageError("rootfs takes: unpack")
+    if parts := [entry for entry in COMMANDS if entry.name.startswith(f"{verb} ")]:
+        return _help_of_group(verb, parts, asked or {"-h", "--help"}.intersection(rest) != set())
     import difflib
 
     names = [name for entry in COMMANDS for name in (entry.name, *entry.aliases)]
     close = difflib.get_close_matches(verb, names, 1)
     meant = f"; did you mean {close[0]}?" if close else "; ocidist --help lists them"
     raise UsageError(f"no command {verb!r}{meant}")
+
+
+def _help_of_group(verb: str, parts: list[Command], asked: bool) -> int:
+    """``rootfs --help``: the commands of two words that start so."""
+    if not asked:
+        raise UsageError(f"{verb} takes: {', '.join(entry.name.split()[1] for entry in parts)}")
+    lines = [f"  {entry.name}  {entry.summary}\n" for entry in parts]
+    sys.stdout.write(f"usage: ocidist {verb} COMMAND …\n\n{''.join(lines)}")
+    return 0
 
 
 def _overview() -> str:
@@ -173,8 +188,13 @@ def _overview() -> str:
         lines += [f"  {c.name:<{width}}  {c.summary}" for c in COMMANDS if c.group == group]
         lines.append("")
     options = _globals().format_help().split("options of every command:\n", 1)[1]
-    lines += ["Options, before the command or after it:", options.rstrip(), ""]
-    lines.append("ocidist COMMAND --help tells about one command.")
+    lines += ["Options, before the command or after it:", options.rstrip()]
+    lines += [
+        "  -h, --help            this help, or that of the command",
+        "  --version             print the version",
+        "",
+    ]
+    lines += ["ocidist help COMMAND, or COMMAND --help, tells about one command.", EXITS]
     return "\n".join(lines) + "\n"
 
 

@@ -10,11 +10,29 @@ from ocidist.errors import UsageError
 __all__ = ["Parser", "add_global", "duration", "parser_for", "quick_formatter"]
 
 PROGRESS = ("auto", "bar", "plain", "json", "none")
+EVERY = "Every command also takes the options that `ocidist --help` lists."
 FORMATS = ("table", "json", "jsonl", "csv")
 
 
 class Parser(argparse.ArgumentParser):
     """argparse's, with every refusal as one line: the usage is what ``--help`` is for."""
+
+    shared: tuple[argparse.Action, ...] = ()
+    """Options that are taken and completed, but not shown by this parser's help."""
+
+    def format_help(self) -> str:
+        """Its own arguments and options; of the shared ones, where they are explained."""
+        if not self.shared:
+            return super().format_help()
+        kept = [(action, action.help) for action in self.shared]
+        for action in self.shared:
+            action.help = argparse.SUPPRESS
+        try:
+            text = super().format_help()
+        finally:
+            for action, said in kept:
+                action.help = said
+        return f"{text}\n{EVERY}\n"
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
@@ -69,11 +87,13 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
     add("--debug", action="store_true", default=False, help="debug lines on stderr")
     add("--connect-to", metavar="HOST:PORT=ADDR:PORT", action="append", help=argparse.SUPPRESS)
     parser.formatter_class = argparse.HelpFormatter
+    if not top and isinstance(parser, Parser):
+        parser.shared = tuple(parser_group._group_actions)
 
 
-def parser_for(name: str, summary: str) -> Parser:
+def parser_for(name: str, summary: str, about: str = "") -> Parser:
     """The parser of one command, without the global options yet."""
-    description = f"{summary[0].upper()}{summary[1:]}."
+    description = about or f"{summary[0].upper()}{summary[1:]}."
     return Parser(
         prog=f"ocidist {name}", description=description, allow_abbrev=False, formatter_class=quick_formatter
     )

@@ -153,6 +153,40 @@ def test_help_shows_every_command_in_its_group(capsys: pytest.CaptureFixture[str
         assert f"{title}:\n" in text
     assert main([]) == 2
     assert capsys.readouterr().out == text
+    assert main(["help"]) == 0
+    assert capsys.readouterr().out == text
+    assert "\n  --version " in text
+    assert "\nExit codes: 0 done; 1 " in text
+    assert "\n  --timeout DUR " in text
+
+
+@pytest.mark.parametrize(
+    "words", [["rootfs", "--help"], ["--help", "rootfs"], ["help", "rootfs"]], ids=" ".join
+)
+def test_a_group_of_commands_explains_itself(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It lists the second words."""
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: ocidist rootfs ")
+    assert "  rootfs unpack  " in text
+
+
+def test_help_of_what_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped verb is one there, too."""
+    assert main(["help", "pul"]) == 2
+    assert "did you mean pull?" in one_line(capsys)
+
+
+@pytest.mark.parametrize("name", ["ingest", "active", "label", "gc", "apply", "rootfs unpack"])
+def test_a_command_that_needs_it_says_what_it_is_for(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A paragraph, folded at the terminal's width; unpacking says what an ordinary user gets."""
+    assert main([*name.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    about = text.split("\n\n")[1]
+    assert len(about.splitlines()) >= 3
+    assert max(map(len, text.splitlines())) < 80
+    if name in ("apply", "rootfs unpack"):
+        assert "ordinary user" in " ".join(about.split())
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
@@ -161,9 +195,11 @@ def test_each_command_explains_itself(command: Any, capsys: pytest.CaptureFixtur
     assert main([*command.name.split(), "--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: ocidist {command.name} ")
-    assert "--timeout" in text
-    assert main(["--help", *command.name.split()]) == 0
-    assert capsys.readouterr().out == text
+    assert "--timeout" not in text, "the shared options are explained once"
+    assert text.endswith("\nEvery command also takes the options that `ocidist --help` lists.\n")
+    for words in (["--help"], ["help"]):
+        assert main([*words, *command.name.split()]) == 0
+        assert capsys.readouterr().out == text
     for name in (command.name, *command.aliases):
         assert find([*name.split(), "x"]) == (command, ["x"])
 
@@ -172,8 +208,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     """One line: the program's name and version."""
     import ocidist
 
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"ocidist {ocidist.__version__}\n"
+    for word in ("--version", "version"):
+        assert main([word]) == 0
+        assert capsys.readouterr().out == f"ocidist {ocidist.__version__}\n"
 
 
 # --- ends -------------------------------------------------------------------------------------------------------
