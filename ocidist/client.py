@@ -314,16 +314,21 @@ class Client:
         scope.emit(Named(full))
         target, raw = source.resolve(name, scope)
         scope.emit(Named(full, target))
-        copy_graph(
-            source,
-            self.store,
-            target,
-            scope,
-            root_bytes=raw,
-            platform=self.platform(platform),
-            workers=self.workers,
-            slots=self._slots_of(source),
-        )
+        from ocidist.unpacking import mended
+
+        def copied(scope: Scope) -> None:
+            copy_graph(
+                source,
+                self.store,
+                target,
+                scope,
+                root_bytes=raw,
+                platform=self.platform(platform),
+                workers=self.workers,
+                slots=self._slots_of(source),
+            )
+
+        mended(copied, source, self.store, target, scope)
         return full, target
 
     def pull(
@@ -335,26 +340,32 @@ class Client:
     ) -> Pulled:
         """Fetch all content, unpack the layers while they arrive, check the ChainID, and name the image last."""
         outer = self._scope(scope)
-        from ocidist.unpacking import pull_graph
+        from ocidist.unpacking import mended, pull_graph
 
         source, name, full = self.source(locator)
         wanted = self.platform(platform)
         outer.emit(Named(full))
         target, raw = source.resolve(name, outer)
         outer.emit(Named(full, target))
-        with self.store.lease(scope=outer) as lease, outer.child(lease=lease) as inner:
-            chain = pull_graph(
-                source,
-                self.store,
-                target,
-                inner,
-                root_bytes=raw,
-                platform=wanted,
-                workers=self.workers,
-                slots=self._slots_of(source),
-            )
-            self.store.tag(full, target, inner)
-        image = self._image(self.store, full, target, None, None if wanted == "all" else wanted, outer)
+
+        def pulled(scope: Scope) -> tuple[Digest | None, Image]:
+            with scope.child(lease=lease) as inner:
+                chain = pull_graph(
+                    source,
+                    self.store,
+                    target,
+                    inner,
+                    root_bytes=raw,
+                    platform=wanted,
+                    workers=self.workers,
+                    slots=self._slots_of(source),
+                )
+                self.store.tag(full, target, inner)
+                chosen = None if wanted == "all" else wanted
+                return chain, self._image(self.store, full, target, None, chosen, inner)
+
+        with self.store.lease(scope=outer) as lease:
+            chain, image = mended(pulled, source, self.store, target, outer)
         return Pulled(full, target, chain, image)
 
     # -- credentials --

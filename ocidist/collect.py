@@ -8,12 +8,13 @@ commit passes, so it never sees a blob before the lease that holds it.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.content.verify import fill_buffer, stream
-from ocidist.errors import BlobNotFound, ContentError, OcidistError, StoreError
+from ocidist.errors import BlobNotFound, ContentError, DigestMismatch, OcidistError, SizeMismatch, StoreError
 from ocidist.metadata.content import DAY
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
@@ -294,6 +295,59 @@ def _sweep(
     ids = list(expired)
     if ids:
         content.metadata.delete_leases(ids, scope.check)
+
+
+def damaged(
+    content: HeldContent, roots: Iterable[Descriptor], scope: Scope
+) -> Iterator[tuple[Digest, tuple[int, ...]]]:
+    """The blobs of ``roots`` that are here and do not hash to their digest, each with the :func:`identity` of its
+    file. What a damaged manifest names is not followed."""
+    seen: dict[Digest, bool] = {}
+    todo = list(roots)
+    while todo:
+        scope.tick()
+        target = todo.pop()
+        names = _may_name(target)
+        if seen.get(target.digest, False) or (target.digest in seen and not names):
+            continue
+        seen[target.digest] = names
+        try:
+            mark = identity(content, target.digest)
+            size = content.local.info(target.digest).size
+            raw = _verified(content, Descriptor(target.media_type, target.digest, size), scope)
+        except (DigestMismatch, SizeMismatch):  # the latter: it grew or shrank meanwhile
+            yield target.digest, mark
+            continue
+        except ContentError:  # missing, or no file at all: what brings it again replaces that
+            continue
+        if names:
+            try:
+                todo += manifests.parse(raw, target.media_type).children()
+            except OcidistError:
+                continue
+
+
+def identity(content: HeldContent, digest: Digest) -> tuple[int, ...]:
+    """What tells one file in a blob's place from another that took it; () where there is none."""
+    try:
+        found = os.stat(content.path(digest), follow_symlinks=False)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def discard(
+    content: HeldContent, found: Iterable[tuple[Digest, tuple[int, ...]]], scope: Scope
+) -> list[Digest]:
+    """Delete what :func:`damaged` found, unless a whole one took its place meanwhile; those deleted. Their labels
+    and leases stay: they hold what is brought in their place."""
+    gone = []
+    for digest, mark in found:
+        with content.gate.exclusive(scope):
+            if mark and identity(content, digest) == mark:
+                content.local.delete(digest)
+                gone.append(digest)
+    return gone
 
 
 def walk(provider: Provider, root: Descriptor, scope: Scope) -> Iterator[Descriptor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 
 from ocidist.content.local import LocalContent
 from ocidist.content.lock import Gate
@@ -251,6 +251,35 @@ class Store:
     def set_labels(self, digest: Digest, changes: Mapping[str, str | None]) -> dict[str, str]:
         """Set labels, None removes one; returns all that the blob has then. Raises BlobNotFound."""
         return self.content.set_labels(digest, changes)
+
+    def damaged(self, root: Descriptor, scope: Scope) -> list[Digest]:
+        """The blobs of ``root`` that are here and are not what their digests say. All of them are hashed."""
+        from ocidist.collect import damaged
+
+        return [digest for digest, _ in damaged(self.content, [root], scope)]
+
+    def discard_damaged(self, roots: Iterable[Descriptor], scope: Scope) -> list[Digest]:
+        """Delete the damaged blobs of ``roots``, so that they can be brought again; which those were. What holds
+        them holds those that take their place."""
+        from ocidist.collect import damaged, discard
+
+        self._writable()
+        try:
+            return discard(self.content, list(damaged(self.content, roots, scope)), scope)
+        except OSError as error:
+            raise StoreError(str(self.root), error.strerror or str(error)) from error
+
+    def holders(self, digest: Digest) -> list[str]:
+        """The names of the images that a blob is part of."""
+        from ocidist.collect import walk
+        from ocidist.scope import Scope
+
+        scope = Scope()
+        return [
+            record.name
+            for record in self.metadata.images()
+            if any(item.digest == digest for item in walk(self.content, record.target, scope))
+        ]
 
     # -- snapshots --
 

@@ -29,7 +29,7 @@ from ocidist.errors import (
     OcidistError,
     TransferError,
 )
-from ocidist.progress import Failed, Finished, Queued
+from ocidist.progress import Failed, Finished, Queued, Retrying
 from ocidist.remotes.protocols import Sink, Source
 from ocidist.scope import POLL, Scope
 from ocidist.spec import manifest as manifests
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Slots", "Watcher", "copy_graph", "read_small"]
 
 DEFAULT_WORKERS = 4
+DAMAGED = "the copy in the store is damaged; fetching it again"
 MAX_DEPTH = 16  # of indices in indices; real ones nest once
 MAX_NODES = 100_000
 MANIFEST_LIMIT = 4 << 20  # bytes; the distribution specification's advice for registries
@@ -247,6 +248,8 @@ class _Walk:
             raise InvalidManifest("index", f"indices nested more than {MAX_DEPTH} deep")
         if node.raw is None:
             node.raw = self.read(node.target)
+        elif hasattr(self.sink, "discard_damaged"):
+            self.held(node.target)  # else a damaged copy of it would stay
         value = manifests.parse(node.raw, node.target.media_type)
         self.watcher.parsed(node.target, value)
         for child in self.children(value):
@@ -264,13 +267,27 @@ class _Walk:
 
     def read(self, target: Descriptor) -> bytes:
         """A manifest's bytes, from the sink if it has them (a request saved), else from the source."""
+        raw = self.held(target)
+        if raw is not None:
+            return raw
+        with self.slots.one(self.scope):
+            return read_small(self.source, target, self.scope)
+
+    def held(self, target: Descriptor) -> bytes | None:
+        """The sink's copy, None if there is no whole one."""
         if isinstance(self.sink, Source) and self.sink.exists(target, self.scope):
             try:
                 return read_small(self.sink, target, self.scope)
-            except ContentError:  # damaged there: the source has it whole
-                pass
-        with self.slots.one(self.scope):
-            return read_small(self.source, target, self.scope)
+            except ContentError:  # damaged there: the source has it whole, and it takes that one's place
+                self.discard(target)
+        return None
+
+    def discard(self, target: Descriptor) -> None:
+        discard = getattr(self.sink, "discard_damaged", None)
+        here: object = self.sink
+        if discard is not None and here is not self.source:
+            for digest in discard([target], self.scope):
+                self.scope.emit(Retrying(digest, 1, 0, DAMAGED))
 
     def push(self, node: _Node) -> None:
         target = node.target

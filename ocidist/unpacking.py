@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable, TypeVar
 
-from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError
+from ocidist.errors import (
+    Cancelled,
+    ContentError,
+    DeadlineExceeded,
+    DigestMismatch,
+    InvalidManifest,
+    LayerError,
+    OcidistError,
+    RegistryError,
+    StoreError,
+    TransferError,
+    TransportError,
+)
+from ocidist.progress import Event, Queued, Retrying
 from ocidist.remotes.protocols import Source
 from ocidist.scope import Scope
 from ocidist.spec import mediatype
@@ -14,13 +27,16 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.platform import Platform, select
-from ocidist.transfer import PlatformChoice, Slots, Watcher, copy_graph, read_small
+from ocidist.transfer import DAMAGED, PlatformChoice, Slots, Watcher, copy_graph, read_small
 
 if TYPE_CHECKING:
     from ocidist.store import Store
 
-__all__ = ["pull_graph"]
+T = TypeVar("T")
 
+__all__ = ["explained", "mended", "pull_graph"]
+
+ROUNDS = 4  # times that damaged blobs are looked for and fetched again
 _JOIN = 0.15  # seconds that an ended pull waits for its unpack to let go
 
 
@@ -64,6 +80,62 @@ def pull_graph(
     except BaseException:
         unpacking.end()
         raise
+
+
+def mended(attempt: Callable[[Scope], T], source: Source, store: Store, root: Descriptor, scope: Scope) -> T:
+    """What ``attempt`` returns, called with a child of ``scope``. Where it fails over content, the blobs that it
+    wanted and that are in the store are hashed; if some are damaged they are deleted, and it is tried again. Else
+    its error is raised."""
+    wanted = {root: None}  # a damaged index does not tell what it names, but what was queued does
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Queued):
+            wanted[event.descriptor] = None
+        scope.emit(event)
+
+    def once() -> T:
+        with scope.child(observer=observe) as inner:
+            return attempt(inner)
+
+    for number in range(1, ROUNDS + 1):
+        try:
+            return once()
+        except OcidistError as error:
+            # A blob that can't be had anywhere else is not deleted, however damaged.
+            if source is store or not _over_content(error):
+                raise
+            gone = store.discard_damaged(list(wanted), scope)
+            if not gone:
+                raise
+            for digest in gone:
+                scope.emit(Retrying(digest, number, 0, DAMAGED))
+    return once()
+
+
+def _over_content(error: BaseException) -> bool:
+    """Whether the store's content may be why, and not the network, a registry or the disk."""
+    if not isinstance(error, (ContentError, LayerError, TransferError, InvalidManifest)):
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (TransportError, RegistryError, StoreError, Cancelled, DeadlineExceeded)):
+            return False
+        cause = cause.__cause__
+    return True
+
+
+def explained(error: OcidistError, store: Store, name: str, scope: Scope) -> OcidistError:
+    """``error``, or where the store's copy of the image ``name`` is damaged one that says so, and the way out."""
+    try:
+        bad = store.damaged(store.resolve(name, scope)[0], scope)
+    except DigestMismatch as mismatch:  # of a manifest that no name stands for
+        bad = [mismatch.descriptor.digest] if isinstance(mismatch.descriptor, Descriptor) else []
+    except OcidistError:
+        bad = []
+    if not bad:
+        return error
+    image = store.find_image(name) or next(iter(store.holders(bad[0])), "its image")
+    return ContentError(str(bad[0]), f"the copy in the store is damaged; pull {image} again")
 
 
 class _Unpacking(Watcher):

@@ -149,6 +149,7 @@ def configure_get(parser: argparse.ArgumentParser) -> None:
 
 def run_get(args: argparse.Namespace, context: Context) -> None:
     from ocidist.content import verify
+    from ocidist.errors import DigestMismatch
     from ocidist.spec.descriptor import Descriptor
 
     content = context.store.content
@@ -158,6 +159,10 @@ def run_get(args: argparse.Namespace, context: Context) -> None:
         body = content.open(target, scope)
         try:
             verify.stream(body, target, context.stdout.write, scope)
+        except DigestMismatch as error:
+            image = next(iter(context.store.holders(target.digest)), "its image")
+            reason = f"the copy in the store is damaged: delete {target.digest}, then pull {image} again"
+            raise DigestMismatch(target, reason) from error
         finally:
             body.close()
     context.stdout.flush()

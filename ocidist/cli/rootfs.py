@@ -27,11 +27,15 @@ def configure_rootfs_unpack(parser: argparse.ArgumentParser) -> None:
 
 
 def run_rootfs_unpack(args: argparse.Namespace, context: Context) -> None:
-    from ocidist.errors import UsageError
+    from ocidist.errors import ContentError, InvalidManifest, LayerError, UsageError
+    from ocidist.unpacking import explained
 
     with context.progress() as scope:
-        image = context.client.open(f"store:{args.digest}", scope=scope)
-        if image.config is None:
-            raise UsageError(f"{args.digest}: an artifact, not an image; it has no root filesystem")
-        chain = context.store.unpack(image.manifest, image.config, scope)
+        try:
+            image = context.client.open(f"store:{args.digest}", scope=scope)
+            if image.config is None:
+                raise UsageError(f"{args.digest}: an artifact, not an image; it has no root filesystem")
+            chain = context.store.unpack(image.manifest, image.config, scope)
+        except (ContentError, LayerError, InvalidManifest) as error:
+            raise explained(error, context.store, args.digest, scope) from error
     context.line(str(chain))

@@ -1,0 +1,183 @@
+"""A store on a bad disk: what is damaged is told from what is whole, and a pull brings it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocidist.cli.main import main
+from ocidist.client import Client
+from ocidist.errors import BlobNotFound, OcidistError
+from ocidist.net.replay import load_demo
+from ocidist.progress import Event, Retrying
+from ocidist.scope import Scope
+from ocidist.spec.digest import Digest
+from ocidist.store import Store
+
+DEMO = "registry.example/demo/shop:1.0"
+PARTS = ["index", "manifest", "config", "layer", "layers", "everything"]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root of its own for each test."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OCIDIST_ROOT", str(tmp_path / "root"))
+
+
+def client(root: Path) -> Client:
+    return Client(store=root, transport=load_demo(), platform="linux/amd64")
+
+
+def flip(store: Store, digest: Digest) -> None:
+    """One bit of a blob turns over: same size, other bytes."""
+    path = store.content.path(digest)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(raw)
+
+
+def parts(pulled: Any) -> dict[str, list[Digest]]:
+    """The digests of an image by what they are."""
+    image = pulled.image
+    layers = [layer.digest for layer in image.manifest.layers]
+    single = {
+        "index": pulled.descriptor.digest,
+        "manifest": image.manifest.descriptor().digest,
+        "config": image.manifest.config.digest,
+    }
+    found = {name: [digest] for name, digest in single.items()}
+    return {**found, "layer": layers[:1], "layers": layers, "everything": [*single.values(), *layers]}
+
+
+def without_snapshot(store: Store) -> None:
+    for info in list(store.snapshots.walk()):
+        store.snapshots.remove(info.key)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("workers", [0, 4])
+def test_a_pull_mends_what_is_damaged_in_the_store(part: str, workers: int, tmp_path: Path) -> None:
+    """Whatever part of the image it is; each is told once, and after it all is whole."""
+    here = client(tmp_path / "root")
+    here.workers = workers
+    store = here.store
+    pulled = here.pull(DEMO)
+    damaged = parts(pulled)[part]
+    without_snapshot(store)
+    for digest in damaged:
+        flip(store, digest)
+    events: list[Event] = []
+    again = here.pull(DEMO, scope=Scope(observer=events.append))
+    assert again.chain_id == pulled.chain_id
+    told = [event for event in events if isinstance(event, Retrying)]
+    assert sorted(str(event.digest) for event in told) == sorted(map(str, damaged))
+    assert {(event.after, event.why) for event in told} == {
+        (0, "the copy in the store is damaged; fetching it again")
+    }
+    assert store.damaged(again.descriptor, Scope()) == []
+    assert store.gc(Scope()).blobs == ()
+
+
+@pytest.mark.parametrize("part", ["index", "manifest"])
+def test_a_fetch_mends_damaged_manifests(part: str, tmp_path: Path) -> None:
+    """Those are what it reads."""
+    here = client(tmp_path / "root")
+    pulled = here.pull(DEMO)
+    flip(here.store, parts(pulled)[part][0])
+    here.fetch(DEMO)
+    assert here.store.damaged(pulled.descriptor, Scope()) == []
+
+
+def test_what_can_not_be_had_again_is_kept(tmp_path: Path) -> None:
+    """A pull from the store itself deletes nothing, however damaged."""
+    here = client(tmp_path / "root")
+    pulled = here.pull(DEMO)
+    without_snapshot(here.store)
+    [layer] = parts(pulled)["layer"]
+    flip(here.store, layer)
+    with pytest.raises(OcidistError):
+        here.pull(f"store:{DEMO}")
+    assert here.store.damaged(pulled.descriptor, Scope()) == [layer]
+
+
+def test_a_whole_blob_that_came_meanwhile_is_not_discarded(tmp_path: Path) -> None:
+    """Two mend one image at once: the second does not take away what the first has brought."""
+    from ocidist.collect import damaged, discard
+
+    here = client(tmp_path / "root")
+    pulled = here.pull(DEMO)
+    store, root = here.store, pulled.descriptor
+    [layer] = parts(pulled)["layer"]
+    flip(store, layer)
+    found = list(damaged(store.content, [root], Scope()))
+    assert store.discard_damaged([root], Scope()) == [layer]
+    assert discard(store.content, found, Scope()) == []
+    here.pull(DEMO)
+    assert discard(store.content, found, Scope()) == []
+    assert store.content.has(layer)
+
+
+def test_a_failure_that_is_not_the_stores_is_told_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is damaged the error is raised after one round; one of the network costs no hashing."""
+    here = client(tmp_path / "root")
+    here.pull(DEMO)
+    tries: list[int] = []
+
+    def failing(*arguments: object, **options: object) -> None:
+        tries.append(1)
+        raise BlobNotFound("sha256:0", "no such blob")
+
+    monkeypatch.setattr("ocidist.unpacking.pull_graph", failing)
+    with pytest.raises(BlobNotFound, match="no such blob"):
+        here.pull(DEMO)
+    assert len(tries) == 1
+
+
+def test_reading_what_is_damaged_says_so_and_how_it_is_mended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """get and rootfs unpack name the store's copy, and what they advise works."""
+    words = ["--cassette", "demo", "--platform", "linux/amd64", "--progress", "none"]
+    assert main([*words, "pull", DEMO]) == 0
+    with client(tmp_path / "root").store as store:
+        root = store.get_image(DEMO)
+        pulled = client(tmp_path / "root").open(f"store:{DEMO}")
+        assert pulled.manifest.config is not None
+        layer = pulled.manifest.layers[0].digest
+        flip(store, layer)
+        capsys.readouterr()
+        assert main(["get", layer]) == 1
+        told = capsys.readouterr().err
+        assert f"the copy in the store is damaged: delete {layer}, then pull {DEMO} again" in told
+        assert main(["delete", layer]) == 0
+        assert main([*words, "pull", DEMO]) == 0
+        assert store.damaged(root, Scope()) == []
+        for name in (DEMO, str(pulled.manifest.descriptor().digest)):
+            for digest in (layer, pulled.manifest.config.digest, pulled.manifest.descriptor().digest):
+                without_snapshot(store)
+                flip(store, digest)
+                capsys.readouterr()
+                assert main([*words, "rootfs", "unpack", name]) == 1
+                told = capsys.readouterr().err
+                assert f"{digest}: the copy in the store is damaged; pull {DEMO} again" in told
+                assert main([*words, "pull", DEMO]) == 0
+                assert main([*words, "rootfs", "unpack", name]) == 0
+
+
+def test_only_what_does_not_hash_is_damaged(tmp_path: Path) -> None:
+    """What is missing is not; a blob of another size is."""
+    here = client(tmp_path / "root")
+    pulled = here.pull(DEMO)
+    first, *rest = parts(pulled)["layers"]
+    here.store.delete_blob(first)
+    assert here.store.damaged(pulled.descriptor, Scope()) == []
+    path = here.store.content.path(rest[0])
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert here.store.damaged(pulled.descriptor, Scope()) == [rest[0]]
