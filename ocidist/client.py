@@ -328,7 +328,8 @@ class Client:
                 slots=self._slots_of(source),
             )
 
-        mended(copied, source, self.store, target, scope)
+        with self.store.fetching(scope):
+            mended(copied, source, self.store, target, scope)
         return full, target
 
     def pull(

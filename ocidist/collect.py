@@ -13,9 +13,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterable, Iterator
 
+from ocidist.content.disk import remove_file
+from ocidist.content.lock import is_held
 from ocidist.content.verify import fill_buffer, stream
 from ocidist.errors import BlobNotFound, ContentError, DigestMismatch, OcidistError, SizeMismatch, StoreError
-from ocidist.metadata.content import DAY
+from ocidist.metadata.content import DAY, LEASED, UNNAMED
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
@@ -46,7 +48,8 @@ class Removed:
 
 @dataclass(frozen=True)
 class CollectReport:
-    """What went, or with ``dry_run`` would go; ``kept`` counts the blobs that stay."""
+    """What went, or with ``dry_run`` would go; ``kept`` counts the blobs that stay. ``held`` are those among them
+    that stay for up to 24 hours only: nothing but the leases of fetch, ingest and interrupted pulls holds them."""
 
     blobs: tuple[Removed, ...] = ()
     ingests: tuple[str, ...] = ()
@@ -54,6 +57,7 @@ class CollectReport:
     leases: tuple[str, ...] = ()
     kept: int = 0
     dry_run: bool = False
+    held: tuple[Removed, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -99,9 +103,15 @@ def _read(body: Body, limit: int) -> bytes:
 
 
 def collect(
-    content: HeldContent, snapshots: Snapshotter, scope: Scope, *, dry_run: bool = False
+    content: HeldContent,
+    snapshots: Snapshotter,
+    scope: Scope,
+    *,
+    dry_run: bool = False,
+    everything: bool = False,
 ) -> CollectReport:
-    """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases.
+    """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases. With
+    ``everything`` also the leases of 24 hours that nobody is using, and ingests of any age.
 
     Waits for commits under way, and they for it. Raises the scope's end, or StoreError, also before anything
     is removed where a manifest on the way from a root is damaged.
@@ -110,19 +120,42 @@ def collect(
         now = time.time()
         leases = content.metadata.leases()
         live = [lease for lease in leases if lease.expires_at > now]
-        expired = tuple(lease.id for lease in leases if lease.expires_at <= now)
+        loose = [lease for lease in live if _left_behind(content, lease)]
+        if everything:
+            live = [lease for lease in live if lease not in loose]
+        staying = {lease.id for lease in live}
+        ended = tuple(lease.id for lease in leases if lease.id not in staying)
         marking = _Marking(content, scope)
         marking.names_and_labels()
+        marking.leases([lease for lease in live if lease not in loose])
+        firmly = set(marking.kept)
         marking.leases(live)
         kept = marking.kept
         here = list(content.walk())
         blobs = tuple(Removed(info.digest, info.size) for info in here if info.digest not in kept)
         keys = [ref for lease in live for kind, ref in lease.resources if kind == "ingest"]
         names = _garbage_snapshots(content, snapshots, live, kept)
-        ingests = tuple(content.local.sweep(now - DAY, keep=keys, dry_run=dry_run))
+        before = float("inf") if everything else now - DAY
+        ingests = tuple(content.local.sweep(before, keep=keys, dry_run=dry_run))
         if not dry_run:
-            _sweep(content, snapshots, blobs, names, expired, scope)
-        return CollectReport(blobs, ingests, tuple(names), expired, len(here) - len(blobs), dry_run)
+            _sweep(content, snapshots, blobs, names, ended, scope)
+        held = tuple(
+            Removed(info.digest, info.size)
+            for info in here
+            if info.digest in kept and info.digest not in firmly
+        )
+        return CollectReport(blobs, ingests, tuple(names), ended, len(here) - len(blobs), dry_run, held)
+
+
+def _left_behind(content: HeldContent, lease: Lease) -> bool:
+    """Whether a lease is one of those that fetch, ingest and pulls take by themselves, and nobody is at it."""
+    if lease.id.startswith(UNNAMED):
+        return not is_held(_lock_path(content, "unnamed"))
+    return lease.id.startswith(LEASED) and not is_held(_lock_path(content, lease.id))
+
+
+def _lock_path(content: HeldContent, name: str) -> str:
+    return os.path.join(os.path.dirname(content.gate.path), "leases", os.path.basename(name))
 
 
 @dataclass(frozen=True)
@@ -274,7 +307,7 @@ def _sweep(
     snapshots: Snapshotter,
     blobs: Iterable[Removed],
     names: Iterable[str],
-    expired: Iterable[str],
+    ended: Iterable[str],
     scope: Scope,
 ) -> None:
     gone: list[Digest] = []
@@ -292,7 +325,12 @@ def _sweep(
     finally:
         if gone:
             content.metadata.forget(gone)
-    ids = list(expired)
+    for id_ in ended:
+        if id_.startswith(LEASED):  # a killed pull's
+            lock = _lock_path(content, id_)
+            if not is_held(lock):
+                remove_file(lock)
+    ids = list(ended)
     if ids:
         content.metadata.delete_leases(ids, scope.check)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 
 from ocidist.content.local import LocalContent
-from ocidist.content.lock import Gate
+from ocidist.content.lock import FileLock, Gate
 from ocidist.errors import BlobNotFound, InvalidDigest, InvalidReference, StoreError, UsageError
-from ocidist.metadata.content import DAY, HeldContent, HeldWriter
+from ocidist.metadata.content import DAY, LEASED, HeldContent, HeldWriter
 from ocidist.metadata.database import ImageRecord, Metadata
 from ocidist.spec.digest import Digest
 
@@ -197,15 +197,45 @@ class Store:
     @contextmanager
     def lease(self, seconds: float = DAY, scope: Scope | None = None) -> Iterator[str]:
         """The id of a lease, for ``scope.lease``. It ends with the block; after an error, or a crash, only when
-        ``seconds`` have passed, so that what was fetched is still here for the next try."""
+        ``seconds`` have passed, so that what was fetched is still here for the next try. While the block runs a
+        lock tells ``gc --all`` that the lease is in use."""
         self._writable()
-        id_ = f"lease-{os.urandom(8).hex()}"
-        self.metadata.create_lease(id_, time.time() + seconds, scope.check if scope is not None else None)
-        yield id_
+        id_ = f"{LEASED}{os.urandom(8).hex()}"
+        with self._in_use(id_):
+            self.metadata.create_lease(id_, time.time() + seconds, scope.check if scope is not None else None)
+            yield id_
+            try:
+                self.metadata.delete_leases([id_])
+            except StoreError:
+                pass  # it ends by itself
+
+    @contextmanager
+    def _in_use(self, id_: str) -> Iterator[None]:
+        lock = FileLock(os.path.join(os.path.abspath(self._root), "leases", id_))
         try:
-            self.metadata.delete_leases([id_])
-        except StoreError:
-            pass  # it ends by itself
+            os.makedirs(os.path.dirname(lock.path), exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            raise StoreError(str(self.root), error.strerror or str(error)) from error
+        try:
+            yield
+        finally:
+            try:
+                os.unlink(lock.path)
+            except OSError:
+                pass
+            lock.release()
+
+    @contextmanager
+    def fetching(self, scope: Scope) -> Iterator[None]:
+        """While the block runs, ``gc --all`` leaves what has no name alone. A store that can't be written needs no
+        such care."""
+        gate = Gate(os.path.join(os.path.abspath(self._root), "leases", "unnamed"))
+        with ExitStack() as stack:
+            if not self.readonly:
+                with suppress(OSError):
+                    stack.enter_context(gate.shared(scope))
+            yield
 
     # -- names --
 
@@ -323,15 +353,20 @@ class Store:
         except OcidistError:
             return None
 
-    def gc(self, scope: Scope, *, dry_run: bool = False) -> CollectReport:
-        """Remove what no name, lease or label holds; see ``collect``. ``dry_run`` only says what would go."""
+    def gc(self, scope: Scope, *, dry_run: bool = False, everything: bool = False) -> CollectReport:
+        """Remove what no name, lease or label holds; see ``collect``. ``dry_run`` only says what would go.
+
+        ``everything``: also what only the leases of 24 hours hold that fetch, ingest and interrupted pulls leave,
+        and every ingest that nobody is writing.
+        """
         from ocidist.collect import CollectReport, collect
 
         self._writable()
         if not self.root.is_dir():
             return CollectReport(dry_run=dry_run)
         try:
-            report = collect(self.content.within(scope), self.snapshots, scope, dry_run=dry_run)
+            content = self.content.within(scope)
+            report = collect(content, self.snapshots, scope, dry_run=dry_run, everything=everything)
             stale = getattr(self.snapshots, "remove_stale", None)  # what killed unpacks left
             if stale is not None and not dry_run and (self.root / "snapshots").is_dir():
                 stale()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Sized
 
 from ocidist.cli.context import Context
 from ocidist.view.schema import Column, Schema
@@ -65,16 +66,31 @@ def _checked(ref: str) -> None:
 
 def configure_gc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="also what fetch, ingest and interrupted pulls left less than a day ago",
+    )
 
 
 def run_gc(args: argparse.Namespace, context: Context) -> None:
     from ocidist.view.sizes import human
 
     with context.quiet() as scope:
-        report = context.store.gc(scope, dry_run=args.dry_run)
+        report = context.store.gc(scope, dry_run=args.dry_run, everything=args.all)
     context.listing(REMOVED, report.blobs)
     verb = "would free" if args.dry_run else "freed"
     context.warn(
-        f"{verb} {human(report.bytes)}: {len(report.blobs)} blobs, {len(report.snapshots)} snapshots, "
-        f"{len(report.ingests)} stale ingests"
+        f"{verb} {human(report.bytes)}: {_count(report.blobs, 'blob')}, {_count(report.snapshots, 'snapshot')}, "
+        f"{_count(report.ingests, 'stale ingest')}"
     )
+    if report.held:
+        context.warn(
+            f"{_count(report.held, 'blob')} ({human(sum(blob.size for blob in report.held))}) "
+            f"{'is' if len(report.held) == 1 else 'are'} held for up to 24 hours; "
+            f"gc --all removes {'it' if len(report.held) == 1 else 'them'} too"
+        )
+
+
+def _count(items: Sized, name: str) -> str:
+    return f"{len(items)} {name}{'' if len(items) == 1 else 's'}"

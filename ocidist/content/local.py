@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
 from ocidist.content.disk import CLOEXEC, NOFOLLOW, failure, make_folders, remove_file
 from ocidist.content.ingest import folder_name, read_status, remove_ingest, write_status
-from ocidist.content.lock import FileLock
+from ocidist.content.lock import FileLock, is_held
 from ocidist.content.protocols import Info, IngestStatus
 from ocidist.content.writer import LocalWriter
 from ocidist.errors import (
@@ -354,7 +354,8 @@ class LocalContent:
     def sweep(self, before: float, *, keep: Iterable[str] = (), dry_run: bool = False) -> list[str]:
         """Drop the ingests that nobody holds and that were last written ``before``, damaged ones too.
 
-        Returns their keys; those of ``keep`` stay. Times are seconds since the epoch.
+        Returns their keys; those of ``keep`` stay. Times are seconds since the epoch. With ``dry_run`` nothing is
+        written.
         """
         kept = {folder_name(key) for key in keep}
         dropped: list[str] = []
@@ -365,7 +366,9 @@ class LocalContent:
                 updated = status.updated_at if status else os.stat(folder).st_mtime
             except OSError:
                 continue
-            if name in kept or updated >= before or not (dry_run or self._tidy(folder)):
+            if name in kept or updated >= before:
+                continue
+            if is_held(os.path.join(folder, "lock")) if dry_run else not self._tidy(folder):
                 continue
             dropped.append(status.key if status else name)
         return dropped

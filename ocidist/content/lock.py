@@ -24,7 +24,7 @@ except ImportError:  # Windows, Pyodide
 if TYPE_CHECKING:
     from ocidist.scope import Scope
 
-__all__ = ["FileLock", "Gate"]
+__all__ = ["FileLock", "Gate", "is_held"]
 
 _guard = threading.Lock()
 _held: set[str] = set()  # paths locked by this process
@@ -96,6 +96,21 @@ class FileLock:
             self._mine = False
             with _guard:
                 _held.discard(self.path)
+
+
+def is_held(path: str) -> bool:
+    """Whether somebody, of this process or another, holds the lock on ``path``. Nothing is written."""
+    with _guard:
+        if path in _held:
+            return True
+    try:
+        fd = os.open(path, os.O_RDONLY | CLOEXEC | NOFOLLOW)
+    except OSError:  # no such file: nobody's
+        return False
+    try:
+        return not _flock(fd, exclusive=True)
+    finally:
+        os.close(fd)
 
 
 class Gate:

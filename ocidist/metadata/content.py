@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from ocidist.scope import Scope
     from ocidist.spec.descriptor import Descriptor
 
-__all__ = ["DAY", "HeldContent", "HeldWriter"]
+__all__ = ["DAY", "LEASED", "UNNAMED", "HeldContent", "HeldWriter"]
 
 DAY = 86_400.0
 """Seconds for which content that nothing names is held."""
+
+UNNAMED = "unnamed-"
+"""How the ids of the leases begin that hold what fetch and ingest bring."""
+
+LEASED = "lease-"
+"""How those begin that a pull takes; its process holds a lock of that name while it runs."""
 
 
 class HeldContent:
@@ -114,7 +120,7 @@ class HeldContent:
         if self.scope is not None and self.scope.lease:
             return self.scope.lease, now + DAY
         hour = int(now // 3600)
-        return f"unnamed-{hour}", (hour + 1) * 3600 + DAY
+        return f"{UNNAMED}{hour}", (hour + 1) * 3600 + DAY
 
     @property
     def _check(self) -> Any:

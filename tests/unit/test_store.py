@@ -641,3 +641,88 @@ def test_gc_passes_over_what_is_missing(store: Store) -> None:
     source = pull(store, image)
     store.delete_blob(source.root.digest)
     assert len(store.gc(Scope()).blobs) == len(image.everything()) - 1
+
+
+# -- gc --all --
+
+
+def test_c38_gc_all_takes_what_only_a_day_holds(store: Store) -> None:
+    """Of a fetch, an ingest, an interrupted pull and its partial ingest; plain gc tells how much that is."""
+    named, fetched, broken = small_image("named"), small_image("fetched"), small_image("broken")
+    pull(store, named)
+    source = Source(fetched)
+    copy_graph(source, store, source.root, Scope(), platform="all")
+    left = Source(broken)
+    store.metadata.hold("lease-of-a-pull", time.time() + 9000, [("content", str(left.root.digest))])
+    with Scope(lease="lease-of-a-pull") as scope:
+        store.push(left.root, left, scope)
+    with store.ingest("partial") as writer:
+        writer.write(b"abc")
+    mine = store.metadata
+    with store.ingest("kept") as writer:
+        writer.write(b"hello")
+        kept = writer.commit(5, None)
+    mine.hold("mine", time.time() + 9000, [("content", str(kept))])
+    plain = store.gc(Scope())
+    wanted = (set(fetched.everything()) | {str(left.root.digest)}) - set(named.everything())
+    assert (plain.blobs, plain.ingests) == ((), ())
+    assert {str(blob.digest) for blob in plain.held} == wanted
+    with store.ingest("under way") as writer:
+        writer.write(b"x")
+        dry = store.gc(Scope(), dry_run=True, everything=True)
+        assert {item.key for item in store.content.statuses()} == {"partial", "under way"}
+        report = store.gc(Scope(), everything=True)
+        assert {item.key for item in store.content.statuses()} == {"under way"}
+    assert report.ingests == dry.ingests == ("partial",)
+    assert set(report.digests) == set(dry.digests) == wanted
+    assert report.held == ()
+    assert digests(store) == set(named.everything()) | {str(kept)}
+    assert [lease.id for lease in store.metadata.leases()] == ["mine"]
+
+
+def test_c38_gc_all_leaves_what_is_under_way(store: Store) -> None:
+    """The lease of a block that runs, here or in another process's eyes, and a fetch that is not done."""
+    source = Source(small_image())
+    other = Store(store.root)
+    other._snapshots = Snapshots()  # type: ignore[assignment]
+    with store.lease() as lease, Scope(lease=lease) as scope:
+        store.push(source.root, source, scope)
+        assert other.gc(Scope(), everything=True).blobs == ()
+        assert other.gc(Scope()).held == ()
+        store.tag(NAME, source.root, scope)
+    store.remove_image(NAME)
+    assert len(store.gc(Scope(), everything=True).blobs) == 1
+    with store.fetching(Scope()):
+        store.push(source.root, source, Scope())
+        assert other.gc(Scope(), everything=True).blobs == ()
+    assert len(other.gc(Scope(), everything=True).blobs) == 1
+    other.close()
+
+
+def test_c38_gc_all_knows_a_killed_pull_from_a_running_one(store: Store) -> None:
+    """Its lock is the system's, so it ends with the process."""
+    source = Source(small_image())
+    code = (
+        "import sys; from ocidist.store import Store; store = Store(sys.argv[1])\n"
+        "with store.lease() as lease: print(lease, flush=True); sys.stdin.read()"
+    )
+    import subprocess
+    import sys
+
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(store.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lease = process.stdout.readline().strip()
+        with Scope(lease=lease) as scope:
+            store.push(source.root, source, scope)
+        assert store.gc(Scope(), everything=True).blobs == ()
+        process.kill()
+        process.wait(30)
+        assert len(store.gc(Scope()).held) == 1
+        assert len(store.gc(Scope(), everything=True).blobs) == 1
+    assert store.metadata.leases() == []
+    assert os.listdir(store.root / "leases") == []
