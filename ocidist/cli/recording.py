@@ -17,7 +17,7 @@ CASSETTE = "recording.json"  # of a folder; as save_cassette has it
 
 def check(record: str | None, trace: str | None) -> None:
     """Raise UsageError for a name that can't be meant, or a file that is something else; StoreError where
-    nothing can be written. A missing folder for a cassette is made."""
+    nothing can be written. A missing folder is made."""
     if trace:
         _check_trace(Path(trace))
     if record:
@@ -46,10 +46,6 @@ def _check_cassette(path: Path) -> None:
         raise UsageError(
             f"--record {str(target)!r}: it is there, and is no cassette: it would be overwritten"
         )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(str(target.parent), error.strerror or str(error)) from error
     _try(target.parent)
 
 
@@ -72,6 +68,7 @@ def _try(folder: Path) -> None:
     import tempfile
 
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
     except OSError as error:

@@ -83,7 +83,7 @@ def test_a_recording_that_cant_be_meant_is_refused_at_once(
     assert sorted((path.name, path.is_file() and path.read_text()) for path in tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("words", [["--record", "file/c.json"], ["--trace", "missing/t.har"]])
+@pytest.mark.parametrize("words", [["--record", "file/c.json"], ["--trace", "file/t.har"]])
 def test_a_recording_that_cant_be_written_is_refused_at_once(
     words: list[str],
     tmp_path: Path,
