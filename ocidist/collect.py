@@ -116,7 +116,7 @@ def collect(
     Waits for commits under way, and they for it. Raises the scope's end, or StoreError, also before anything
     is removed where a manifest on the way from a root is damaged.
     """
-    with content.gate.exclusive(scope):
+    with content.gate.looking(scope) if dry_run else content.gate.exclusive(scope):
         now = time.time()
         leases = content.metadata.leases()
         live = [lease for lease in leases if lease.expires_at > now]

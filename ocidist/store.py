@@ -169,6 +169,7 @@ class Store:
         """
         from ocidist.content.fill import fill
 
+        self._writable()
         origin = getattr(source, "origin", None)
         labels = {str(origin[0]): str(origin[1])} if origin else None
         content = self.content.within(scope)
@@ -268,10 +269,12 @@ class Store:
 
     def ingest(self, key: str, *, total: int = 0, expected: Digest | None = None) -> HeldWriter:
         """A writer under ``key``; what it commits is held for 24 hours. Raises AlreadyExists, Locked."""
+        self._writable()
         return self.content.writer(key, total=total, expected=expected)
 
     def delete_blob(self, digest: Digest) -> None:
         """Remove a blob. Raises BlobNotFound."""
+        self._writable()
         self.content.delete(digest)
 
     def labels(self, digest: Digest) -> dict[str, str]:
@@ -280,6 +283,7 @@ class Store:
 
     def set_labels(self, digest: Digest, changes: Mapping[str, str | None]) -> dict[str, str]:
         """Set labels, None removes one; returns all that the blob has then. Raises BlobNotFound."""
+        self._writable()
         return self.content.set_labels(digest, changes)
 
     def damaged(self, root: Descriptor, scope: Scope) -> list[Digest]:
@@ -361,8 +365,9 @@ class Store:
         """
         from ocidist.collect import CollectReport, collect
 
-        self._writable()
-        if not self.root.is_dir():
+        if not dry_run:
+            self._writable()
+        if not self._is_folder():
             return CollectReport(dry_run=dry_run)
         try:
             content = self.content.within(scope)
@@ -397,9 +402,24 @@ class Store:
 
         return images(self.content)
 
+    def _is_folder(self) -> bool:
+        """False if there is nothing. Raises StoreError for anything else than a directory."""
+        if not os.path.lexists(self._root):
+            return False
+        if not os.path.isdir(self._root):
+            raise StoreError(str(self.root), "Not a directory")
+        return True
+
     def _writable(self) -> None:
         if self.readonly:
             raise StoreError(str(self.root), "opened read-only")
+        base = os.path.abspath(self._root)
+        if not self._is_folder():
+            return
+        # The folder alone may be writable, and what another user made in it not.
+        for path in (base, self.metadata.path, os.path.join(base, "content"), self.content.gate.path):
+            if os.path.lexists(path) and not os.access(path, os.W_OK):
+                raise StoreError(str(self.root), "the store can't be written to by this user")
 
 
 def _reopened(root: str, readonly: bool) -> Store:

@@ -135,7 +135,18 @@ class Gate:
             yield
 
     @contextmanager
-    def _passed(self, scope: Scope | None, *, exclusive: bool) -> Iterator[None]:
+    def looking(self, scope: Scope | None = None) -> Iterator[None]:
+        """As ``exclusive``, without writing anything; where nobody has written, nobody needs to be kept out."""
+        if fcntl is not None and not os.path.lexists(self.path):
+            yield
+            return
+        with self._passed(scope, exclusive=True, flags=os.O_RDONLY):
+            yield
+
+    @contextmanager
+    def _passed(
+        self, scope: Scope | None, *, exclusive: bool, flags: int = os.O_RDWR | os.O_CREAT
+    ) -> Iterator[None]:
         if fcntl is None:
             with _guard:
                 lock = _gates.setdefault(self.path, threading.Lock())
@@ -145,8 +156,9 @@ class Gate:
             finally:
                 lock.release()
             return
-        os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | CLOEXEC | NOFOLLOW, 0o644)
+        if flags & os.O_CREAT:
+            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+        fd = os.open(self.path, flags | CLOEXEC | NOFOLLOW, 0o644)
         try:
             _poll(lambda: _flock(fd, exclusive=exclusive), scope)
             yield

@@ -249,7 +249,7 @@ class Metadata:
         until = time.monotonic() + BUSY
         with self._lock, self._mapped():
             while True:
-                if self._connection is None and not os.path.exists(self.path):
+                if self._connection is None and not self._exists():
                     return []
                 try:
                     connection = self._open(write=False)
@@ -257,6 +257,13 @@ class Metadata:
                 except _errors().OperationalError as error:
                     if not _is_busy(error) or time.monotonic() > until:
                         raise
+
+    def _exists(self) -> bool:
+        try:
+            os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return True
 
     @contextmanager
     def _writing(
@@ -314,21 +321,21 @@ class Metadata:
         if self._connection is not None:
             stale, self._connection = self._connection, None
             stale.close()
-        connection = self._connect()
+        connection = self._connect(write)
         if connection is not None:
             found = os.stat(self.path)
             self._identity = (found.st_dev, found.st_ino)
             self._connection = connection
         return connection
 
-    def _connect(self) -> sqlite3.Connection | None:
+    def _connect(self, write: bool) -> sqlite3.Connection | None:
         sqlite3 = _errors()
         if not self.readonly:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             connection = sqlite3.connect(
                 self.path, timeout=_STEP, isolation_level=None, check_same_thread=False
             )
-            return self._prepared(connection)
+            return self._prepared(connection, write)
         from pathlib import Path
 
         uri = Path(self.path).as_uri()
@@ -337,14 +344,14 @@ class Metadata:
                 uri + options, uri=True, timeout=_STEP, isolation_level=None, check_same_thread=False
             )
             try:
-                return self._prepared(connection)
+                return self._prepared(connection, write)
             except sqlite3.OperationalError as error:
                 # A hot journal in a directory that can't be written: only immutable=1 opens that.
                 if _is_busy(error) or options == "?immutable=1":
                     raise
         return None
 
-    def _prepared(self, connection: sqlite3.Connection) -> sqlite3.Connection | None:
+    def _prepared(self, connection: sqlite3.Connection, write: bool) -> sqlite3.Connection | None:
         try:
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA:
@@ -352,7 +359,7 @@ class Metadata:
                     self.path, f"written by a newer ocidist (schema {version}, this one reads {SCHEMA})"
                 )
             if version == 0:
-                if self.readonly:
+                if not write:  # nothing is in it, and a look makes no tables: the disk may be full
                     connection.close()
                     return None
                 self._create(connection)
@@ -393,6 +400,8 @@ def _explained(error: Exception) -> str:
             f"the database of names is damaged ({text}); move the file away to go on: blobs stay, "
             "and names return when images are pulled again"
         )
+    if "readonly database" in text:
+        return "the database of names can't be written to by this user"
     if _is_busy(error):
         return f"other processes held the database for {BUSY:.0f} s"
     return f"the database of names: {text}"

@@ -726,3 +726,72 @@ def test_c38_gc_all_knows_a_killed_pull_from_a_running_one(store: Store) -> None
         assert len(store.gc(Scope(), everything=True).blobs) == 1
     assert store.metadata.leases() == []
     assert os.listdir(store.root / "leases") == []
+
+
+# -- a store that can't be written --
+
+
+def test_c41_a_dry_run_of_gc_writes_nothing(store: Store) -> None:
+    """Also over a store that is opened read-only, and where no lock file was made yet."""
+    image = small_image()
+    pull(store, image)
+    store.remove_image(NAME)
+    (store.root / "gc.lock").unlink()
+    before = sorted(map(str, store.root.rglob("*")))
+    with Store(store.root, readonly=True) as reader:
+        for looked_at in (store, reader):
+            looked_at._snapshots = Snapshots()  # type: ignore[assignment]
+            assert set(looked_at.gc(Scope(), dry_run=True).digests) == set(image.everything())
+    assert sorted(map(str, store.root.rglob("*"))) == before
+
+
+def test_c41_a_store_that_another_owns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write says so, naming the root; reads go on. (Permissions are played: root passes all of them.)"""
+    image = small_image()
+    source = pull(store, image)
+    mine = os.access
+    theirs = str(store.root / "meta.db")
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != theirs and mine(path, mode))
+    absent = Source(small_image("other"))
+    for write in (
+        lambda: store.tag("x", source.root, Scope()),
+        lambda: store.remove_image(NAME),
+        lambda: store.gc(Scope()),
+        lambda: store.ingest("k"),
+        lambda: store.delete_blob(source.root.digest),
+        lambda: store.set_labels(source.root.digest, {"a": "b"}),
+        lambda: store.push(absent.root, absent, Scope()),
+        lambda: store.lease().__enter__(),
+    ):
+        with pytest.raises(StoreError) as caught:
+            write()
+        assert str(caught.value) == f"{store.root}: the store can't be written to by this user"
+    assert [row.ref for row in store.images] == [NAME]
+    assert store.gc(Scope(), dry_run=True).kept == len(image.everything())
+
+
+def test_a_root_that_is_a_file(tmp_path: Path) -> None:
+    """Is no empty store."""
+    (tmp_path / "root").write_text("")
+    with Store(tmp_path / "root") as store:
+        for use in (
+            lambda: store.images,
+            lambda: store.gc(Scope()),
+            lambda: store.gc(Scope(), dry_run=True),
+            lambda: store.remove_image(NAME),
+            lambda: store.find_image(NAME),
+        ):
+            with pytest.raises(StoreError, match="Not a directory"):
+                use()
+
+
+def test_a_look_makes_no_tables(tmp_path: Path) -> None:
+    """A database that a full disk left empty is read as one without names, and stays as it is."""
+    (tmp_path / "meta.db").write_bytes(b"")
+    with Store(tmp_path) as store:
+        assert list(store.images) == []
+        assert store.find_image(NAME) is None
+        assert (tmp_path / "meta.db").stat().st_size == 0
+        assert os.listdir(tmp_path) == ["meta.db"]
+        pull(store, small_image())
+        assert [row.ref for row in store.images] == [NAME]
