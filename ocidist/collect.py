@@ -9,6 +9,7 @@ commit passes, so it never sees a blob before the lease that holds it.
 from __future__ import annotations
 
 import os
+import stat
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Iterable, Iterator
@@ -49,7 +50,8 @@ class Removed:
 @dataclass(frozen=True)
 class CollectReport:
     """What went, or with ``dry_run`` would go; ``kept`` counts the blobs that stay. ``held`` are those among them
-    that stay for up to 24 hours only: nothing but the leases of fetch, ingest and interrupted pulls holds them."""
+    that stay for up to 24 hours only: nothing but the leases of fetch, ingest and interrupted pulls holds them.
+    ``snapshot_bytes`` is the size of the files in the trees that went."""
 
     blobs: tuple[Removed, ...] = ()
     ingests: tuple[str, ...] = ()
@@ -58,6 +60,7 @@ class CollectReport:
     kept: int = 0
     dry_run: bool = False
     held: tuple[Removed, ...] = ()
+    snapshot_bytes: int = 0
 
     @property
     def bytes(self) -> int:
@@ -134,7 +137,13 @@ def collect(
         here = list(content.walk())
         blobs = tuple(Removed(info.digest, info.size) for info in here if info.digest not in kept)
         keys = [ref for lease in live for kind, ref in lease.resources if kind == "ingest"]
-        names = _garbage_snapshots(content, snapshots, live, kept)
+        try:
+            names = _garbage_snapshots(content, snapshots, live, kept)
+        except StoreError as error:
+            if not dry_run or not isinstance(error.__cause__, PermissionError):
+                raise
+            names = []  # the trees of another user are out of sight
+        in_trees = sum(_tree_size(snapshots, name, scope) for name in names)
         before = float("inf") if everything else now - DAY
         ingests = tuple(content.local.sweep(before, keep=keys, dry_run=dry_run))
         if not dry_run:
@@ -144,7 +153,9 @@ def collect(
             for info in here
             if info.digest in kept and info.digest not in firmly
         )
-        return CollectReport(blobs, ingests, tuple(names), ended, len(here) - len(blobs), dry_run, held)
+        return CollectReport(
+            blobs, ingests, tuple(names), ended, len(here) - len(blobs), dry_run, held, in_trees
+        )
 
 
 def _left_behind(content: HeldContent, lease: Lease) -> bool:
@@ -292,6 +303,29 @@ def _garbage_snapshots(
             key = parents.get(key, "")
     garbage = [info.key for info in every if info.key not in held]
     return sorted(garbage, key=lambda key: -_depth(key, parents))
+
+
+def _tree_size(snapshots: Snapshotter, key: str, scope: Scope) -> int:
+    """Bytes of the regular files in a snapshot, hardlinks once; 0 where that can't be seen."""
+    try:
+        todo = [os.fspath(snapshots.path(key))]
+    except OcidistError:
+        return 0
+    total, linked = 0, set()
+    while todo:
+        scope.check()
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    info = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(info.st_mode):
+                        todo.append(entry.path)
+                    elif stat.S_ISREG(info.st_mode) and (info.st_nlink == 1 or info.st_ino not in linked):
+                        linked.add(info.st_ino)
+                        total += info.st_size
+        except OSError:  # a directory that this user can't read, or a path that is too long
+            continue
+    return total
 
 
 def _depth(key: str, parents: dict[str, str]) -> int:

@@ -81,7 +81,7 @@ def run_gc(args: argparse.Namespace, context: Context) -> None:
     context.listing(REMOVED, report.blobs)
     verb = "would free" if args.dry_run else "freed"
     context.warn(
-        f"{verb} {human(report.bytes)}: {_count(report.blobs, 'blob')}, {_count(report.snapshots, 'snapshot')}, "
+        f"{verb} {human(report.bytes + report.snapshot_bytes)}: {_count(report.blobs, 'blob')}, {_count(report.snapshots, 'snapshot')}, "
         f"{_count(report.ingests, 'stale ingest')}"
     )
     if report.held:

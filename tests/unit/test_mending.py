@@ -181,3 +181,44 @@ def test_only_what_does_not_hash_is_damaged(tmp_path: Path) -> None:
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1])
     assert here.store.damaged(pulled.descriptor, Scope()) == [rest[0]]
+
+
+def test_gc_counts_what_the_trees_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Blobs and files of snapshots in one sum, hardlinks once; words in the singular where they should be."""
+    from ocidist.view.sizes import human
+
+    words = ["--cassette", "demo", "--platform", "linux/amd64", "--progress", "none"]
+    assert main([*words, "pull", DEMO]) == 0
+    with Store(tmp_path / "root") as store:
+        [info] = store.snapshots.walk()
+        tree = store.snapshots.path(info.key)
+        (tree / "one").write_bytes(b"x" * 3_000_000)
+        (tree / "two").hardlink_to(tree / "one")
+        files = {
+            f.lstat().st_ino: f.lstat().st_size for f in tree.rglob("*") if f.is_file() and not f.is_symlink()
+        }
+        blobs = list(store.blobs)
+    assert main(["rmi", DEMO]) == 0
+    capsys.readouterr()
+    assert main(["gc"]) == 0
+    size = human(sum(files.values()) + sum(blob.size for blob in blobs))
+    told = capsys.readouterr().err
+    assert told == f"ocidist: freed {size}: {len(blobs)} blobs, 1 snapshot, 0 stale ingests\n"
+
+
+def test_gc_says_what_a_day_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After a fetch; --all removes it, and then nothing more is said."""
+    words = ["--cassette", "demo", "--platform", "linux/amd64", "--progress", "none"]
+    assert main([*words, "fetch", *DEMO.rsplit(":", 1)]) == 0
+    capsys.readouterr()
+    with Store(tmp_path / "root") as store:
+        count = len(store.blobs)
+    assert main(["gc"]) == 0
+    assert f"{count} blobs (" in (told := capsys.readouterr().err)
+    assert "are held for up to 24 hours; gc --all removes them too" in told
+    assert main(["gc", "--all"]) == 0
+    told = capsys.readouterr().err
+    assert f": {count} blobs, 0 snapshots, " in told
+    assert "24 hours" not in told
+    with Store(tmp_path / "root") as store:
+        assert len(store.blobs) == 0

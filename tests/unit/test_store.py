@@ -65,6 +65,9 @@ class Snapshots:
     def walk(self) -> Iterator[SnapshotInfo]:
         return iter(list(self.infos.values()))
 
+    def path(self, key: str) -> Path:
+        raise StoreError(key, "only its key is kept")
+
     def remove(self, key: str) -> None:
         assert not any(info.parent == key for info in self.infos.values()), "a child is left"
         del self.infos[key]
