@@ -10,6 +10,7 @@ from typing import Any, Iterator
 from ocidist.errors import StoreError, TransportError, quoted
 from ocidist.net.exchange import BLOCK, FORMAT, Exchange, Payload, from_json, iso, to_json
 from ocidist.spec.digest import Digest
+from ocidist.spec.document import check_depth
 
 __all__ = ["parse_cassette", "read_cassette", "save_cassette", "sidecar"]
 
@@ -64,7 +65,9 @@ def _put_sidecar(folder: Path, payload: Payload) -> None:
 def read_cassette(place: Any, folder: Any) -> Iterator[Exchange]:
     """The exchanges of one cassette file; sidecars are in ``folder``. Raises TransportError."""
     try:
-        document = json.loads(place.read_bytes().decode("utf-8"))
+        text = place.read_bytes().decode("utf-8")
+        check_depth(text, "cassette")
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise TransportError(str(place), f"not a cassette: {error}", False) from error
     yield from parse_cassette(document, str(place), folder)

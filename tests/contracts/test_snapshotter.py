@@ -14,6 +14,7 @@ from ocidist.errors import OcidistError
 from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.snapshots.protocols import Snapshotter
 from ocidist.spec.digest import Digest
+from tests.parts.required import require
 from tests.parts.trees import assert_same, snapshot
 
 CHAIN = str(Digest.of(b"a chain"))
@@ -103,6 +104,7 @@ def test_committing_what_was_not_prepared_is_an_error(snapshots: Snapshotter) ->
 
 def test_a_child_has_its_parent_s_tree_and_changes_its_own(snapshots: Snapshotter) -> None:
     """All types, modes, times and hardlinks; the parent stays as it was."""
+    require("os:link", "os:mkfifo")
     root = snapshots.prepare("working")
     (root / "d").mkdir()
     (root / "d/file").write_text("text")
@@ -127,6 +129,7 @@ def test_a_child_has_its_parent_s_tree_and_changes_its_own(snapshots: Snapshotte
 
 def test_remove_takes_trees_of_any_depth_and_mode(snapshots: Snapshotter) -> None:
     """Directories without permissions, 3000 levels, names like the remover's own."""
+    require("kernel")
     root = snapshots.prepare("working")
     for name in ("a", "a/b", ".moved-1", ".moved-2", ".moved-2/x"):
         (root / name).mkdir()

@@ -33,9 +33,11 @@ def install(missing: Callable[[str], str | None], lacking: Callable[[str], Any])
         _threads(reason, lacking)
     reason = missing("processes")
     if reason is not None:
+        import os
         import subprocess
 
         _replace(subprocess.Popen, "__init__", reason, lacking)
+        _replace(os, "fork", reason, lacking)
     reason = missing("sockets")
     if reason is not None:
         import socket

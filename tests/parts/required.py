@@ -105,6 +105,7 @@ _OTHERS: dict[str, Callable[[], str | None]] = {
     "threads": _missing_threads,
     "processes": lambda: _missing_in_webassembly("processes"),
     "sockets": lambda: _missing_in_webassembly("sockets"),
+    "kernel": lambda: _missing_in_webassembly("kernel below its file system"),
 }
 
 
@@ -112,7 +113,8 @@ def missing(part: str) -> str | None:
     """Why ``part`` isn't here, or None.
 
     A part is a program, ``module:NAME``, ``os:NAME`` (a function of :mod:`os`), ``root``, ``user``,
-    ``shared-images``, ``threads``, ``processes`` or ``sockets``.
+    ``shared-images``, ``threads``, ``processes``, ``sockets``, or ``kernel``: permissions that hold, names with
+    a limit, descriptors that stay with a directory that is moved, depth that costs nothing.
     """
     if part in PROGRAMS:
         return _missing_program(part)

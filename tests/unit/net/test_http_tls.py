@@ -15,6 +15,7 @@ from ocidist.net import tls
 from ocidist.net.http import HTTPOptions, HTTPTransport, NotTLS
 from ocidist.net.message import Request
 from ocidist.scope import Scope
+from tests.parts.required import require
 from tests.unit.net.peers import Peer, Server, always, raw
 
 Serve = Callable[..., Server]
@@ -132,6 +133,7 @@ def test_a02_tls_end_without_close_notify(serve: Serve, ca: Any) -> None:
 
 def test_ca_file_that_is_none(tmp_path: Path) -> None:
     """A missing CA file, and one without certificates, are named."""
+    require("sockets")
     empty = tmp_path / "empty.pem"
     empty.write_text("no certificate\n")
     for path, words in ((tmp_path / "missing.pem", "No such file"), (empty, "no certificate in PEM form")):
@@ -189,6 +191,7 @@ def test_answer_over_tls_is_no_http_answer(serve: Serve, ca: Any) -> None:
 
 def test_python_without_ssl_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where ssl can't be imported, https is refused with that reason, and http works."""
+    require("sockets")
     import http.client
 
     monkeypatch.delattr(http.client, "HTTPSConnection")
