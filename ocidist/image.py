@@ -315,4 +315,5 @@ def _words(words: tuple[str, ...] | None) -> str:
 
 
 def _when(created: datetime | None) -> str:
-    return created.strftime("%Y-%m-%d %H:%M:%S UTC") if created is not None else ""
+    # Not strftime: of the year 1, which builders write, it makes "1" on some systems.
+    return f"{created.replace(tzinfo=None).isoformat(' ', 'seconds')} UTC" if created is not None else ""

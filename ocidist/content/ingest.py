@@ -50,7 +50,11 @@ def folder_name(key: str) -> str:
 def format_time(seconds: float) -> str:
     """RFC 3339 in UTC, as containerd reads it."""
     whole = int(seconds)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((seconds - whole) * 1e6):06d}Z"
+    moment = time.gmtime(whole)
+    # Not strftime: of early years it writes fewer digits here and nothing at all there.
+    date = f"{moment.tm_year:04d}-{moment.tm_mon:02d}-{moment.tm_mday:02d}"
+    clock = f"{moment.tm_hour:02d}:{moment.tm_min:02d}:{moment.tm_sec:02d}"
+    return f"{date}T{clock}.{int((seconds - whole) * 1e6):06d}Z"
 
 
 def parse_time(text: str) -> float | None:

@@ -9,6 +9,7 @@ process.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -18,7 +19,10 @@ from ocidist.content.disk import CLOEXEC, NOFOLLOW
 
 try:
     import fcntl
-except ImportError:  # Windows, Pyodide
+
+    if sys.platform == "emscripten":  # Pyodide: the module is there, but no lock ever keeps anyone out
+        fcntl = None
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:

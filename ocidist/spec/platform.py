@@ -44,6 +44,7 @@ _MACHINES = {
     "armv6l": "arm/v6",
     "armv5tel": "arm/v5",
     "armv5tejl": "arm/v5",
+    "wasm32": "amd64",  # in a browser nothing runs but the interpreter: show what most people would be shown
 }
 
 

@@ -23,6 +23,7 @@ from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from tests.parts.processes import CHECKOUT
+from tests.parts.required import require
 
 RAW = bytes(range(256)) * 4096  # 1 MiB
 TARGET = Descriptor("application/octet-stream", Digest.of(RAW), len(RAW))
@@ -445,6 +446,7 @@ def damage_folder(path: Path) -> None:
 
 
 def damage_fifo(path: Path) -> None:
+    require("os:mkfifo")
     path.unlink()
     os.mkfifo(path)
 

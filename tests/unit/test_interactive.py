@@ -18,6 +18,7 @@ from ocidist import interactive
 from ocidist.errors import MissingExtra, TransportError, UsageError
 from ocidist.net.message import Request, Response
 from ocidist.scope import Scope
+from tests.parts.required import require
 from tests.parts.scripted import ScriptedResponse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,6 +171,7 @@ print(type(img).__name__, sorted({{"IPython", "ipywidgets", "pandas"}} & set(sys
 
 def test_a_script_on_a_terminal_gets_bars(tmp_path: Path) -> None:
     """Bars, in place, on stderr; stdout has what the script prints; NO_COLOR is heeded, TERM=dumb gets lines."""
+    require("processes")
     pty = pytest.importorskip("pty")
     for number, (more, coloured, moved) in enumerate(
         [

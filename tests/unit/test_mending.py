@@ -15,6 +15,7 @@ from ocidist.progress import Event, Retrying
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from ocidist.store import Store
+from tests.parts.required import require
 
 DEMO = "registry.example/demo/shop:1.0"
 PARTS = ["index", "manifest", "config", "layer", "layers", "everything"]
@@ -185,6 +186,7 @@ def test_only_what_does_not_hash_is_damaged(tmp_path: Path) -> None:
 
 def test_gc_counts_what_the_trees_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Blobs and files of snapshots in one sum, hardlinks once; words in the singular where they should be."""
+    require("os:link")
     from ocidist.view.sizes import human
 
     words = ["--cassette", "demo", "--platform", "linux/amd64", "--progress", "none"]

@@ -20,7 +20,7 @@ HOME = Path("/home/someone")
 @pytest.fixture
 def _user(monkeypatch: pytest.MonkeyPatch) -> None:
     """An ordinary user, whoever runs the tests."""
-    monkeypatch.setattr(os, "geteuid", lambda: 1234)
+    monkeypatch.setattr(os, "geteuid", lambda: 1234, raising=False)
 
 
 @pytest.mark.usefixtures("_user")
@@ -45,7 +45,7 @@ def test_defaults_of_an_ordinary_user() -> None:
 
 def test_root_keeps_its_store_where_systems_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """/var/lib for root; $OCIDIST_ROOT before all."""
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
     assert Settings.load({"XDG_DATA_HOME": "/data"}, HOME).root == Path("/var/lib/ocidist")
     assert Settings.load({"OCIDIST_ROOT": "/o"}, HOME).root == Path("/o")
 

@@ -18,6 +18,7 @@ from typing import Any, Iterator, Mapping, Protocol, Sequence
 from ocidist.errors import CredentialError
 from ocidist.remotes.registry import helper
 from ocidist.scope import Scope
+from ocidist.spec import document
 
 __all__ = ["Credential", "CredentialSource", "CredentialStore", "NoCredentials", "StaticCredentials"]
 
@@ -296,6 +297,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not raw.strip():
         return {}
     try:
+        document.check_depth(raw, "credentials")
         data = json.loads(raw)
     except (ValueError, RecursionError):
         raise CredentialError(str(path), "is not JSON; it was left as it is") from None

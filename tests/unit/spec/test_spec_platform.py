@@ -61,6 +61,7 @@ def test_one_word_takes_the_rest_from_the_host() -> None:
     ("machine", "platform"),
     [
         ("x86_64", "linux/amd64"),
+        ("wasm32", "linux/amd64"),
         ("AMD64", "linux/amd64"),
         ("aarch64", "linux/arm64"),
         ("arm64", "linux/arm64"),
@@ -72,7 +73,6 @@ def test_one_word_takes_the_rest_from_the_host() -> None:
         ("ppc64le", "linux/ppc64le"),
         ("riscv64", "linux/riscv64"),
         ("loongarch64", "linux/loong64"),
-        ("wasm32", "linux/wasm32"),
         ("", "linux/unknown"),
     ],
 )
