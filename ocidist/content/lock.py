@@ -32,7 +32,7 @@ __all__ = ["FileLock", "Gate", "is_held"]
 
 _guard = threading.Lock()
 _held: set[str] = set()  # paths locked by this process
-_gates: dict[str, threading.Lock] = {}  # used where fcntl is missing
+_inside: dict[str, int] = {}  # gates passed where fcntl is missing: how many share one, -1 for one alone
 
 
 def _forget_after_fork() -> None:
@@ -40,7 +40,7 @@ def _forget_after_fork() -> None:
     global _guard
     _guard = threading.Lock()
     _held.clear()
-    _gates.clear()
+    _inside.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -105,7 +105,7 @@ class FileLock:
 def is_held(path: str) -> bool:
     """Whether somebody, of this process or another, holds the lock on ``path``. Nothing is written."""
     with _guard:
-        if path in _held:
+        if path in _held or path in _inside:
             return True
     try:
         fd = os.open(path, os.O_RDONLY | CLOEXEC | NOFOLLOW)
@@ -152,13 +152,11 @@ class Gate:
         self, scope: Scope | None, *, exclusive: bool, flags: int = os.O_RDWR | os.O_CREAT
     ) -> Iterator[None]:
         if fcntl is None:
-            with _guard:
-                lock = _gates.setdefault(self.path, threading.Lock())
-            _poll(lambda: lock.acquire(timeout=0.01), scope)
+            _poll(lambda: _enter(self.path, exclusive), scope)
             try:
                 yield
             finally:
-                lock.release()
+                _leave(self.path)
             return
         if flags & os.O_CREAT:
             os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
@@ -168,6 +166,22 @@ class Gate:
             yield
         finally:
             os.close(fd)
+
+
+def _enter(path: str, exclusive: bool) -> bool:
+    with _guard:
+        count = _inside.get(path, 0)
+        if count < 0 or (exclusive and count):
+            return False
+        _inside[path] = -1 if exclusive else count + 1
+        return True
+
+
+def _leave(path: str) -> None:
+    with _guard:
+        count = _inside.pop(path, 0)  # empty after a fork
+        if count > 1:
+            _inside[path] = count - 1
 
 
 def _poll(attempt: Callable[[], bool], scope: Scope | None) -> None:

@@ -15,10 +15,19 @@ from typing import Any
 
 import pytest
 
+from ocidist.content import lock
 from ocidist.content.ingest import folder_name, format_time, parse_time
 from ocidist.content.local import LocalContent
 from ocidist.content.verify import read_all
-from ocidist.errors import BlobNotFound, ContentError, DigestMismatch, Locked, SizeMismatch, StoreError
+from ocidist.errors import (
+    BlobNotFound,
+    ContentError,
+    DeadlineExceeded,
+    DigestMismatch,
+    Locked,
+    SizeMismatch,
+    StoreError,
+)
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -681,6 +690,30 @@ def test_without_fcntl_one_process_still_has_one_writer(tmp_path: Path) -> None:
         tmp_path,
     )
     assert process.communicate(timeout=30) == ("locked\n1\n", "")
+
+
+@pytest.mark.parametrize("with_fcntl", [True, False])
+def test_a_gate_is_shared_or_passed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_fcntl: bool
+) -> None:
+    """Many together, also of one thread; one alone keeps all out; with flock, and where nothing like it is."""
+    if not with_fcntl:
+        monkeypatch.setattr(lock, "fcntl", None)
+    gate, path = lock.Gate(str(tmp_path / "gate")), str(tmp_path / "gate")
+    short = Scope.within(0.05)
+    with gate.shared():
+        with gate.shared():
+            assert lock.is_held(path)
+        assert lock.is_held(path)
+        with pytest.raises(DeadlineExceeded), gate.exclusive(short):
+            pytest.fail("passed")
+    assert not lock.is_held(path)
+    for enter in (gate.shared, gate.exclusive, gate.looking):
+        with gate.exclusive(), pytest.raises(DeadlineExceeded), enter(short):
+            pytest.fail("passed")
+    with gate.exclusive():
+        assert lock.is_held(path)
+    assert not lock.is_held(path)
 
 
 def test_a_listing_loads_little() -> None:
