@@ -153,7 +153,7 @@ def test_the_single_file_runs_on_every_python(tmp_path: Path, built: dict[str, P
         *((version, start) for version in ("3.6", "3.8", "3.9") for start in ("single file", "python -m")),
     ],
 )
-@pytest.mark.skipif(True, reason='pyenv shims of inactive versions do not run: to be mended')
+@pytest.mark.skipif(True, reason="pyenv shims of inactive versions do not run: to be mended")
 def test_an_older_python_is_told_so(tmp_path: Path, built: dict[str, Path], version: str, start: str) -> None:
     """One sentence and exit 1; ``-m`` needs a Python that can read the package's first module, from 3.6 on."""
     found = next(iter((Path.home() / ".pyenv/versions").glob(f"{version}.*/bin/python")), None)
