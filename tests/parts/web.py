@@ -66,10 +66,26 @@ class Gate:
 
     reached: threading.Event = field(default_factory=threading.Event)
     opened: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _held: list[Callable[[int], None]] = field(default_factory=list)
 
     def open(self) -> None:
-        """Let the body go on."""
-        self.opened.set()
+        """Let the body go on. Its exchange is under way again when this returns, whenever its thread wakes."""
+        with self._lock:
+            held, self._held = self._held, []
+            for busy in held:
+                busy(1)
+            self.opened.set()
+
+    def hold(self, busy: Callable[[int], None]) -> None:
+        """What the server's thread does at the gate: wait, not counted as ``busy``; two minutes open any gate."""
+        with self._lock:
+            if not self.opened.is_set():
+                busy(-1)
+                self._held.append(busy)
+        self.reached.set()
+        if not self.opened.wait(120):
+            self.open()
 
 
 @dataclass
@@ -198,10 +214,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _stop(self, rule: Rule) -> None:
         if rule.gate is not None:
-            self.server.busy(-1)
-            rule.gate.reached.set()
-            rule.gate.opened.wait(120)
-            self.server.busy(1)
+            rule.gate.hold(self.server.busy)
         if rule.cut:
             self.server.drop(self.connection)
             raise Dropped("cut by a rule")
