@@ -158,7 +158,7 @@ def test_bars_move_while_a_slow_registry_answers(page: Page, lab: Lab, tmp_path:
         page.cell("pull").screenshot(path=tmp_path / "bars.png")
         assert "fetching · " in text
         assert "fetched · " in text
-        assert re.search(r"elapsed: .* · total: [\d.]+ MB of 16.7 MB", text)
+        assert re.search(r"elapsed: .* · total: [\d.]+ [kM]B of 16\.7 MB", text)
         registry.front.rate = None
         page.finished()
     assert page.page.locator(PROGRESS).count() == 0
