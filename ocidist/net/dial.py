@@ -43,6 +43,7 @@ class Link:
     ) -> None:
         self.route = route
         self.scope = scope
+        self.context = context
         self.reused = False
         self.talking = False  # connected (through TLS, where there is some), and a request is sent
         self._connect_timeout = connect_timeout

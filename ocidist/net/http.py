@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping
 from ocidist.errors import OcidistError, TransportError, quoted
 from ocidist.net.framing import Malformed, check_field, check_method
 from ocidist.net.message import Request
-from ocidist.net.proxy import Route, route
+from ocidist.net.proxy import Route, is_local, route
 from ocidist.net.tls import NotTLS
 from ocidist.scope import Scope
 
@@ -77,6 +77,10 @@ class _Stale(Exception):
     """A kept-alive connection turned out to be closed before anything was answered."""
 
 
+class _Unbelieved(Exception):
+    """A peer on loopback speaks TLS, with a certificate that was not looked at yet."""
+
+
 class HTTPTransport:
     """The network, as a :class:`~ocidist.net.message.Transport`. Thread-safe."""
 
@@ -98,7 +102,11 @@ class HTTPTransport:
                 return self._exchange(call, link)
             except _Stale:
                 scope.check()
-        return self._exchange(call, self._fresh(call.route, scope))
+        try:
+            return self._exchange(call, self._fresh(call.route, scope))
+        except _Unbelieved:
+            self._trusting(call.route.authority)
+            return self._exchange(call, self._fresh(call.route, scope))
 
     def close(self) -> None:
         """Close the idle connections. Answers under way go on."""
@@ -159,7 +167,7 @@ class HTTPTransport:
         from ocidist.net.body import answer_class
         from ocidist.net.dial import Link
 
-        context = self._tls(way.authority) if way.scheme == "https" else None
+        context = self._tls(way) if way.scheme == "https" else None
         link = Link(
             way,
             scope,
@@ -170,7 +178,18 @@ class HTTPTransport:
         link.connection.response_class = answer_class()
         return link
 
-    def _tls(self, host: str) -> ssl.SSLContext:
+    def _tls(self, way: Route) -> ssl.SSLContext:
+        """What a connection is made with. On loopback, where plain http is as likely, the system's authorities
+        are loaded only for a peer that turns out to speak TLS."""
+        from ocidist.net.tls import read_anyway, unbelieving_context
+
+        options = self.options
+        known = options.insecure or not (options.ca_file is None or read_anyway(options.ca_file))
+        if self._context is None and not known and is_local(way.host):
+            return unbelieving_context(way.authority)
+        return self._trusting(way.authority)
+
+    def _trusting(self, host: str) -> ssl.SSLContext:
         from ocidist.net.tls import make_context
 
         with self._lock:
@@ -193,6 +212,8 @@ class HTTPTransport:
             link.scope.check()
             if link.reused and call.repeatable and _closed_by_peer(error):
                 raise _Stale from error
+            if link.context is not None and link.context is not self._context and _unverified(error):
+                raise _Unbelieved from error
             told = self._explain(error, link)
             if told is error:
                 raise
@@ -292,6 +313,12 @@ class HTTPTransport:
 def _closed_by_peer(error: BaseException) -> bool:
     # http.client.RemoteDisconnected is a ConnectionResetError: an end before the first byte of an answer.
     return isinstance(error, (ConnectionResetError, BrokenPipeError, ConnectionAbortedError))
+
+
+def _unverified(error: BaseException) -> bool:
+    import ssl
+
+    return isinstance(error, ssl.SSLCertVerificationError)
 
 
 def _host(url: str) -> str:

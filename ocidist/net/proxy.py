@@ -100,12 +100,19 @@ def _proxy(url: str) -> Proxy:
     return Proxy(host, port or 80, authorization)
 
 
-def bypassed(host: str, port: int, no_proxy: str) -> bool:
-    """True if a request to ``host`` goes straight there. Names are compared whole labels at a time."""
+def is_local(host: str) -> bool:
+    """True for a name or an address of this machine's loopback. By text, not by look-up."""
     host = host.lower().rstrip(".")
     address = _address(host)
-    if host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback):
+    return host == "localhost" or host.endswith(".localhost") or (address is not None and address.is_loopback)
+
+
+def bypassed(host: str, port: int, no_proxy: str) -> bool:
+    """True if a request to ``host`` goes straight there. Names are compared whole labels at a time."""
+    if is_local(host):
         return True
+    host = host.lower().rstrip(".")
+    address = _address(host)
     return any(
         _matches(entry.lower(), host, address, port) for entry in re.split(r"[,\s]+", no_proxy) if entry
     )

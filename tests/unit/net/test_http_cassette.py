@@ -25,8 +25,8 @@ class Source:
         yield from (b"abc", b"def")
 
 
-def session(url: str) -> list[Any]:
-    with HTTPTransport(HTTPOptions(connect_timeout=5, idle_timeout=5)) as transport:
+def session(url: str, ca_file: Path | None) -> list[Any]:
+    with HTTPTransport(HTTPOptions(connect_timeout=5, idle_timeout=5, ca_file=ca_file)) as transport:
         seen: list[Any] = []
         for method, path, body in (
             ("GET", "/sized", None),
@@ -46,11 +46,10 @@ def test_recorded_and_replayed(
     serve: Serve, ca: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls: bool
 ) -> None:
     """The same five answers come from the server through vcrpy and from the cassette with the server gone."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(ca.file))
     server = serve(*map(one, range(5)), context=ca.server_context() if tls else None)
     cassette = str(tmp_path / "tape.yaml")
     with vcr.use_cassette(cassette, record_mode="once") as tape:
-        recorded = session(server.url)
+        recorded = session(server.url, ca.file)
         assert len(tape.requests) == 5
     assert recorded == [
         (200, "5000", b"sized" * 1000),
@@ -67,7 +66,7 @@ def test_recorded_and_replayed(
 
     monkeypatch.setattr(socket.socket, "connect", no_socket)
     with vcr.use_cassette(cassette, record_mode="none") as tape:
-        assert session(server.url) == recorded
+        assert session(server.url, ca.file) == recorded
         assert tape.play_count == 5
 
 

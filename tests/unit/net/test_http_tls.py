@@ -55,6 +55,28 @@ def test_tls_connection_is_kept(serve: Serve, ca: Any) -> None:
     assert server.connections == 1
 
 
+def test_loopback_loads_authorities_for_a_peer_that_speaks_tls(
+    serve: Serve, ca: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's authorities are loaded once a peer on loopback proves to speak TLS, and never for plain http."""
+    made: list[str] = []
+    make = tls.make_context
+    monkeypatch.setattr(tls, "make_context", lambda *told: made.append(told[2]) or make(*told))
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca.file))
+    plain = serve(
+        lambda peer: (peer.sock.recv(1), peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), peer.hold())
+    )
+    server = serve(always(body=b"x"), context=ca.server_context())
+    with HTTPTransport(HTTPOptions(ca_file=ca.file)) as transport:
+        with pytest.raises(NotTLS):
+            transport.send(Request("GET", f"https://127.0.0.1:{plain.port}/"), Scope())
+        assert made == []
+        for _ in range(3):
+            assert transport.send(Request("GET", server.url), Scope()).read(9) == b"x"
+    assert len(made) == 1
+    assert server.connections == 2  # the one that found TLS, and the one that was believed and kept
+
+
 def test_a19_unknown_authority(serve: Serve, ca: Any) -> None:
     """An authority that nobody named is refused, with the way out; nothing is sent, and no http is tried."""
     server = serve(always(), context=ca.server_context())
