@@ -21,9 +21,7 @@ from ocidist.spec.digest import Digest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ocidist.collect import CollectReport
     from ocidist.content.local import FileBody
-    from ocidist.inventory import ActiveRow, BlobRow, ImageRow
     from ocidist.remotes.protocols import Source
     from ocidist.rows import Rows
     from ocidist.scope import Scope
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from ocidist.spec.config import ImageConfig
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.manifest import Manifest
+    from ocidist.upkeep.collect import CollectReport
+    from ocidist.upkeep.inventory import ActiveRow, BlobRow, ImageRow
 
 __all__ = ["Store"]
 
@@ -288,14 +288,14 @@ class Store:
 
     def damaged(self, root: Descriptor, scope: Scope) -> list[Digest]:
         """The blobs of ``root`` that are here and are not what their digests say. All of them are hashed."""
-        from ocidist.collect import damaged
+        from ocidist.upkeep.damage import damaged
 
         return [digest for digest, _ in damaged(self.content, [root], scope)]
 
     def discard_damaged(self, roots: Iterable[Descriptor], scope: Scope) -> list[Digest]:
         """Delete the damaged blobs of ``roots``, so that they can be brought again; which those were. What holds
         them holds those that take their place."""
-        from ocidist.collect import damaged, discard
+        from ocidist.upkeep.damage import damaged, discard
 
         self._writable()
         try:
@@ -305,8 +305,8 @@ class Store:
 
     def holders(self, digest: Digest) -> list[str]:
         """The names of the images that a blob is part of."""
-        from ocidist.collect import walk
         from ocidist.scope import Scope
+        from ocidist.upkeep.graph import walk
 
         scope = Scope()
         return [
@@ -363,7 +363,7 @@ class Store:
         ``everything``: also what only the leases of 24 hours hold that fetch, ingest and interrupted pulls leave,
         and every ingest that nobody is writing.
         """
-        from ocidist.collect import CollectReport, collect
+        from ocidist.upkeep.collect import CollectReport, collect
 
         if not dry_run:
             self._writable()
@@ -384,21 +384,21 @@ class Store:
     @property
     def blobs(self) -> Rows[BlobRow]:
         """Every blob: digest, size (bytes), age."""
-        from ocidist.inventory import blobs
+        from ocidist.upkeep.inventory import blobs
 
         return blobs(self.content)
 
     @property
     def active(self) -> Rows[ActiveRow]:
         """Ingests under way or interrupted: ref, size (bytes so far), age."""
-        from ocidist.inventory import active
+        from ocidist.upkeep.inventory import active
 
         return active(self.content)
 
     @property
     def images(self) -> Rows[ImageRow]:
         """Every name: ref, type, digest, size of its content here (bytes), platforms that are whole here."""
-        from ocidist.inventory import images
+        from ocidist.upkeep.inventory import images
 
         return images(self.content)
 

@@ -107,7 +107,7 @@ def test_what_can_not_be_had_again_is_kept(tmp_path: Path) -> None:
 
 def test_a_whole_blob_that_came_meanwhile_is_not_discarded(tmp_path: Path) -> None:
     """Two mend one image at once: the second does not take away what the first has brought."""
-    from ocidist.collect import damaged, discard
+    from ocidist.upkeep.damage import damaged, discard
 
     here = client(tmp_path / "root")
     pulled = here.pull(DEMO)

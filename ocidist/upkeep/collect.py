@@ -9,34 +9,32 @@ commit passes, so it never sees a blob before the lease that holds it.
 from __future__ import annotations
 
 import os
-import stat
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Iterable, Iterator
+from typing import TYPE_CHECKING, Iterable
 
 from ocidist.content.disk import remove_file
 from ocidist.content.lock import is_held
-from ocidist.content.verify import fill_buffer, stream
-from ocidist.errors import BlobNotFound, ContentError, DigestMismatch, OcidistError, SizeMismatch, StoreError
+from ocidist.errors import BlobNotFound, ContentError, OcidistError, StoreError
 from ocidist.metadata.content import DAY, LEASED, UNNAMED
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.upkeep.graph import LIMIT, may_name, verified
+from ocidist.upkeep.usage import measure
 
 if TYPE_CHECKING:
-    from ocidist.content.protocols import Body, Provider
     from ocidist.metadata.content import HeldContent
     from ocidist.metadata.database import Lease
     from ocidist.scope import Scope
     from ocidist.snapshots.protocols import Snapshotter
 
-__all__ = ["CollectReport", "Removed", "children", "collect"]
+__all__ = ["CollectReport", "Removed", "collect"]
 
 ROOT_LABEL = "containerd.io/gc.root"
 CONTENT_LABEL = "containerd.io/gc.ref.content"
 SNAPSHOT_LABEL = "containerd.io/gc.ref.snapshot."
-LIMIT = 4 << 20  # bytes of a manifest
 
 
 @dataclass(frozen=True)
@@ -71,38 +69,6 @@ class CollectReport:
     def digests(self) -> tuple[Digest, ...]:
         """The blobs' digests."""
         return tuple(blob.digest for blob in self.blobs)
-
-
-def children(provider: Provider, target: Descriptor, scope: Scope) -> tuple[Descriptor, ...]:
-    """What a manifest or index that is here names, itself not verified; () for all else.
-
-    The media type may be unknown (octet-stream): then the content decides.
-    """
-    if target.size > LIMIT or not _may_name(target):
-        return ()
-    try:
-        body = provider.open(target, scope)
-    except OcidistError:
-        scope.check()
-        return ()
-    try:
-        raw = _read(body, target.size if target.size >= 0 else LIMIT)
-        return manifests.parse(raw, target.media_type).children()
-    except OcidistError:
-        scope.check()
-        return ()
-    finally:
-        body.close()
-
-
-def _may_name(target: Descriptor) -> bool:
-    kind = mediatype.kind(target.media_type)
-    return kind in ("index", "manifest") or mediatype.is_generic(target.media_type)
-
-
-def _read(body: Body, limit: int) -> bytes:
-    buffer = memoryview(bytearray(limit))
-    return bytes(buffer[: fill_buffer(body, buffer)])
 
 
 def collect(
@@ -219,7 +185,7 @@ class _Marking:
             step = todo.pop()
             target = step.target
             # What one parent calls a layer another may call a manifest: the one must not hide the other's children.
-            seen = (target.digest, mediatype.base(target.media_type) if _may_name(target) else "")
+            seen = (target.digest, mediatype.base(target.media_type) if may_name(target) else "")
             if seen in self._seen:
                 continue
             self._seen.add(seen)
@@ -238,7 +204,7 @@ class _Marking:
             if generic and size > LIMIT:
                 return ()
             # Of its own size: a wrong one in the descriptor that leads here must not hide what it names.
-            raw = _verified(self.content, Descriptor(target.media_type, target.digest, size), self.scope)
+            raw = verified(self.content, Descriptor(target.media_type, target.digest, size), self.scope)
         except BlobNotFound:
             return ()
         except ContentError as error:
@@ -258,17 +224,6 @@ class _Marking:
             f"the {kind} {target.digest}, held by {step.holder}, {why}; what it names is not known, so nothing "
             f"was removed: {step.way_out}",
         )
-
-
-def _verified(provider: Provider, target: Descriptor, scope: Scope) -> bytes:
-    """The first LIMIT + 1 bytes of a blob that was hashed as a whole. Raises ContentError."""
-    head = bytearray()
-
-    def keep(block: memoryview) -> None:
-        head.extend(block[: max(LIMIT + 1 - len(head), 0)])
-
-    stream(provider.open(target, scope), target, keep, scope)
-    return bytes(head)
 
 
 def _unknown(content: HeldContent, text: str) -> Descriptor:
@@ -306,26 +261,11 @@ def _garbage_snapshots(
 
 
 def _tree_size(snapshots: Snapshotter, key: str, scope: Scope) -> int:
-    """Bytes of the regular files in a snapshot, hardlinks once; 0 where that can't be seen."""
+    """Bytes of the files in a snapshot, hardlinks once; 0 where that can't be seen."""
     try:
-        todo = [os.fspath(snapshots.path(key))]
+        return measure(os.fspath(snapshots.path(key)), scope).size
     except OcidistError:
         return 0
-    total, linked = 0, set()
-    while todo:
-        scope.check()
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    info = entry.stat(follow_symlinks=False)
-                    if stat.S_ISDIR(info.st_mode):
-                        todo.append(entry.path)
-                    elif stat.S_ISREG(info.st_mode) and (info.st_nlink == 1 or info.st_ino not in linked):
-                        linked.add(info.st_ino)
-                        total += info.st_size
-        except OSError:  # a directory that this user can't read, or a path that is too long
-            continue
-    return total
 
 
 def _depth(key: str, parents: dict[str, str]) -> int:
@@ -367,68 +307,3 @@ def _sweep(
     ids = list(ended)
     if ids:
         content.metadata.delete_leases(ids, scope.check)
-
-
-def damaged(
-    content: HeldContent, roots: Iterable[Descriptor], scope: Scope
-) -> Iterator[tuple[Digest, tuple[int, ...]]]:
-    """The blobs of ``roots`` that are here and do not hash to their digest, each with the :func:`identity` of its
-    file. What a damaged manifest names is not followed."""
-    seen: dict[Digest, bool] = {}
-    todo = list(roots)
-    while todo:
-        scope.tick()
-        target = todo.pop()
-        names = _may_name(target)
-        if seen.get(target.digest, False) or (target.digest in seen and not names):
-            continue
-        seen[target.digest] = names
-        try:
-            mark = identity(content, target.digest)
-            size = content.local.info(target.digest).size
-            raw = _verified(content, Descriptor(target.media_type, target.digest, size), scope)
-        except (DigestMismatch, SizeMismatch):  # the latter: it grew or shrank meanwhile
-            yield target.digest, mark
-            continue
-        except ContentError:  # missing, or no file at all: what brings it again replaces that
-            continue
-        if names:
-            try:
-                todo += manifests.parse(raw, target.media_type).children()
-            except OcidistError:
-                continue
-
-
-def identity(content: HeldContent, digest: Digest) -> tuple[int, ...]:
-    """What tells one file in a blob's place from another that took it; () where there is none."""
-    try:
-        found = os.stat(content.path(digest), follow_symlinks=False)
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def discard(
-    content: HeldContent, found: Iterable[tuple[Digest, tuple[int, ...]]], scope: Scope
-) -> list[Digest]:
-    """Delete what :func:`damaged` found, unless a whole one took its place meanwhile; those deleted. Their labels
-    and leases stay: they hold what is brought in their place."""
-    gone = []
-    for digest, mark in found:
-        with content.gate.exclusive(scope):
-            if mark and identity(content, digest) == mark:
-                content.local.delete(digest)
-                gone.append(digest)
-    return gone
-
-
-def walk(provider: Provider, root: Descriptor, scope: Scope) -> Iterator[Descriptor]:
-    """``root`` and all that it names, each digest once, whether it is here or not."""
-    seen: set[Digest] = set()
-    todo = [root]
-    while todo:
-        target = todo.pop()
-        if target.digest not in seen:
-            seen.add(target.digest)
-            yield target
-            todo += reversed(children(provider, target, scope))

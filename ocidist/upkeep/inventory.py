@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ocidist.collect import children, walk
 from ocidist.content import verify
 from ocidist.errors import OcidistError
 from ocidist.rows import Column, Rows, Schema
@@ -13,6 +12,7 @@ from ocidist.scope import Scope
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.upkeep.graph import children, walk
 
 if TYPE_CHECKING:
     from ocidist.metadata.content import HeldContent
