@@ -55,7 +55,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Advanced:
-    """``done`` bytes (cumulative) in ``phase``: "fetch", "push", "unpack"."""
+    """``done`` bytes (cumulative) in ``phase``: "fetch", "push", "unpack", "check"."""
 
     digest: Digest
     phase: str
@@ -106,7 +106,7 @@ class ProgressRow:
     """What one descriptor has come to. ``done`` and ``size`` are bytes.
 
     ``status`` is one of queued, waiting, fetching, retrying, fetched, exists, pushing, pushed, mounted,
-    unpacking, unpacked, failed. While unpacking, ``done`` counts bytes of the blob that were read.
+    unpacking, unpacked, checking, checked, failed. While unpacking, ``done`` counts bytes of the blob that were read.
     """
 
     digest: Digest
@@ -122,8 +122,8 @@ class ProgressRow:
         return self.status in _SETTLED
 
 
-_SETTLED = frozenset({"fetched", "exists", "pushed", "mounted", "unpacked", "failed"})
-_DOING = {"fetch": "fetching", "push": "pushing", "unpack": "unpacking"}
+_SETTLED = frozenset({"fetched", "exists", "pushed", "mounted", "unpacked", "checked", "failed"})
+_DOING = {"fetch": "fetching", "push": "pushing", "unpack": "unpacking", "check": "checking"}
 _DID = {"fetch": "fetched", "push": "pushed", "unpack": "unpacked"}
 
 

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from ocidist.spec.config import ImageConfig
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.manifest import Manifest
+    from ocidist.upkeep.check import DamageRow
     from ocidist.upkeep.collect import CollectReport
     from ocidist.upkeep.inventory import ActiveRow, BlobRow, ImageRow
+    from ocidist.upkeep.usage import UsageRow
 
 __all__ = ["Store"]
 
@@ -169,7 +171,7 @@ class Store:
         """
         from ocidist.content.fill import fill
 
-        self._writable()
+        self.require_writable()
         origin = getattr(source, "origin", None)
         labels = {str(origin[0]): str(origin[1])} if origin else None
         content = self.content.within(scope)
@@ -186,7 +188,7 @@ class Store:
 
         where = Locator.parse(name)
         full = Reference.parse(where.body).image_name if where.kind == "registry" else name
-        self._writable()
+        self.require_writable()
         try:
             with self.content.gate.shared(scope):
                 if not self.content.has(target.digest, target.size):
@@ -200,7 +202,7 @@ class Store:
         """The id of a lease, for ``scope.lease``. It ends with the block; after an error, or a crash, only when
         ``seconds`` have passed, so that what was fetched is still here for the next try. While the block runs a
         lock tells ``gc --all`` that the lease is in use."""
-        self._writable()
+        self.require_writable()
         id_ = f"{LEASED}{os.urandom(8).hex()}"
         with self._in_use(id_):
             self.metadata.create_lease(id_, time.time() + seconds, scope.check if scope is not None else None)
@@ -257,7 +259,7 @@ class Store:
 
     def remove_image(self, name: str) -> bool:
         """Forget a name; True if it was known. Its content goes at :meth:`gc`."""
-        self._writable()
+        self.require_writable()
         found = self.find_image(name)
         return found is not None and self.metadata.delete_image(found)
 
@@ -269,12 +271,12 @@ class Store:
 
     def ingest(self, key: str, *, total: int = 0, expected: Digest | None = None) -> HeldWriter:
         """A writer under ``key``; what it commits is held for 24 hours. Raises AlreadyExists, Locked."""
-        self._writable()
+        self.require_writable()
         return self.content.writer(key, total=total, expected=expected)
 
     def delete_blob(self, digest: Digest) -> None:
         """Remove a blob. Raises BlobNotFound."""
-        self._writable()
+        self.require_writable()
         self.content.delete(digest)
 
     def labels(self, digest: Digest) -> dict[str, str]:
@@ -283,7 +285,7 @@ class Store:
 
     def set_labels(self, digest: Digest, changes: Mapping[str, str | None]) -> dict[str, str]:
         """Set labels, None removes one; returns all that the blob has then. Raises BlobNotFound."""
-        self._writable()
+        self.require_writable()
         return self.content.set_labels(digest, changes)
 
     def damaged(self, root: Descriptor, scope: Scope) -> list[Digest]:
@@ -297,7 +299,7 @@ class Store:
         them holds those that take their place."""
         from ocidist.upkeep.damage import damaged, discard
 
-        self._writable()
+        self.require_writable()
         try:
             return discard(self.content, list(damaged(self.content, roots, scope)), scope)
         except OSError as error:
@@ -334,7 +336,7 @@ class Store:
 
         if manifest.config is None:
             raise UsageError("an artifact without a config has no root filesystem")
-        self._writable()
+        self.require_writable()
         content = self.content.within(scope)
         if config.diff_ids:
             lease, expires = content.lease()
@@ -366,7 +368,7 @@ class Store:
         from ocidist.upkeep.collect import CollectReport, collect
 
         if not dry_run:
-            self._writable()
+            self.require_writable()
         if not self._is_folder():
             return CollectReport(dry_run=dry_run)
         try:
@@ -402,6 +404,25 @@ class Store:
 
         return images(self.content)
 
+    def check(self, scope: Scope | None = None) -> Rows[DamageRow]:
+        """What is damaged: every blob is hashed, every name, label and snapshot followed. Empty if all is well.
+
+        Columns: kind, name, problem, images (that are not whole because of it), sources (repositories that have
+        it). :func:`ocidist.repair.repair` mends what can be had again.
+        """
+        from ocidist.scope import Scope
+        from ocidist.upkeep.check import check
+
+        return check(self.content, self.snapshots, scope or Scope()).rows
+
+    def du(self, scope: Scope | None = None) -> Rows[UsageRow]:
+        """Where the disk went: kind, name, files, size and disk (bytes), and of images the bytes in blobs that are
+        unique to one or shared with others."""
+        from ocidist.scope import Scope
+        from ocidist.upkeep.usage import usage
+
+        return usage(self._root, self.content, self.snapshots, scope or Scope())
+
     def _is_folder(self) -> bool:
         """False if there is nothing. Raises StoreError for anything else than a directory."""
         if not os.path.lexists(self._root):
@@ -410,7 +431,8 @@ class Store:
             raise StoreError(str(self.root), "Not a directory")
         return True
 
-    def _writable(self) -> None:
+    def require_writable(self) -> None:
+        """Raise StoreError, with the reason, where nothing can be written here."""
         if self.readonly:
             raise StoreError(str(self.root), "opened read-only")
         base = os.path.abspath(self._root)

@@ -51,6 +51,17 @@ Remove blobs, trees and stale ingests that nothing holds: no image of `images`, 
 ingest and an interrupted pull hold what they brought for 24 hours, so that they can be resumed; `rmi` lets go of
 an image at once. Nothing else ever frees space.
 """
+_CHECK = """\
+Hash every blob of the store, and follow every name, label and tree to what it stands for. What is damaged or
+missing is listed, and the exit code is 1. With --repair it is fetched again from the repositories that the blobs'
+labels and the images' names tell, verified before it takes the damaged one's place; what can't be had stays as it
+is, and is listed with the reason. Others may use the store meanwhile.
+"""
+_DU = """\
+List where the disk went. DISK is what the file system has set aside, SIZE the bytes in files; a file with many
+names counts once. Of an image, UNIQUE bytes are in blobs that no other image has (what `rmi` and `gc` would free),
+SHARED in blobs that others have too. `image` and `unnamed` are parts of `content`, a `snapshot` is a tree.
+"""
 _APPLY = """\
 Apply one layer, a tar of any compression from stdin, onto DIR as an image's layers are applied: whiteouts remove
 what lower layers put there, and no entry reaches out of DIR. As root, owners, modes, devices and extended
@@ -87,6 +98,8 @@ COMMANDS = (
     Command("rootfs unpack", "store", "layers of a manifest into snapshots", "rootfs", about=_UNPACK),
     Command("apply", "store", "a layer from stdin onto a directory", "rootfs", about=_APPLY),
     Command("gc", "store", "remove what no image and no lease holds", "images", about=_GC),
+    Command("check", "store", "hash everything, report damage, repair it", "upkeep", about=_CHECK),
+    Command("du", "store", "list where the disk went", "upkeep", about=_DU),
     Command("completion", "store", "print the completion script for a shell", "completion"),
 )
 

@@ -109,6 +109,12 @@ class Metadata:
         self._connection = None
         self._lock = threading.RLock()
 
+    def problems(self) -> list[str]:
+        """What sqlite3's own check finds wrong with the file; [] where there is none. Raises StoreError if it
+        can't even be opened."""
+        found = [str(row[0]) for row in self._read("PRAGMA quick_check(5)")]
+        return [] if found == ["ok"] else [f"the database of names is damaged: {line}" for line in found]
+
     # -- images --
 
     def get_image(self, name: str) -> ImageRecord | None:

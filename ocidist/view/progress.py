@@ -36,7 +36,7 @@ __all__ = [
 Piece = tuple[str, str]
 """A text and its style: "", "good", "bad", "busy" or "faint"; a line is a list of them."""
 
-MOVING = frozenset({"fetching", "pushing", "unpacking", "retrying", "waiting"})
+MOVING = frozenset({"fetching", "pushing", "unpacking", "checking", "retrying", "waiting"})
 GOOD = frozenset({"fetched", "exists", "pushed", "mounted", "unpacked", "checked"})
 STATUS = 9  # cells: "unpacking", "resolving"
 BYTES = 15  # cells: "99.9 MB/99.9 MB"

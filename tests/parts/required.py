@@ -24,6 +24,7 @@ PROGRAMS = {
     "crun": "crun",
     "ctr": "containerd",
     "curl": "curl",
+    "du": "coreutils",
     "docker-registry": "docker-registry",
     "git": "git",
     "htpasswd": "apache2-utils",

@@ -1,0 +1,173 @@
+"""Repair: what ``check`` found damaged or missing is fetched again from where it came.
+
+A blob's labels tell in which repositories it is known, and so do the names of the images that need it. What is
+fetched is verified first and takes the damaged one's place by a rename, so a blob that can't be had stays as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
+
+from ocidist.content.fill import fill
+from ocidist.errors import BlobNotFound, OcidistError, StoreError, UsageError
+from ocidist.progress import Failed, Queued
+from ocidist.remotes import Locator
+from ocidist.rows import Column, Rows, Schema
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from ocidist.spec.reference import Reference
+from ocidist.upkeep.check import DamageRow, references
+
+if TYPE_CHECKING:
+    from ocidist.client import Client
+    from ocidist.content.protocols import Body, Info, Writer
+    from ocidist.metadata.content import HeldContent
+    from ocidist.remotes.protocols import Source
+    from ocidist.scope import Scope
+
+__all__ = ["RepairRow", "repair"]
+
+ROUNDS = 16  # a mended index tells of manifests, those of layers: as deep as indices may nest
+REPAIRED = Schema(
+    "repaired",
+    (
+        Column("kind"),
+        Column("name"),
+        Column("problem"),
+        Column("repaired", "flag"),
+        Column("outcome"),
+    ),
+)
+_OTHERS = {
+    "image": "pull {name} again, or rmi it",
+    "snapshot": "pull the image again, or rootfs unpack its manifest",
+    "stray": "move it away: what it is nobody here knows",
+    "database": "move the file away: blobs stay, and names return when images are pulled again",
+}
+
+
+@dataclass(frozen=True)
+class RepairRow:
+    """What came of one :class:`~ocidist.upkeep.check.DamageRow`. ``outcome`` is where it was fetched from, or why
+    it could not be, and what can be done."""
+
+    kind: str
+    name: str
+    problem: str
+    repaired: bool
+    outcome: str
+
+
+def repair(client: Client, damage: Iterable[DamageRow], scope: Scope) -> Rows[RepairRow]:
+    """Fetch the blobs of ``damage`` into ``client.store``; what that shows to be missing as well, too.
+
+    A row for each, repaired or not. Raises the scope's end, or StoreError where the store can't be written.
+    """
+    store = client.store
+    store.require_writable()
+    rows: dict[tuple[str, str], RepairRow] = {}
+    todo = list(damage)
+    for _ in range(ROUNDS):
+        blobs = [row for row in todo if row.kind == "blob"]
+        for row in todo:
+            if row.kind == "blob":
+                outcome, repaired = _fetched(client, row, scope)
+            else:
+                outcome, repaired = _OTHERS.get(row.kind, "not known").format(name=row.name), False
+            rows[row.kind, row.name] = RepairRow(row.kind, row.name, row.problem, repaired, outcome)
+        if not any(rows["blob", row.name].repaired for row in blobs):
+            break
+        bad = {
+            Digest(row.name): row.problem for row in rows.values() if row.kind == "blob" and not row.repaired
+        }
+        still = list(references(store.content, store.snapshots, bad, scope))
+        left = {(row.kind, row.name) for row in still}
+        for key in [
+            key for key, row in rows.items() if row.kind in ("image", "snapshot") and key not in left
+        ]:
+            del rows[key]  # of a blob that is whole again
+        todo = [row for row in still if (row.kind, row.name) not in rows]
+    return Rows(REPAIRED, rows.values())
+
+
+def _fetched(client: Client, row: DamageRow, scope: Scope) -> tuple[str, bool]:
+    """Where the blob was fetched from, and True; else why it was not, and False."""
+    digest, said = Digest(row.name), []
+    for repository in _repositories(row):
+        try:
+            remote, _, _ = client.source(f"{repository}@{digest}")
+            target, source = _located(remote, row.target, digest, scope)
+            scope.emit(Queued(target))
+            _replace(client.store.content.within(scope), target, source, scope)
+            return f"fetched from {repository}", True
+        except OcidistError as error:
+            scope.check()
+            said.append(str(error))
+    why = "; ".join(said) or "where it came from is not known: pull an image that has it"
+    scope.emit(Failed(digest, why))
+    return why, False
+
+
+def _repositories(row: DamageRow) -> Iterator[str]:
+    """Where it may be had, without tags, each once: what its labels say, then what images' names say."""
+    seen = set()
+    for text in (*row.sources, *row.images):
+        try:
+            where = Locator.parse(text)
+            name = Reference.parse(where.body).name if where.kind == "registry" else ""
+        except OcidistError:  # a name or label that is no reference
+            continue
+        if name and name not in seen:
+            seen.add(name)
+            yield name
+
+
+def _located(
+    remote: Source, known: Descriptor | None, digest: Digest, scope: Scope
+) -> tuple[Descriptor, Source]:
+    """The descriptor of a digest: from the manifest that names it, else from what the registry says."""
+    if known is not None and known.size >= 0:
+        return known, remote
+    locate = getattr(remote, "locate", None)
+    target, raw = locate(str(digest), "", scope) if locate is not None else remote.resolve(str(digest), scope)
+    if target.size < 0:
+        raise UsageError("the registry does not tell its size: pull an image that has it")
+    if raw is not None:
+        target = Descriptor(target.media_type, target.digest, target.size, data=raw)
+    return target, remote
+
+
+def _replace(content: HeldContent, target: Descriptor, source: Source, scope: Scope) -> None:
+    """``target`` into the store whatever lies in its place; the rename at the end of a commit replaces that."""
+    again, origin = _Again(content), getattr(source, "origin", None)
+    labels = {str(origin[0]): str(origin[1])} if origin else None
+    try:
+        fill(again, again, target, source, scope, key=f"repair-{target.digest}", labels=labels)
+    except StoreError as error:
+        if isinstance(error.__cause__, IsADirectoryError):
+            raise StoreError(str(error.path), "a directory lies in its place; move it away") from error
+        raise
+
+
+class _Again:
+    """A store in which nothing is here yet, so that what is damaged is brought once more."""
+
+    def __init__(self, content: HeldContent) -> None:
+        self._content = content
+
+    def info(self, digest: Digest) -> Info:
+        raise BlobNotFound(str(digest), "to be fetched again")
+
+    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
+        raise BlobNotFound(target, "to be fetched again")
+
+    def writer(
+        self,
+        key: str,
+        *,
+        total: int = 0,
+        expected: Digest | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Writer:
+        return self._content.writer(key, total=total, labels=labels)
