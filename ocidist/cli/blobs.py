@@ -195,7 +195,7 @@ def _path(digest: Digest, store: Store) -> str:
                 return str(store.snapshots.path(str(digest)))
         except OcidistError:
             pass
-        raise
+        raise BlobNotFound(str(digest), "neither a blob nor an unpacked tree of this store") from None
 
 
 def configure_label(parser: argparse.ArgumentParser) -> None:

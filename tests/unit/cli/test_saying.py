@@ -143,7 +143,7 @@ def test_path_finds_a_tree_by_its_chain_id(root: Path, capsys: pytest.CaptureFix
     rows = json.loads(run(capsys, "path", chain, "--format", "json")[0])
     assert rows == [{"digest": chain, "path": str(tree)}]
     out, (line,) = run(capsys, "path", "sha256:" + "0" * 64, code=1)
-    assert (out, "no such blob" in line) == ("", True)
+    assert (out, "neither a blob nor an unpacked tree" in line) == ("", True)
 
 
 @pytest.mark.parametrize("command", ["resolve", "manifest", "inspect"])
