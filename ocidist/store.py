@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 
+from ocidist.content.foreign import REFUSAL, containerd_content
 from ocidist.content.local import LocalContent
 from ocidist.content.lock import FileLock, Gate
 from ocidist.errors import BlobNotFound, InvalidDigest, InvalidReference, StoreError, UsageError
@@ -40,10 +41,11 @@ SNAPSHOT_LABEL = "containerd.io/gc.ref.snapshot."
 
 
 class Store:
-    """A Source and a Sink over ``root`` (default: the settings' root). The constructor does no I/O.
+    """A Source and a Sink over ``root`` (default: the settings' root). The constructor makes nothing.
 
-    ``readonly`` refuses every write, and takes no locks and no leases: for a root that another owns. Where
-    ``root`` is itself a content directory, such as containerd's, its blobs can be read.
+    ``readonly`` refuses every write, and takes no locks and no leases: for a root that another owns. One of
+    containerd's, or the content directory in it, is always opened so. Where ``root`` is itself a content directory
+    its blobs can be read.
     """
 
     def __init__(self, root: str | os.PathLike[str] | None = None, *, readonly: bool = False) -> None:
@@ -52,10 +54,14 @@ class Store:
 
             root = store_root()
         self._root = base = os.fspath(root)
-        self.readonly = readonly
         folder = os.path.join(base, "content")
-        if readonly and not os.path.exists(folder) and os.path.isdir(os.path.join(base, "blobs")):
+        theirs = containerd_content(base)
+        if theirs is not None:
+            folder, readonly = theirs, True
+        elif readonly and not os.path.exists(folder) and os.path.isdir(os.path.join(base, "blobs")):
             folder = base
+        self.readonly = readonly
+        self._refusal = "opened read-only" if theirs is None else REFUSAL
         self.metadata = Metadata(os.path.join(base, "meta.db"), readonly=readonly)
         self.content = HeldContent(
             LocalContent(folder, readonly=readonly),
@@ -434,7 +440,7 @@ class Store:
     def require_writable(self) -> None:
         """Raise StoreError, with the reason, where nothing can be written here."""
         if self.readonly:
-            raise StoreError(str(self.root), "opened read-only")
+            raise StoreError(str(self.root), self._refusal)
         base = os.path.abspath(self._root)
         if not self._is_folder():
             return

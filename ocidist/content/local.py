@@ -13,6 +13,7 @@ import stat
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
 from ocidist.content.disk import CLOEXEC, NOFOLLOW, failure, make_folders, remove_file
+from ocidist.content.foreign import REFUSAL, containerd_content
 from ocidist.content.ingest import folder_name, read_status, remove_ingest, write_status
 from ocidist.content.lock import FileLock, is_held
 from ocidist.content.protocols import Info, IngestStatus
@@ -77,12 +78,13 @@ class LocalContent:
     """Provider, Ingester and Manager over ``root``. The constructor does no I/O.
 
     Labels are not kept here: ``metadata.content`` adds them. A root written by containerd can be read
-    (``readonly=True``); one that it owns must not be written, its collector deletes what it does not know.
+    (``readonly=True``); one that it owns is never written, its collector deletes what it does not know.
     """
 
     def __init__(self, root: str | os.PathLike[str], *, readonly: bool = False) -> None:
         self._root = os.fspath(root)
         self.readonly = readonly
+        self._owned: bool | None = None  # by containerd; looked for before the first write
         base = os.path.abspath(self._root)
         self._blobs = os.path.join(base, "blobs")
         self._ingest = os.path.join(base, "ingest")
@@ -374,5 +376,9 @@ class LocalContent:
         return dropped
 
     def _writable(self) -> None:
+        if self._owned is None:
+            self._owned = containerd_content(self._root) is not None
+        if self._owned:
+            raise StoreError(str(self.root), REFUSAL)
         if self.readonly:
             raise StoreError(str(self.root), "opened read-only")
