@@ -18,6 +18,7 @@ from tests.parts.required import (
     require,
     shared_images,
 )
+from tests.parts.tables import pytest_terminal_summary, table  # noqa: F401  (a hook, and a fixture)
 
 if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority
