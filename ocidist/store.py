@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 
+from ocidist.content.disk import make_folders
 from ocidist.content.foreign import REFUSAL, containerd_content
 from ocidist.content.local import LocalContent
 from ocidist.content.lock import FileLock, Gate
@@ -222,7 +223,7 @@ class Store:
     def _in_use(self, id_: str) -> Iterator[None]:
         lock = FileLock(os.path.join(os.path.abspath(self._root), "leases", id_))
         try:
-            os.makedirs(os.path.dirname(lock.path), exist_ok=True)
+            make_folders(os.path.dirname(lock.path))
             lock.acquire()
         except OSError as error:
             raise StoreError(str(self.root), error.strerror or str(error)) from error
@@ -447,7 +448,13 @@ class Store:
         # The folder alone may be writable, and what another user made in it not.
         for path in (base, self.metadata.path, os.path.join(base, "content"), self.content.gate.path):
             if os.path.lexists(path) and not os.access(path, os.W_OK):
-                raise StoreError(str(self.root), "the store can't be written to by this user")
+                raise StoreError(str(self.root), _unwritable(path))
+
+
+def _unwritable(path: str) -> str:
+    if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "its file system is read-only"
+    return "the store can't be written to by this user"
 
 
 def _reopened(root: str, readonly: bool) -> Store:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from ocidist.errors import StoreError
 
-__all__ = ["CLOEXEC", "NOFOLLOW", "failure", "make_folders", "remove_file", "sync_folder"]
+__all__ = ["CLOEXEC", "NOFOLLOW", "failure", "make_folders", "remove_file", "settle_folders", "sync_folder"]
 
 CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -25,12 +26,30 @@ def make_folders(path: str) -> None:
     parent = os.path.dirname(path)
     if parent != path:
         make_folders(parent)
+    made = True
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
-    sync_folder(parent)  # also where another made it just now: whose fsync comes first is not known
+        made = False
+    try:
+        sync_folder(parent)  # also where another made it just now: whose fsync comes first is not known
+    except OSError:
+        if made:  # else the next to come would find it, and take it for durable
+            with suppress(OSError):
+                os.rmdir(path)
+        raise
+
+
+def settle_folders(path: str, depth: int) -> None:
+    """fsync the ``depth`` folders above ``path``. Whoever made them may have been killed before its own fsync."""
+    for _ in range(depth):
+        path = os.path.dirname(path)
+        try:
+            sync_folder(path)
+        except PermissionError:  # above the root: what may not be read can't be fsynced
+            return
 
 
 def sync_folder(path: str) -> None:

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
-from ocidist.content.disk import CLOEXEC, NOFOLLOW, failure, make_folders, remove_file
+from ocidist.content.disk import CLOEXEC, NOFOLLOW, failure, make_folders, remove_file, settle_folders
 from ocidist.content.foreign import REFUSAL, containerd_content
 from ocidist.content.ingest import folder_name, read_status, remove_ingest, write_status
 from ocidist.content.lock import FileLock, is_held
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from ocidist.spec.descriptor import Descriptor
 
 __all__ = ["FileBody", "LocalContent"]
+
+LEVELS = 4  # folders above blobs/ALGORITHM: blobs, the content directory, the root, and what that lies in
 
 
 class FileBody:
@@ -84,6 +86,7 @@ class LocalContent:
     def __init__(self, root: str | os.PathLike[str], *, readonly: bool = False) -> None:
         self._root = os.fspath(root)
         self.readonly = readonly
+        self._settled = False  # whether the folders above the blobs are known to be durable
         self._owned: bool | None = None  # by containerd; looked for before the first write
         base = os.path.abspath(self._root)
         self._blobs = os.path.join(base, "blobs")
@@ -258,6 +261,9 @@ class LocalContent:
         # OSErrors as they come: the writer maps them.
         path = self._path(digest)
         make_folders(os.path.dirname(path))
+        if not self._settled:
+            settle_folders(os.path.dirname(path), LEVELS)
+            self._settled = True
         return path
 
     # -- Manager --

@@ -8,6 +8,7 @@ process.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -15,7 +16,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Iterator
 
-from ocidist.content.disk import CLOEXEC, NOFOLLOW
+from ocidist.content.disk import CLOEXEC, NOFOLLOW, make_folders
 
 try:
     import fcntl
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from ocidist.scope import Scope
 
 __all__ = ["FileLock", "Gate", "is_held"]
+
+NO_LOCKS = "its file system keeps no locks (flock), so nothing is written there; choose a root on another"
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 _guard = threading.Lock()
 _held: set[str] = set()  # paths locked by this process
@@ -159,7 +163,7 @@ class Gate:
                 _leave(self.path)
             return
         if flags & os.O_CREAT:
-            os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
+            make_folders(os.path.dirname(os.path.abspath(self.path)))
         fd = os.open(self.path, flags | CLOEXEC | NOFOLLOW, 0o644)
         try:
             _poll(lambda: _flock(fd, exclusive=exclusive), scope)
@@ -200,4 +204,8 @@ def _flock(fd: int, *, exclusive: bool) -> bool:
         fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise OSError(error.errno, f"{error.strerror}: {NO_LOCKS}") from None
+        raise
     return True

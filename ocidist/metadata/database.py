@@ -13,6 +13,7 @@ import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 
+from ocidist.content.disk import make_folders
 from ocidist.errors import StoreError
 from ocidist.spec.digest import Digest
 
@@ -337,7 +338,7 @@ class Metadata:
     def _connect(self, write: bool) -> sqlite3.Connection | None:
         sqlite3 = _errors()
         if not self.readonly:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            make_folders(os.path.dirname(self.path))
             connection = sqlite3.connect(
                 self.path, timeout=_STEP, isolation_level=None, check_same_thread=False
             )

@@ -194,7 +194,8 @@ class NativeSnapshotter:
                     with claim:
                         self._discard(self._active / _folder(info.key))
                         count += 1
-        for name in os.listdir(self.root / "removed"):
+        # Also the locks alone: who is killed within one leaves its file.
+        for name in {*os.listdir(self.root / "removed"), *os.listdir(self.root / "locks")}:
             self._remove(name)
         return count
 

@@ -32,6 +32,7 @@ PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
     "node": "nodejs",
     "npm": "npm",
+    "nsenter": "util-linux",
     "pigz": "pigz",
     "runc": "runc",
     "sha256sum": "coreutils",
@@ -40,6 +41,7 @@ PROGRAMS = {
     "strace": "strace",
     "tar": "tar",
     "umoci": "umoci",
+    "unshare": "util-linux",
     "watch": "procps",
     "zstd": "zstd",
 }
