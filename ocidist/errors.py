@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlreadyExists",
     "BlobNotFound",
+    "BundleError",
     "Cancelled",
     "ContentError",
     "CredentialError",
@@ -256,6 +257,14 @@ class LayerError(OcidistError):
 
 class UnsafeEntry(LayerError):
     """An entry that reaches out of the root; nothing of it was written."""
+
+
+class BundleError(OcidistError):
+    """An image that can't be made a bundle, or a place that can't be one. ``what`` names which part of either."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        self.what, self.reason = what, reason
+        super().__init__(f"{what}: {reason}")
 
 
 class TransferError(OcidistError):

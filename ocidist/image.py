@@ -16,8 +16,12 @@ from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.platform import Platform
 
 if TYPE_CHECKING:
+    import os
     from datetime import datetime
 
+    from ocidist.runtime.bundle import Bundle
+    from ocidist.runtime.options import BundleOptions
+    from ocidist.scope import Scope
     from ocidist.view.card import Card
 
 # What only a repr needs is imported there: the command line opens images too.
@@ -165,6 +169,37 @@ class Image:
     def labels(self) -> Mapping[str, str]:
         """The config's labels; empty for an artifact."""
         return self.config.run.labels if self.config is not None else {}
+
+    # -- running --
+
+    def bundle(
+        self,
+        path: str | os.PathLike[str],
+        options: BundleOptions | None = None,
+        *,
+        scope: Scope | None = None,
+        **choices: Any,
+    ) -> Bundle:
+        """Make ``path`` an OCI runtime bundle of this image, which ``runc run -b PATH NAME`` runs.
+
+        The image is one of a store, as ``pull`` returns it. What is to differ from what the image says are fields
+        of :class:`~ocidist.runtime.options.BundleOptions`, given as such or by name: ``img.bundle("b", user="redis",
+        args=("--port", "7000"), rootless=True)``. Raises BundleError if ``path`` is anything but new or empty.
+        """
+        from pathlib import Path
+
+        from ocidist.errors import UsageError
+        from ocidist.runtime.bundle import write_bundle
+        from ocidist.runtime.options import BundleOptions
+        from ocidist.scope import Scope
+        from ocidist.store import Store
+
+        if not isinstance(self.source, Store):
+            raise UsageError(f"{self.reference}: a bundle is made of an image of the store; pull it first")
+        if self.config is None:
+            raise UsageError(f"{self.reference}: an artifact, not an image; it has no root filesystem")
+        asked = options if options is not None else BundleOptions(**choices)
+        return write_bundle(self.source, self.manifest, self.config, Path(path), asked, scope or Scope())
 
     # -- tables --
 

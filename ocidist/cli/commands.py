@@ -75,6 +75,13 @@ owners, modes and devices are as the layers have them. As an ordinary user the f
 are left out, and devices are skipped.
 """
 
+_BUNDLE = """\
+Make DIR an OCI runtime bundle of an image of the store: rootfs, a copy of the image's tree to be written in, and
+config.json, with the image's program, environment, user and working directory over runc's own defaults. Then
+`runc run -b DIR NAME` runs it, and so does crun. DIR is for its owner alone. With --rootless an ordinary user can run
+it: the container's root is that user, and further users are mapped where /etc/subuid has a range for them.
+"""
+
 COMMANDS = (
     Command("pull", "move", "fetch an image, unpack it, and name it", "move"),
     Command("fetch", "move", "fetch all content of an image", "move"),
@@ -95,6 +102,7 @@ COMMANDS = (
     Command("path", "store", "print where blobs lie", "blobs"),
     Command("label", "store", "show or set labels of a blob", "blobs", about=_LABEL),
     Command("delete", "store", "delete blobs", "blobs", ("del", "remove", "rm")),
+    Command("bundle", "store", "an OCI runtime bundle that runc and crun run", "bundle", about=_BUNDLE),
     Command("rootfs unpack", "store", "layers of a manifest into snapshots", "rootfs", about=_UNPACK),
     Command("apply", "store", "a layer from stdin onto a directory", "rootfs", about=_APPLY),
     Command("gc", "store", "remove what no image and no lease holds", "images", about=_GC),

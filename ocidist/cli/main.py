@@ -114,7 +114,11 @@ def _run(words: list[str]) -> int:
     command, tail = find(rest)
     if options.help or command is None:
         return _help_or_complain(options.help, command, rest)
-    build(command).parse_args(tail, namespace=options)
+    parser = build(command)
+    if isinstance(parser, Parser) and parser.behind:
+        tail, behind = _split_behind(tail)
+        setattr(options, parser.behind, behind)
+    parser.parse_args(tail, namespace=options)
     from ocidist.cli.context import Context
 
     module = importlib.import_module(f"ocidist.cli.{command.module}")
@@ -151,6 +155,12 @@ def _split(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str]
             return words[:at], words[at + 1 :]
         at += 2 if words[at] in takes_value else 1
     return words[:at], words[at:]
+
+
+def _split_behind(words: list[str]) -> tuple[list[str], list[str] | None]:
+    """The command's own words, and those behind ``--``: None without one."""
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at + 1 :] if at < len(words) else None
 
 
 def _help_or_complain(asked: bool, command: Command | None, rest: list[str]) -> int:

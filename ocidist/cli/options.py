@@ -20,6 +20,9 @@ class Parser(argparse.ArgumentParser):
     shared: tuple[argparse.Action, ...] = ()
     """Options that are taken and completed, but not shown by this parser's help."""
 
+    behind = ""
+    """Where the words behind ``--`` go, untouched, for another program; without one argparse takes them."""
+
     def format_help(self) -> str:
         """Its own arguments and options; of the shared ones, where they are explained."""
         if not self.shared:
@@ -67,7 +70,9 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
     """The global options, last. After the command they have no defaults, so that those before it stay."""
 
     def add(*names: str, default: Any = None, **options: Any) -> None:
-        parser_group.add_argument(*names, default=default if top else argparse.SUPPRESS, **options)
+        free = [name for name in names if name not in parser._option_string_actions]
+        if free:  # a command may have another use for one: bundle's -u
+            parser_group.add_argument(*free, default=default if top else argparse.SUPPRESS, **options)
 
     parser_group = parser.add_argument_group("options of every command")
     add("--root", metavar="PATH", help="where content, names and snapshots live ($OCIDIST_ROOT)")

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Callable
 
 from ocidist.layers.links import link, set_times
 
@@ -73,14 +74,16 @@ def _move_up(inner: int, child: str, top: int, moved: int) -> int:
                 raise
 
 
-def copy_tree(source: Path, target: Path) -> None:
+def copy_tree(source: Path, target: Path, check: Callable[[], object] = lambda: None) -> None:
     """Copy what is in ``source`` into the existing directory ``target``: all types, owners, modes, times,
-    extended attributes and hardlinks. OSErrors come as they are."""
+    extended attributes and hardlinks. ``check`` is called before each entry; what it raises, and OSErrors, come as
+    they are."""
     links: dict[tuple[int, int], str] = {}
     folders = [""]
     for folder in folders:  # grows while it runs
         with os.scandir(source / folder) as entries:
             for entry in entries:
+                check()
                 name = os.path.join(folder, entry.name)
                 info = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(info.st_mode):

@@ -42,7 +42,8 @@ def clean_environment(home: Path, more: Mapping[str, str] | None = None) -> dict
 class Program:
     """``python -m ocidist`` with a home and a root of its own.
 
-    ``options`` are global options put before each command; ``user`` runs it as that account (as root only).
+    ``options`` are global options put before each command; ``user`` runs it as that account and its group (as root
+    only).
     """
 
     home: Path
@@ -66,7 +67,10 @@ class Program:
         popen.setdefault("stdout", subprocess.PIPE)
         popen.setdefault("stderr", subprocess.PIPE)
         if self.user is not None:
-            popen.update(user=self.user, group=popen.pop("group", None), extra_groups=[])
+            import pwd
+
+            account = pwd.getpwnam(self.user)
+            popen.update(user=account.pw_uid, group=account.pw_gid, extra_groups=[])
         environment = clean_environment(self.home, {**self.environment, **popen.pop("env", {})})
         return subprocess.Popen(
             self.command(*arguments), env=environment, cwd=self.cwd, start_new_session=True, **popen
