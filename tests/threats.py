@@ -1,7 +1,7 @@
 """``python -m tests.threats``: each line of the list of faults and attacks, with the tests that bear its number.
 
-A test of line 12 of section A is called ``test_a12_…``. A line without tests needs a reason in :data:`WITHOUT`;
-a reason for a line that has tests is as wrong as none (``tests/test_threats.py`` holds both).
+A test of line 12 of section A is called ``test_a12_…``, one of two lines ``test_e50_e53_…``. A line without tests needs
+a reason in :data:`WITHOUT`; a reason for a line that has tests is as wrong as none (``tests/test_threats.py`` holds both).
 """
 
 from __future__ import annotations
@@ -33,14 +33,13 @@ WITHOUT = {
     "A.15": _PUSH,
     "B.26": _PUSH,
     "D.47": "layouts and archives are no locators yet",
-    **dict.fromkeys(("A.7", "A.8", "A.9", "E.53"), "not yet"),
     "F.62": _SERVER,
     "F.63": _SERVER,
     "F.64": _SERVER,
     "F.65": _SERVER,
 }
 
-_NAME = re.compile(r"test_([a-h])(\d\d)_")
+_NAME = re.compile(r"test_((?:[a-h][0-9]{1,2}_)+)")
 
 
 class Found(NamedTuple):
@@ -62,9 +61,9 @@ def numbered(folder: Path) -> Iterator[Found]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 match = _NAME.match(node.name)
-                if match is not None:
-                    section, number = match.groups()
-                    yield Found(f"{section.upper()}.{int(number)}", str(path.relative_to(folder)), node.name)
+                for word in match.group(1).split("_")[:-1] if match is not None else ():
+                    line = f"{word[0].upper()}.{int(word[1:])}"
+                    yield Found(line, path.relative_to(folder).as_posix(), node.name)
 
 
 def by_line() -> dict[str, list[Found]]:
