@@ -50,7 +50,7 @@ def cache_folder() -> Path:
     return folder
 
 
-def _cached(name: str, build: Callable[[Path], None]) -> Path:
+def cached(name: str, build: Callable[[Path], None]) -> Path:
     """The folder ``name`` of the cache, built by one process if it isn't there."""
     final = cache_folder() / f"{name}-{BUILD}"
     with (cache_folder() / f"{name}.lock").open("w") as lock:
@@ -106,7 +106,7 @@ def big_image() -> Path:
     ``size.json`` beside ``index.json`` says what it came to: ``{"entries", "unpacked", "stored"}``.
     """
     require("mmdebstrap", "pigz", "root")
-    return _cached("debian", _build_big)
+    return cached("debian", _build_big)
 
 
 bench_image = big_image  # one image serves both: what is pulled in the tests is what the benches measure
@@ -294,4 +294,4 @@ def huge_layer(size: int = 2 << 30) -> Path:
         digest = f"sha256:{whole.hexdigest()}"
         _finish(layout, [{"mediaType": LAYER, "digest": digest, "size": total}], [digest])
 
-    return _cached(f"huge-{size}", build)
+    return cached(f"huge-{size}", build)
