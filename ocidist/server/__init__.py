@@ -1,0 +1,1 @@
+"""What a registry answers with. So far: how one misbehaves when it is asked to."""
