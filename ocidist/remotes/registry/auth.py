@@ -232,6 +232,13 @@ class Authenticator:
         if wire.origin_of(realm) is None or wire.clean_url(realm, realm) != realm:
             raise TransportError(site.host, "the registry names a token server that is no http(s) URL", False)
         started = self._clock()
+        response, body = self._whole(lambda: self._ask(realm, service, scopes, credential, scope))
+        return self._read_token(response, body, started, site, credential is not None)
+
+    def _ask(
+        self, realm: str, service: str, scopes: Iterable[str], credential: Credential | None, scope: Scope
+    ) -> Response:
+        """The token server's answer: of the endpoint that suits the credential, else of the other one."""
         if credential is not None and credential.identity_token:
             response = self._post(realm, service, scopes, credential, scope)
             if response.status in (400, 404, 405) and credential.password:
@@ -242,7 +249,18 @@ class Authenticator:
             if response.status in (404, 405) and credential is not None:
                 response.close()
                 response = self._post(realm, service, scopes, credential, scope)
-        return self._read_token(response, started, site, credential is not None)
+        return response
+
+    def _whole(self, ask: Callable[[], Response]) -> tuple[Response, bytes]:
+        """An answer and its body; a body that breaks off is asked for again."""
+        for last in (False, False, True):
+            response = ask()
+            try:
+                return response, response.read(wire.ERROR_LIMIT)
+            except TransportError as error:
+                if last or not error.retryable:
+                    raise
+        raise AssertionError("unreachable")  # the last round returns or raises
 
     def _get(
         self, realm: str, service: str, scopes: Iterable[str], credential: Credential | None, scope: Scope
@@ -271,9 +289,8 @@ class Authenticator:
         # The secret is in the body: a redirect, which could take it anywhere, is not followed for a POST.
         return self._exchange(Request("POST", realm, headers, urlencode(form).encode()), scope)
 
-    def _read_token(self, response: Response, started: float, site: Site, known: bool) -> _Token:
+    def _read_token(self, response: Response, body: bytes, started: float, site: Site, known: bool) -> _Token:
         url, status = response.url, response.status
-        body = response.read(wire.ERROR_LIMIT)
         if status != 200:
             hint = (
                 f"the token server refuses the credentials for {site.host}" if known else "no token was given"

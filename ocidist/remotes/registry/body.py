@@ -143,7 +143,7 @@ class RegistryBody:
             if response.status == 206:
                 return self._accept_part(response, offset, asks)
             if response.status == 416:
-                return self._restart(response, offset)
+                return self._restart(response, offset, "neither the range nor the whole is to be had")
             self._accept_whole(response)
         except BaseException:
             response.close()
@@ -170,14 +170,17 @@ class RegistryBody:
             )
 
     def _accept_part(self, response: Response, offset: int, asked: bool) -> int:
+        """206: never taken for other bytes than it was asked for. Where it says others, the whole is asked for."""
         part = wire.parse_content_range(response.headers.get_all("Content-Range"))
         if not asked or part is None or part.start != offset:
-            self._refuse(response, f"its Content-Range is not the range from byte {offset}")
+            return self._restart(response, offset, f"its Content-Range is not the range from byte {offset}")
         wrong = part.total is not None and self._total is not None and part.total != self._total
         if wrong or (self._end is not None and part.end >= self._end):
-            self._refuse(response, "its Content-Range is of another size than the descriptor's")
+            return self._restart(
+                response, offset, "its Content-Range is of another size than the descriptor's"
+            )
         if response.length is not None and response.length != part.end - part.start + 1:
-            self._refuse(response, "Content-Length and Content-Range differ")
+            return self._restart(response, offset, "Content-Length and Content-Range differ")
         if self._total is None:
             self._total = part.total
             if not self._bounded:
@@ -185,11 +188,11 @@ class RegistryBody:
         self._response = response
         return offset
 
-    def _restart(self, response: Response, offset: int) -> int:
-        """416: what is there is shorter than what was asked for, or ranges are not understood. From the start."""
+    def _restart(self, response: Response, offset: int, why: str) -> int:
+        """Ranges are not understood here, or what is there is shorter than what was asked for: from the start."""
         response.close()
         if offset <= 0 or not self._ranges:
-            self._refuse(response, "neither the range nor the whole is to be had")
+            self._refuse(response, why)
         self._ranges = False
         return self._connect(0)
 

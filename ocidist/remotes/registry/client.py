@@ -197,15 +197,14 @@ class RegistryRemote:
         """GET of a manifest: read whole, checked against its digests, then parsed."""
         headers = _headers(accept=media_types or mediatype.ACCEPT)
         url = wire.manifest_url(self.host, self.repository, name)
-        response = self._send("GET", url, headers, scope, digest=pinned)
-        with _closing(response):
-            encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
-            if encoding not in ("", "identity"):
-                raise _unusable(response, f"Content-Encoding {encoding[:40]!r} was not asked for")
-            length = response.length
-            if length is not None and length > wire.MANIFEST_LIMIT:
-                raise _unusable(response, f"a manifest of {length} bytes is over 4 MiB")
-            raw = response.read(wire.MANIFEST_LIMIT)
+        response, raw = self.session.read(
+            Request("GET", url, headers),
+            scope,
+            wire.MANIFEST_LIMIT,
+            accept=_acceptable,
+            repository=self.repository,
+            digest=pinned,
+        )
         said = pinned if pinned is not None else _digest_of(response)
         digest = Digest.of(raw, said.algorithm if said is not None else "sha256")
         if said is not None and digest != said:
@@ -261,12 +260,10 @@ def _pages(
             raise TransportError(host, "the pages of the listing link in a circle", False)
         seen.add(link)
         request = Request("GET", link, Headers([("Accept", "application/json")]))
-        if foreign:
-            response = session.fetch(request, scope)
-        else:
-            response = session.send(request, scope, repository=repository, scopes=scopes)
-        with _closing(response):
-            yield response.read(wire.PAGE_LIMIT)
+        response, page = session.read(
+            request, scope, wire.PAGE_LIMIT, foreign=foreign, repository=repository, scopes=scopes
+        )
+        yield page
         here, link = response.url, wire.next_link(response.headers.get_all("Link"), response.url)
         if link is None:
             return
@@ -275,19 +272,6 @@ def _pages(
         foreign = foreign or not wire.same_origin(here, link)
         if not foreign:  # by the registry's own name again: the session knows where that is
             link = f"https://{host}/{link.partition('://')[2].partition('/')[2]}"
-
-
-class _closing:
-    """Closes a response, whatever happens."""
-
-    def __init__(self, response: Response) -> None:
-        self._response = response
-
-    def __enter__(self) -> Response:
-        return self._response
-
-    def __exit__(self, *exc: object) -> None:
-        self._response.close()
 
 
 def _headers(*, accept: tuple[str, ...] = (), range_: str = "") -> Headers:
@@ -305,6 +289,16 @@ def _digest_of(response: Response) -> Digest | None:
         return Digest((response.headers.get("Docker-Content-Digest") or "").strip())
     except InvalidDigest:
         return None
+
+
+def _acceptable(response: Response) -> None:
+    """Refuse a manifest that is encoded or too long before it is read."""
+    encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise _unusable(response, f"Content-Encoding {encoding[:40]!r} was not asked for")
+    length = response.length
+    if length is not None and length > wire.MANIFEST_LIMIT:
+        raise _unusable(response, f"a manifest of {length} bytes is over 4 MiB")
 
 
 def _unusable(response: Response, hint: str) -> RegistryError:

@@ -32,6 +32,7 @@ ATTEMPTS = 5
 MAX_REDIRECTS = 10
 _AUTH_ROUNDS = 3  # a challenge, a token that was not fresh any more, a scope that was missing
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_EXPIRED = frozenset({400, 401, 403})  # what storage hosts say of a signed URL past its time
 _SECRET_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
 
 
@@ -92,6 +93,7 @@ class RegistrySession:
         host = wire.host_of(request.url).lower()
         wanted = [*scopes, *([f"repository:{repository}:{','.join(actions)}"] if repository else [])]
         rounds = 0
+        expired = False
         while True:
             site = Site(host, self._scheme(host) or "https")
             grant = self.auth.header(site, repository, wanted, scope)
@@ -108,7 +110,45 @@ class RegistrySession:
                     _drain(response)
                     rounds += 1
                     continue
+            if crossed and response.status in _EXPIRED and not expired:
+                expired = True  # a signed URL that has run out: the registry signs another
+                _drain(response)
+                continue
             return self._checked(response, request, expect, _hint(host, response.status, grant, crossed))
+
+    def read(
+        self,
+        request: Request,
+        scope: Scope,
+        limit: int,
+        *,
+        accept: Callable[[Response], None] = lambda response: None,
+        foreign: bool = False,
+        repository: str = "",
+        scopes: Iterable[str] = (),
+        digest: Digest | None = None,
+    ) -> tuple[Response, bytes]:
+        """An answer as of :meth:`send` (of :meth:`fetch` if ``foreign``) and its body, at most ``limit`` bytes.
+
+        A body that breaks off is asked for again. ``accept`` may refuse an answer before its body is read.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            if foreign:
+                response = self.fetch(request, scope, digest=digest)
+            else:
+                response = self.send(request, scope, repository=repository, scopes=scopes, digest=digest)
+            try:
+                accept(response)
+                return response, response.read(limit)
+            except TransportError as error:
+                if attempt >= self._attempts or not error.retryable:
+                    raise
+                why = error.reason
+            finally:
+                response.close()
+            self.pause(attempt, why, scope, digest)
 
     def fetch(
         self, request: Request, scope: Scope, *, expect: Collection[int] = (), digest: Digest | None = None

@@ -127,18 +127,26 @@ def test_a12_a_redirect_without_location_is_an_error() -> None:
 
 
 def test_a13_a_redirect_target_that_answers_401_gets_no_credentials() -> None:
-    """Another host's challenge is not answered with the registry's credentials."""
-    made, transport = session(
-        to("https://blobs.example/x"), unauthorized('Basic realm="give me"'), credentials=ANN
-    )
+    """Another host's challenge is not answered with the registry's credentials; the registry is asked once more."""
+    answers = (to("https://blobs.example/x"), unauthorized('Basic realm="give me"'))
+    made, transport = session(*answers, *answers, credentials=ANN)
     with pytest.raises(Unauthorized, match="no credentials are sent to another host"):
         made.send(get(), QuickScope())
     assert all("Authorization" not in request.headers for request in transport.requests)
 
 
+def test_a_signed_url_that_has_expired_is_signed_again() -> None:
+    """The registry is asked for another, once; the answer is that of the new place."""
+    old, new = (to(f"https://blobs.example/x?X-Amz-Date={date}") for date in (1, 2))
+    made, transport = session(old, ScriptedResponse(403), new, ScriptedResponse(200))
+    assert made.send(get(), QuickScope()).status == 200
+    assert [request.url[-1] for request in transport.requests[1::2]] == ["1", "2"]
+
+
 def test_b29_a_signed_redirect_is_not_shown() -> None:
     """The error names the host that answered, not its signature."""
-    made, _ = session(to("https://blobs.example/x?X-Amz-Signature=s3cret"), ScriptedResponse(403))
+    answers = (to("https://blobs.example/x?X-Amz-Signature=s3cret"), ScriptedResponse(403))
+    made, _ = session(*answers, *answers)
     with pytest.raises(RegistryError) as caught:
         made.send(get(), QuickScope())
     assert "blobs.example" in str(caught.value)
