@@ -20,7 +20,7 @@ from ocidist.layers import links
 from ocidist.layers.changes import Nothing, Opaque, marker, split, strip
 from ocidist.layers.compression import Readable, open_stream
 from ocidist.layers.feed import start
-from ocidist.layers.policy import ApplyResult, Policy
+from ocidist.layers.policy import ApplyResult, Merged, Policy
 from ocidist.layers.records import Member, Records
 from ocidist.layers.tree import CREATE, Directory, Tree
 from ocidist.scope import Scope
@@ -66,6 +66,7 @@ def apply_layer(
     records = Records(more, layer)
     try:
         entries = applier.run(records)
+        policy.layering.finish(applier.tree)
         records.drain()
     except OSError as error:
         raise applier.failure(error, str(root)) from error
@@ -97,8 +98,10 @@ class _Applier:
         self.skipped = 0
         self.tree = Tree(root, layer, self)
         # Hashes of real paths: 64 bits of a keyed hash are enough, and a tenth of the memory. In an empty root
-        # all that is found is this layer's own, so whiteouts do nothing there.
-        self.own: set[int] | None = None if self.tree.is_empty() else set()
+        # all that is found is this layer's own, so whiteouts do nothing there,
+        # in a tree that holds all layers.
+        merged = isinstance(policy.layering, Merged)
+        self.own: set[int] | None = None if merged and self.tree.is_empty() else set()
         self._makers = {
             HARDLINK: self._hardlink,
             SYMLINK: self._symlink,
@@ -189,13 +192,10 @@ class _Applier:
         found = marker(parent, name, self.layer)
         if self.own is None or isinstance(found, Nothing):
             return
-        at = self.tree.at(parent, create=False)
-        if at is None:
-            return
         if isinstance(found, Opaque):
-            self.tree.empty(at, self._is_own)
+            self.policy.layering.opaque(self.tree, parent, self._is_own)
         else:
-            self.tree.hide(at, name[4:], self._is_own)
+            self.policy.layering.whiteout(self.tree, parent, name[4:], self._is_own)
 
     def _top(self, member: Member) -> None:
         if member.type != DIRECTORY:
@@ -235,7 +235,12 @@ class _Applier:
                 # The name itself: making room for it would remove what it names.
                 os.stat(name, dir_fd=at.fd, follow_symlinks=False)
                 return
-            links.link(last, name, source.fd, at.fd)
+            try:
+                links.link(last, name, source.fd, at.fd)
+            except FileNotFoundError:
+                if not self.bring_up(source, last):
+                    raise
+                links.link(last, name, source.fd, at.fd)
 
         try:
             self._room(at, name, make)
@@ -294,6 +299,9 @@ class _Applier:
         if self.privileged:
             os.fchown(fd, 0, 0)
         os.chmod(fd, 0o755)
+
+    def bring_up(self, at: Directory, name: bytes) -> bool:
+        return self.policy.layering.bring_up(at, name)
 
     def _drop_xattrs(self, fd: int, member: Member) -> None:
         """The attributes of the directory beneath are not this entry's."""

@@ -163,7 +163,8 @@ def _plain(source: _Source) -> Iterator[bytes]:
 # -- gzip -------------------------------------------------------------------------------------------
 
 _wanted = True
-_inflater: tuple[str, Callable[[], Any], tuple[type[BaseException], ...]] | None = None
+_Inflater = tuple[str, Callable[[], Any], tuple[type[BaseException], ...]]
+_inflater: _Inflater | None = None
 
 
 def use_accelerators(wanted: bool) -> None:
@@ -172,7 +173,7 @@ def use_accelerators(wanted: bool) -> None:
     _wanted, _inflater = wanted, None
 
 
-def inflater() -> tuple[str, Callable[[], Any], tuple[type[BaseException], ...]]:
+def inflater() -> _Inflater:
     """(module name, maker of a gzip decompression object, its errors), the fastest one that is here."""
     global _inflater
     if _inflater is None:
@@ -182,11 +183,12 @@ def inflater() -> tuple[str, Callable[[], Any], tuple[type[BaseException], ...]]
     return _inflater
 
 
-def _find_inflater() -> tuple[str, Callable[[], Any], tuple[type[BaseException], ...]] | None:
+def _find_inflater() -> _Inflater | None:
     try:
         from isal import isal_zlib
 
-        return "isal", lambda: isal_zlib.decompressobj(31), (isal_zlib.error, zlib.error)
+        error: Any = isal_zlib.error  # its stubs have an instance where there is a class
+        return "isal", lambda: isal_zlib.decompressobj(31), (error, zlib.error)
     except (ImportError, AttributeError):
         pass
     try:

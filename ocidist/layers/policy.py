@@ -11,23 +11,82 @@ directories                                                later layers and a re
 devices            made; skipped and counted where the     skipped and counted
                    kernel refuses (user namespaces)
 FIFOs, hardlinks   made                                    made
-xattrs             as archived, but for                    those of ``user.`` alone
-                   ``security.selinux`` and
-                   ``trusted.overlay.``: they belong to
+xattrs             as archived, but for                    those of ``user.`` alone, but for the same
+                   ``security.selinux``,
+                   ``trusted.overlay.`` and
+                   ``user.overlay.``: they belong to
                    the host
 =================  ======================================  ================================================
 
 Sockets are not archived by tar. Extended attributes that the file system refuses are dropped.
+
+How a layer's tree stands to those beneath it is a :class:`Layering`: ``Merged`` where one tree takes all layers
+in turn, others where each layer has a directory of its own.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Callable, Protocol
 
 from ocidist.spec.digest import Digest
 
-__all__ = ["ApplyResult", "Policy"]
+if TYPE_CHECKING:
+    from ocidist.layers.tree import Directory, Tree
+
+__all__ = ["ApplyResult", "Layering", "Merged", "Policy"]
+
+_HOST_S_OWN = (b"security.selinux", b"trusted.overlay.", b"user.overlay.")
+
+
+class Layering(Protocol):
+    """How the tree of a layer stands to the layers beneath it. One object serves one layer at a time.
+
+    ``whiteout`` and ``opaque`` come in the order of the archive, anything may follow them. Parents are
+    normalised names of the archive; ``own(real)`` says whether this layer itself has put the entry with that real
+    path (without links, from the root, with a leading slash). OSErrors come as they are.
+    """
+
+    def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
+        """``parent/name`` of the layers beneath is gone; what this layer puts there stays."""
+        ...
+
+    def opaque(self, tree: Tree, parent: bytes, own: Callable[[bytes], bool]) -> None:
+        """All that the layers beneath have in ``parent`` is gone."""
+        ...
+
+    def bring_up(self, at: Directory, name: bytes) -> bool:
+        """Put at ``at/name``, where nothing is, what the layers beneath have there; False if they have nothing.
+
+        Asked for a directory that an entry needs and that the archive doesn't describe (a symlink, or a directory
+        with its metadata and without its content, is put there), and for the target of a hardlink (a file, whole).
+        """
+        ...
+
+    def finish(self, tree: Tree) -> None:
+        """All entries are applied; directories that are open are not yet settled."""
+        ...
+
+
+class Merged:
+    """The layers beneath are in the tree itself: what they have is found there, and whiteouts remove it."""
+
+    def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
+        at = tree.at(parent, create=False)
+        if at is not None:
+            tree.hide(at, name, own)
+
+    def opaque(self, tree: Tree, parent: bytes, own: Callable[[bytes], bool]) -> None:
+        at = tree.at(parent, create=False)
+        if at is not None:
+            tree.empty(at, own)
+
+    def bring_up(self, at: Directory, name: bytes) -> bool:
+        return False
+
+    def finish(self, tree: Tree) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -35,6 +94,7 @@ class Policy:
     """The rule above: ``privileged`` chooses the column. ``Policy.of_process()`` asks the process."""
 
     privileged: bool
+    layering: Layering = field(default_factory=Merged)
 
     @classmethod
     def of_process(cls) -> Policy:
@@ -43,9 +103,9 @@ class Policy:
 
     def keeps_xattr(self, name: bytes) -> bool:
         """Whether an extended attribute of an archive is set."""
-        if not self.privileged:
-            return name.startswith(b"user.")
-        return name != b"security.selinux" and not name.startswith(b"trusted.overlay.")
+        if name.startswith(_HOST_S_OWN):
+            return False
+        return self.privileged or name.startswith(b"user.")
 
     def file_mode(self, mode: int) -> int:
         return mode if self.privileged else mode & 0o1777

@@ -45,6 +45,10 @@ class Settler(Protocol):
         """A directory without an entry of its own."""
         ...
 
+    def bring_up(self, at: Directory, name: bytes) -> bool:
+        """Nothing is at ``at/name``: whether it is there now, from layers beneath that this tree doesn't hold."""
+        ...
+
 
 class Directory:
     """An open directory. ``real`` is its path below the root, without links: ``b""``, ``b"/usr/lib"``."""
@@ -199,13 +203,17 @@ class Tree:
         known = self._open.get(real)
         return known or self._walk(self.root, real[1:].split(b"/")[::-1], False, links=False)
 
-    def _enter(self, at: Directory, name: bytes, real: bytes, create: bool) -> Directory | bytes | None:
+    def _enter(
+        self, at: Directory, name: bytes, real: bytes, create: bool, ask: bool = True
+    ) -> Directory | bytes | None:
         """One step: the directory, or a link's target, or None where nothing is and nothing is to be made."""
         if len(real) > MAX_PATH:
             raise LayerError(self._layer, self._shown(), "its directories are nested too deeply")
         try:
             fd = os.open(name, DIRECTORY, dir_fd=at.fd)
         except FileNotFoundError:
+            if ask and self._settler.bring_up(at, name):
+                return self._enter(at, name, real, create, ask=False)
             if not create:
                 return None
             return self._make(at, name, real)

@@ -7,13 +7,15 @@ import os
 import stat
 import threading
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 
 from ocidist.errors import LayerError, OcidistError, UnsafeEntry
 from ocidist.layers import apply as apply_module
 from ocidist.layers.apply import ApplyResult, Policy, apply_layer
+from ocidist.layers.links import symlink as symlink_at
+from ocidist.layers.tree import Directory, Tree
 from ocidist.scope import Scope
 from ocidist.snapshots.trees import remove_tree
 from tests.parts.required import require
@@ -531,3 +533,56 @@ def test_e56_an_ordinary_user_s_rule(box: Path) -> None:
     assert stat.S_IMODE(os.stat(root / "d/su").st_mode) == 0o755
     assert stat.S_IMODE(os.stat(root / "d/none").st_mode) == 0
     assert {os.lstat(root / name).st_uid for name in ("d", "d/su", "l", "pipe")} == {os.geteuid()}
+
+
+def test_a_layering_of_its_own_hears_of_whiteouts_and_brings_up_what_is_beneath(box: Path) -> None:
+    """Each layer in a directory of its own: markers, missing directories, links and hardlink targets are asked for."""
+    heard: list[tuple[object, ...]] = []
+
+    class Apart:
+        def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
+            heard.append(("whiteout", parent, name, own(b"/" + parent + b"/" + name)))
+
+        def opaque(self, tree: Tree, parent: bytes, own: Callable[[bytes], bool]) -> None:
+            heard.append(("opaque", parent))
+
+        def bring_up(self, at: Directory, name: bytes) -> bool:
+            heard.append(("bring up", at.real, name))
+            if at.real + name == b"lib":
+                symlink_at("usr/lib", name, at.fd)
+            elif name == b"beneath":
+                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640, dir_fd=at.fd))
+            else:
+                return False
+            return True
+
+        def finish(self, tree: Tree) -> None:
+            heard.append(("finish", tree.root.fd >= 0))
+
+    run(
+        box,
+        layer(
+            entry("d/new", b"new"),
+            entry("d/.wh.new"),
+            entry("d/.wh.old"),
+            entry("d/.wh..wh..opq"),
+            entry("lib/file", b"1"),
+            hardlink("d/hard", "beneath"),
+        ),
+        policy=Policy(privileged=False, layering=Apart()),
+    )
+    assert heard == [
+        ("bring up", b"", b"d"),
+        ("whiteout", b"d", b"new", True),
+        ("whiteout", b"d", b"old", False),
+        ("opaque", b"d"),
+        ("bring up", b"", b"lib"),
+        ("bring up", b"", b"usr"),
+        ("bring up", b"/usr", b"lib"),
+        ("bring up", b"", b"beneath"),
+        ("finish", True),
+    ]
+    root = box / "root"
+    assert os.readlink(root / "lib") == "usr/lib"
+    assert (root / "usr/lib/file").read_bytes() == b"1"
+    assert stat.S_IMODE(os.stat(root / "d/hard").st_mode) == 0o640
