@@ -186,6 +186,7 @@ class Image:
         of :class:`~ocidist.runtime.options.BundleOptions`, given as such or by name: ``img.bundle("b", user="redis",
         args=("--port", "7000"), rootless=True)``. Raises BundleError if ``path`` is anything but new or empty.
         """
+        from dataclasses import replace
         from pathlib import Path
 
         from ocidist.errors import UsageError
@@ -198,7 +199,7 @@ class Image:
             raise UsageError(f"{self.reference}: a bundle is made of an image of the store; pull it first")
         if self.config is None:
             raise UsageError(f"{self.reference}: an artifact, not an image; it has no root filesystem")
-        asked = options if options is not None else BundleOptions(**choices)
+        asked = replace(options if options is not None else BundleOptions(), **choices)
         return write_bundle(self.source, self.manifest, self.config, Path(path), asked, scope or Scope())
 
     # -- tables --

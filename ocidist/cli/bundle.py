@@ -58,13 +58,13 @@ def run_bundle(args: argparse.Namespace, context: Context) -> None:
     ref = args.ref.removeprefix("store:")
     with context.progress() as scope:
         try:
+            context.store.resolve(ref, scope)
+        except BlobNotFound as error:
+            raise BlobNotFound(ref, "no image of that name in the store; pull it first") from error
+        try:
             image = context.client.open(f"store:{ref}", scope=scope)
             context.check_platform(image)
             made = image.bundle(Path(args.dir), options, scope=scope)
-        except BlobNotFound as error:
-            if context.store.find_image(ref) is None:
-                raise BlobNotFound(ref, "no image of that name in the store; pull it first") from error
-            raise explained(error, context.store, ref, scope) from error
         except (ContentError, LayerError, InvalidManifest) as error:
             raise explained(error, context.store, ref, scope) from error
     if made.left_out:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
-from ocidist.errors import BundleError, OcidistError
+from ocidist.errors import BundleError, quoted
 from ocidist.runtime import accounts, spec
 from ocidist.runtime import mappings as maps
 from ocidist.runtime.annotations import left_out
@@ -63,6 +63,8 @@ def write_bundle(
     that the image does not have; what unpacking raises; and leaves nothing then.
     """
     _refuse_full(path)
+    if config.platform.os not in ("", "linux"):
+        raise BundleError("the image", f"is for {config.platform.os}; runc and crun run linux")
     with _unpacked(store, manifest, config, scope) as tree:
         inside = Inside(tree)
         user = options.user if options.user is not None else config.run.user
@@ -142,11 +144,14 @@ def _refuse_full(path: Path) -> None:
 def _write(path: Path, tree: Path, document: Mapping[str, Any], scope: Scope) -> None:
     from ocidist.snapshots.trees import copy_tree
 
-    raw = json.dumps(document, indent=2) + "\n"
+    try:
+        raw = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    except UnicodeEncodeError as error:  # of the command line: JSON has no other bytes
+        raise BundleError(quoted(error.object[error.start : error.start + 20]), "is no UTF-8") from None
     with _claimed(path) as rootfs:
         copy_tree(tree, rootfs, scope.check)
         new = path / ".config.json.new"
-        new.write_text(raw, "utf-8")
+        new.write_bytes(raw)
         os.replace(new, path / "config.json")
 
 
@@ -159,7 +164,12 @@ def _claimed(path: Path) -> Iterator[Path]:
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
-            before = stat.S_IMODE(os.stat(path).st_mode)
+            found = os.stat(path)
+            if (
+                hasattr(os, "geteuid") and found.st_uid != os.geteuid()
+            ):  # who owns it can let anybody in again
+                raise BundleError(str(path), "the directory belongs to another user") from None
+            before = stat.S_IMODE(found.st_mode)
             os.chmod(path, 0o700)
         rootfs = path / "rootfs"
         try:
@@ -172,7 +182,7 @@ def _claimed(path: Path) -> Iterator[Path]:
         yield rootfs
     except BaseException as error:
         _clear(path, before)
-        if isinstance(error, OSError) and not isinstance(error, OcidistError):
+        if isinstance(error, OSError):
             raise BundleError(error.filename or str(path), error.strerror or str(error)) from error
         raise
 

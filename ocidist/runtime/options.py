@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal, Mapping
+from typing import Literal, Mapping, Sequence
 
 from ocidist.errors import UsageError, quoted
 
@@ -101,9 +101,9 @@ def parse_pair(text: str, what: str) -> tuple[str, str]:
 class BundleOptions:
     """Everything is as the image has it, unless it is given here."""
 
-    args: tuple[str, ...] | None = None
+    args: Sequence[str] | None = None
     """In place of the image's Cmd; its Entrypoint stays in front, as with ``docker run IMAGE ARGS``."""
-    entrypoint: tuple[str, ...] | None = None
+    entrypoint: Sequence[str] | None = None
     """In place of the image's Entrypoint, whose Cmd then goes too; empty is none."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Set beside the image's variables, or over them."""
@@ -121,3 +121,16 @@ class BundleOptions:
     """None: as runc's own specs: host's for rootless (which may not set up another), else private (loopback alone)."""
     terminal: bool = False
     """A terminal of its own."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for what a type checker would not let pass, and for an empty user."""
+        for name in ("args", "entrypoint"):
+            words = getattr(self, name)
+            if isinstance(words, str):
+                raise UsageError(f"{name} is a list of words, as in {[words]!r}")
+            if words is not None:
+                object.__setattr__(self, name, tuple(words))
+        if self.user == "":
+            raise UsageError("an empty user is nobody; write NAME, UID, or either with :GROUP or :GID")
+        if self.network not in (None, "private", "host"):
+            raise UsageError(f"network {quoted(self.network)}: private or host")

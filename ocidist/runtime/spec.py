@@ -82,7 +82,8 @@ def runtime_config(
 
 def arguments(run: RunConfig, options: BundleOptions) -> list[str]:
     """The image's Entrypoint and Cmd, or what takes their place."""
-    entrypoint, cmd = run.entrypoint or (), run.cmd or ()
+    entrypoint: Sequence[str] = run.entrypoint or ()
+    cmd: Sequence[str] = run.cmd or ()
     if options.entrypoint is not None:
         entrypoint, cmd = options.entrypoint, ()
     if options.args is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 import pytest
 
-from tests.parts.images import push_layout
+from tests.parts.images import Entry, image, push_layout, write_layout
 from tests.parts.processes import Program
 from tests.parts.required import program as executable
 from tests.parts.required import require
@@ -236,6 +236,24 @@ def _lives(pid: int) -> bool:
         return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_a_file_that_its_owner_may_not_read_is_copied(
+    tmp_path: Path, user_home: Home, images: RegistryProcess
+) -> None:
+    """Mode 0000, as /etc/shadow often has, for an ordinary user; in the store it stays as it is."""
+    made = image([[Entry("etc/"), Entry("etc/closed", b"root:*::\n", mode=0)]], run={"Cmd": ["x"]})
+    push_layout(images.loader.url, write_layout(tmp_path / "made", {"latest": made}), "shadow", "latest")
+    ref, place = f"{images.address}/shadow:latest", user_home.folder / "bundles" / "shadow"
+    user_home.program.ok("pull", ref)
+    try:
+        user_home.program.ok("bundle", ref, str(place), "--rootless")
+        (stored,) = (user_home.folder / "root").rglob("fs/etc/closed")
+        for path in (place / "rootfs/etc/closed", stored):
+            assert path.read_bytes() == b"root:*::\n"
+            assert path.stat().st_mode & 0o7777 == 0
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 # -- redis --
