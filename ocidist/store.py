@@ -252,7 +252,7 @@ class Store:
     def find_image(self, ref: str) -> str | None:
         """The name under which ``ref``, as written or normalised, is known."""
         for name in (ref, _normal(ref)):
-            if name is not None and self.metadata.get_image(name) is not None:
+            if name is not None and self.metadata.has_image(name):
                 return name
         return None
 

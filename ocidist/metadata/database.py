@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, NamedTuple
 
 from ocidist.content.disk import make_folders
-from ocidist.errors import StoreError
+from ocidist.errors import OcidistError, StoreError, quoted
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -121,16 +121,29 @@ class Metadata:
     def get_image(self, name: str) -> ImageRecord | None:
         """The record of that name."""
         rows = self._read("SELECT * FROM images WHERE name = ?", name)
-        return _record(rows[0]) if rows else None
+        return self._record(rows[0]) if rows else None
+
+    def has_image(self, name: str) -> bool:
+        """Whether there is a record of that name, damaged or not."""
+        return bool(self._read("SELECT 1 FROM images WHERE name = ?", name))
 
     def images(self) -> list[ImageRecord]:
         """Every record, by name."""
-        return [_record(row) for row in self._read("SELECT * FROM images ORDER BY name")]
+        return [self._record(row) for row in self._read("SELECT * FROM images ORDER BY name")]
 
     def images_of(self, digest: Digest) -> list[ImageRecord]:
         """The records that stand for ``digest``, by name."""
         found = self._read("SELECT * FROM images WHERE digest = ? ORDER BY name", str(digest))
-        return [_record(row) for row in found]
+        return [self._record(row) for row in found]
+
+    def _record(self, row: tuple[Any, ...]) -> ImageRecord:
+        try:
+            return _record(row)
+        except (OcidistError, ValueError, TypeError, AttributeError) as error:
+            raise StoreError(
+                self.path,
+                f"the record of the image {quoted(row[0])} is damaged ({error}); rmi it, and pull it again",
+            ) from error
 
     def set_image(
         self,
@@ -196,10 +209,14 @@ class Metadata:
         held: dict[str, set[tuple[str, str]]] = {}
         for lease, kind, ref in self._read("SELECT lease, kind, ref FROM resources"):
             held.setdefault(str(lease), set()).add((str(kind), str(ref)))
-        return [
-            Lease(str(id_), float(created), float(expires), frozenset(held.get(str(id_), ())))
-            for id_, created, expires in self._read("SELECT * FROM leases ORDER BY id")
-        ]
+        found = self._read("SELECT * FROM leases ORDER BY id")
+        try:
+            return [
+                Lease(str(id_), float(created), float(expires), frozenset(held.get(str(id_), ())))
+                for id_, created, expires in found
+            ]
+        except (ValueError, TypeError) as error:
+            raise StoreError(self.path, f"a lease's times are damaged ({error})") from error
 
     def create_lease(self, id_: str, expires_at: float, check: Callable[[], object] | None = None) -> None:
         """A lease that ends at ``expires_at`` (seconds since the epoch), or the end of one moved there."""
@@ -442,10 +459,13 @@ def _change_labels(
 
 
 def _record(row: tuple[Any, ...]) -> ImageRecord:
-    import json
-
+    """What a row says. Raises InvalidManifest, or whatever a value that we did not write leads to."""
+    from ocidist.spec import document
     from ocidist.spec.descriptor import Descriptor
 
     name, media_type, digest, size, annotations, labels, created, updated = row
-    target = Descriptor(media_type, Digest(digest), size, annotations=json.loads(annotations))
-    return ImageRecord(name, target, created, updated, json.loads(labels))
+    notes, marks = (document.decode(text.encode("utf-8"), "record") for text in (annotations, labels))
+    members = {"mediaType": media_type, "digest": digest, "size": size, "annotations": notes}
+    target = Descriptor.from_json(members, "record")
+    marks = document.get_string_map({"labels": marks}, "labels", "record")
+    return ImageRecord(name, target, float(created), float(updated), marks)

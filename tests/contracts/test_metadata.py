@@ -10,6 +10,7 @@ import tempfile
 import textwrap
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,50 @@ def test_c41_a_directory_that_can_not_be_written() -> None:
     finally:
         root.chmod(0o755)
         subprocess.run(["rm", "-r", str(root)], check=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "digest = 'sha256:../../../etc/passwd'",
+        "digest = upper(digest)",
+        "digest = digest || char(10)",
+        "digest = 5",
+        "size = -1",
+        "size = 'many'",
+        "size = 1.5",
+        "media_type = ''",
+        "media_type = 'a/b' || char(13, 10) || 'X-Evil: 1'",
+        "annotations = '{'",
+        "annotations = '[]'",
+        "annotations = '{\"a\": 1}'",
+        "annotations = replace(hex(zeroblob(50000)), '00', '[')",
+        "labels = 'NaN'",
+        "labels = x'00'",
+        "created_at = 'yesterday'",
+        "updated_at = x'ff'",
+    ],
+)
+def test_d42_d45_a_damaged_record_is_named_and_can_be_removed(metadata: Metadata, damage: str) -> None:
+    """No digest, size or type is taken from the database unchecked; the others' records still answer."""
+    metadata.set_image("a", A, {"k": "v"})
+    metadata.set_image("b", B)
+    with closing(sqlite3.connect(metadata.path)) as connection, connection:
+        connection.execute(f"UPDATE images SET {damage} WHERE name = 'a'")
+    for use in (metadata.images, lambda: metadata.get_image("a")):
+        with pytest.raises(StoreError, match=r"record of the image 'a' is damaged.*rmi it"):
+            use()
+    assert metadata.get_image("b") is not None
+    assert metadata.has_image("a")
+    assert metadata.delete_image("a")
+    assert [record.name for record in metadata.images()] == ["b"]
+
+
+@pytest.mark.parametrize("damage", ["created_at = 'x'", "expires_at = x'00'"])
+def test_a_damaged_lease_is_told(metadata: Metadata, damage: str) -> None:
+    """What it held is not known, so nothing may be collected."""
+    metadata.create_lease("l", time.time() + 60)
+    with closing(sqlite3.connect(metadata.path)) as connection, connection:
+        connection.execute(f"UPDATE leases SET {damage}")
+    with pytest.raises(StoreError, match="damaged"):
+        metadata.leases()
