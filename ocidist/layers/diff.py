@@ -1,0 +1,202 @@
+"""The layer between two trees: what applied to the one gives the other, the same bytes each time.
+
+Every change is preceded by the directories that lead to it, so that a program which makes missing ones, or sets
+the times of those it passes through, ends at the same tree. A deleted name is a whiteout; opaque markers are not
+needed. Owners are numbers. With ``epoch`` no time is later than that (SOURCE_DATE_EPOCH, as
+reproducible-builds.org specifies it).
+
+Source: OCI image specification, layer.md, "Representing Changes".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from typing import Callable
+
+from ocidist.errors import LayerError, StoreError
+from ocidist.layers.changes import PREFIX
+from ocidist.layers.compare import Change, compare
+from ocidist.layers.deflating import GzipWriter
+from ocidist.layers.packing import END, pack_header, padding
+from ocidist.layers.reading import Reader
+from ocidist.scope import Scope
+from ocidist.spec.digest import Digest
+
+__all__ = ["MadeLayer", "write_layer"]
+
+_READ = 1 << 18
+_KINDS = {
+    stat.S_IFREG: b"0",
+    stat.S_IFLNK: b"2",
+    stat.S_IFCHR: b"3",
+    stat.S_IFBLK: b"4",
+    stat.S_IFDIR: b"5",
+    stat.S_IFIFO: b"6",
+}
+
+
+@dataclass(frozen=True)
+class MadeLayer:
+    """A layer that was written. ``size`` and ``plain_size`` are in bytes; ``clamped`` counts the entries that got
+    an earlier time than they have."""
+
+    digest: Digest
+    size: int
+    diff_id: Digest
+    plain_size: int
+    entries: int
+    clamped: int
+
+
+def write_layer(
+    lower: Reader | None,
+    upper: Reader,
+    write: Callable[[bytes], object],
+    scope: Scope,
+    *,
+    epoch: int | None = None,
+    compress: bool = True,
+) -> MadeLayer:
+    """Write the layer that makes ``upper`` of ``lower`` (None: of nothing), with gzip unless told otherwise.
+
+    ``epoch`` is in seconds. Raises LayerError for a name that a layer can't hold and for a file that changes while
+    it is read, StoreError where a tree can't be read, the scope's end; what ``write`` raises comes as it is.
+    """
+    packer = _Packer(upper, write, epoch, compress)
+    steps = compare(lower, upper, scope)
+    while True:
+        try:
+            change = next(steps, None)
+        except OSError as error:
+            raise _unreadable(error, b"") from error
+        if change is None:
+            return packer.finish()
+        packer.add(change, scope)
+
+
+def _unreadable(error: OSError, path: bytes) -> StoreError:
+    return StoreError(os.fsdecode(error.filename or path or b"the tree"), error.strerror or str(error))
+
+
+class _Packer:
+    def __init__(
+        self, upper: Reader, write: Callable[[bytes], object], epoch: int | None, compress: bool
+    ) -> None:
+        self._upper = upper
+        self._limit = None if epoch is None else epoch * 1_000_000_000
+        self._write = write
+        self._plain, self._packed = hashlib.sha256(), hashlib.sha256()
+        self._plain_size = self._size = self._entries = self._clamped = 0
+        self._gzip = GzipWriter(self._out) if compress else None
+        self._above: list[bytes] = []  # directories written that lead to the last entry
+
+    def _out(self, data: bytes) -> None:
+        self._packed.update(data)
+        self._size += len(data)
+        self._write(data)
+
+    def _put(self, data: bytes) -> None:
+        self._plain.update(data)
+        self._plain_size += len(data)
+        (self._gzip.write if self._gzip is not None else self._out)(data)
+
+    def add(self, change: Change, scope: Scope) -> None:
+        """One change, after the directories that lead to it."""
+        path = change.path
+        self._lead_to(path)
+        above, slash, name = path.rpartition(b"/")
+        if name.startswith(PREFIX):
+            shown = os.fsdecode(path)
+            raise LayerError("layer", shown, "the name means a whiteout in a layer; rename or remove it")
+        if change.kind == "deleted":
+            self._entry(pack_header(above + slash + PREFIX + name, b"0", mode=0o600))
+        else:
+            self._member(path, change.info, scope, change.first)
+            if stat.S_ISDIR(change.info.st_mode) and path:
+                self._above.append(path)
+
+    def _lead_to(self, path: bytes) -> None:
+        while self._above and not path.startswith(self._above[-1] + b"/"):
+            self._above.pop()
+        start = len(self._above[-1]) + 1 if self._above else 0
+        while (cut := path.find(b"/", start)) >= 0:
+            folder = path[:cut]
+            try:
+                info = self._upper.stat(folder)
+            except OSError as error:
+                raise _unreadable(error, folder) from error
+            self._member(folder, info, None)
+            self._above.append(folder)
+            start = cut + 1
+
+    def _time(self, info: os.stat_result) -> int:
+        if self._limit is not None and info.st_mtime_ns > self._limit:
+            self._clamped += 1
+            return self._limit
+        return info.st_mtime_ns
+
+    def _entry(self, header: bytes) -> None:
+        self._entries += 1
+        self._put(header)
+
+    def _member(
+        self, path: bytes, info: os.stat_result, scope: Scope | None, first: bytes | None = None
+    ) -> None:
+        kind = _KINDS[stat.S_IFMT(info.st_mode)] if first is None else b"1"
+        name = {b"5": (path or b".") + b"/"}.get(kind, path)
+        size = info.st_size if kind == b"0" else 0
+        device = (os.major(info.st_rdev), os.minor(info.st_rdev)) if kind in (b"3", b"4") else (0, 0)
+        try:
+            header = pack_header(
+                name,
+                kind,
+                mode=info.st_mode,
+                uid=info.st_uid,
+                gid=info.st_gid,
+                size=size,
+                mtime=self._time(info),
+                link=self._upper.readlink(path) if kind == b"2" else first or b"",
+                device=device,
+                xattrs=self._upper.xattrs(path),
+            )
+            fd = self._upper.open(path) if kind == b"0" else -1
+        except OSError as error:
+            raise _unreadable(error, path) from error
+        self._entry(header)
+        if fd >= 0:
+            try:
+                self._data(fd, path, size, scope)
+            finally:
+                os.close(fd)
+
+    def _data(self, fd: int, path: bytes, size: int, scope: Scope | None) -> None:
+        left = size
+        while left:
+            if scope is not None:
+                scope.check()
+            try:
+                block = os.read(fd, min(left, _READ))
+            except OSError as error:
+                raise _unreadable(error, path) from error
+            if not block:
+                raise LayerError("layer", os.fsdecode(path), "the file became shorter while it was read")
+            self._put(block)
+            left -= len(block)
+        self._put(padding(size))
+
+    def finish(self) -> MadeLayer:
+        """The end of the archive, and what was made."""
+        self._put(END)
+        if self._gzip is not None:
+            self._gzip.finish()
+        return MadeLayer(
+            Digest.from_hash(self._packed),
+            self._size,
+            Digest.from_hash(self._plain),
+            self._plain_size,
+            self._entries,
+            self._clamped,
+        )
