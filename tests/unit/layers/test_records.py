@@ -241,14 +241,6 @@ def test_e58_an_extended_header_without_its_entry_is_refused(kind: str) -> None:
     assert "inside an extended header" in refused(head[:515])
 
 
-def test_e59_sparse_files_are_refused_by_name() -> None:
-    """GNU's and PAX's: extracting the map as content would be silent damage."""
-    assert "sparse" in refused(entry("x", kind="S") + END)
-    assert "sparse" in refused(
-        pax(record("GNU.sparse.major", "1"), record("GNU.sparse.name", "x")) + entry("y") + END
-    )
-
-
 @pytest.mark.parametrize("kind", ["V", "M", "D", "A", "\xff"])
 def test_unknown_types_are_refused(kind: str) -> None:
     """Multi-volume parts, labels and what nobody knows."""
@@ -285,3 +277,20 @@ def test_h69_nested_headers_are_capped_by_number_and_by_their_sum() -> None:
     half = pax(record("comment", "y" * (MAX_EXTENDED // 2)))
     assert "too large" in refused(half * 3 + entry("x") + END)
     assert names(small * 3 + entry("x") + END) == [b"x"]
+
+
+def test_e57_libarchive_s_attributes_are_read_and_star_s_come_first() -> None:
+    """Names are percent-encoded, values base64 without padding; where both forms stand, the plain one counts."""
+    data = (
+        pax(
+            record("LIBARCHIVE.xattr.user.%E2%82%AC%3D", "AAECAw"),
+            record("LIBARCHIVE.xattr.user.both", "b3RoZXI="),
+            record("SCHILY.xattr.user.both", b"this\n\0="),
+            record("LIBARCHIVE.creationtime", "1"),
+        )
+        + entry("x")
+        + END
+    )
+    (found,) = [member for member, _ in read(data)]
+    assert found.xattrs == {"user.€=".encode(): b"\0\1\2\3", b"user.both": b"this\n\0="}
+    assert "base64" in refused(pax(record("LIBARCHIVE.xattr.user.a", "!!")) + entry("x") + END)
