@@ -39,7 +39,7 @@ def configure_bundle(parser: Parser) -> None:
 def run_bundle(args: argparse.Namespace, context: Context) -> None:
     from pathlib import Path
 
-    from ocidist.errors import BlobNotFound, ContentError, InvalidManifest, LayerError
+    from ocidist.errors import BlobNotFound, ContentError, InvalidManifest, LayerError, UsageError
     from ocidist.runtime.options import BundleOptions, Mount, parse_pair
     from ocidist.unpacking import explained
 
@@ -55,6 +55,8 @@ def run_bundle(args: argparse.Namespace, context: Context) -> None:
         network=args.network,
         terminal=args.tty,
     )
+    if not args.dir:
+        raise UsageError("bundle: DIR is empty; write where the bundle is to be")
     ref = args.ref.removeprefix("store:")
     with context.progress() as scope:
         try:
@@ -65,6 +67,10 @@ def run_bundle(args: argparse.Namespace, context: Context) -> None:
             image = context.client.open(f"store:{ref}", scope=scope)
             context.check_platform(image)
             made = image.bundle(Path(args.dir), options, scope=scope)
+        except BlobNotFound as error:
+            wanted = f" with --platform {context.platform}" if context.platform else ""
+            missing = getattr(error.descriptor, "digest", error.descriptor)
+            raise BlobNotFound(ref, f"{missing} of it is not in the store; pull it{wanted}") from error
         except (ContentError, LayerError, InvalidManifest) as error:
             raise explained(error, context.store, ref, scope) from error
     if made.left_out:

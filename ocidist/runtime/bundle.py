@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "write_bundle"]
 
 _KERNEL = ("/proc", "/dev")  # what is there belongs to the host, and no image has a say in it
+_BEING_MADE = "a bundle is being made there; if that was killed, remove the directory"
 _MOUNTED = (*_KERNEL, "/sys")
 
 
@@ -68,7 +69,7 @@ def write_bundle(
     with _unpacked(store, manifest, config, scope) as tree:
         inside = Inside(tree)
         user = options.user if options.user is not None else config.run.user
-        account = accounts.find(user, inside.read)
+        account = accounts.find(str(user), inside.read)
         mappings = maps.of_process() if options.rootless else None
         if mappings is not None and not mappings.has(account.uid, account.gid):
             raise BundleError(
@@ -115,7 +116,10 @@ def _volumes(inside: Inside, config: ImageConfig, options: BundleOptions) -> lis
     for volume in config.run.volumes:
         path = posixpath.normpath(posixpath.join("/", volume))
         path = "/" + path.lstrip("/")
-        if path == "/" or "\0" in path or path in taken or any(_is_in(path, each) for each in _MOUNTED):
+        if path == "/" or "\0" in path or path in taken:
+            continue
+        real = inside.real(path)
+        if any(_is_in(where, each) for where in (path, real) for each in _MOUNTED):
             continue
         taken.add(path)
         info = inside.stat(path)
@@ -133,12 +137,17 @@ def _volumes(inside: Inside, config: ImageConfig, options: BundleOptions) -> lis
 
 def _refuse_full(path: Path) -> None:
     try:
-        if os.listdir(path):
-            raise BundleError(str(path), "the directory is not empty; a bundle needs one of its own")
+        found = os.listdir(path)
     except FileNotFoundError:
-        pass
+        return
     except OSError as error:
         raise BundleError(str(path), error.strerror or str(error)) from error
+    if "rootfs" in found and "config.json" not in found:
+        reason = _BEING_MADE
+    else:
+        reason = "the directory is not empty; a bundle needs one of its own"
+    if found:
+        raise BundleError(str(path), reason)
 
 
 def _write(path: Path, tree: Path, document: Mapping[str, Any], scope: Scope) -> None:
@@ -175,7 +184,7 @@ def _claimed(path: Path) -> Iterator[Path]:
         try:
             os.mkdir(rootfs, 0o755)
         except FileExistsError:
-            raise BundleError(str(path), "another bundle is being made there") from None
+            raise BundleError(str(path), _BEING_MADE) from None
     except OSError as error:
         raise BundleError(error.filename or str(path), error.strerror or str(error)) from error
     try:

@@ -72,15 +72,17 @@ class Inside:
         names, whole = self._walk(path)
         if not whole:
             return None
-        folder = self._open(names[:-1])
+        name = names[-1] if names else "."
         try:
-            name = names[-1] if names else "."
-            return folder, name, os.stat(name, dir_fd=folder, follow_symlinks=False)
+            folder = self._open(names[:-1])
+            try:
+                return folder, name, os.stat(name, dir_fd=folder, follow_symlinks=False)
+            except OSError:
+                os.close(folder)
+                raise
         except FileNotFoundError:
-            os.close(folder)
             return None
         except OSError as error:
-            os.close(folder)
             raise _refused(path, error.strerror or str(error)) from error
 
     def _walk(self, path: str) -> tuple[list[str], bool]:

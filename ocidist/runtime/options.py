@@ -107,7 +107,7 @@ class BundleOptions:
     """In place of the image's Entrypoint, whose Cmd then goes too; empty is none."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Set beside the image's variables, or over them."""
-    user: str | None = None
+    user: str | int | None = None
     """As in an image: ``redis``, ``999``, ``999:999``, ``redis:root``."""
     mounts: tuple[Mount, ...] = ()
     """After the defaults."""

@@ -115,7 +115,7 @@ class Container:
         """A further process in it."""
         return self.runtime.call("exec", self.name, *words)
 
-    def until(self, condition: Any, what: str, timeout: float = 60) -> Any:
+    def until(self, condition: Any, what: str, timeout: float = 180) -> Any:
         """What ``condition()`` returns once it is true; fails if the container ends or time runs out before."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -143,7 +143,7 @@ class Container:
         lines = Path(f"/proc/{self.pid()}/status").read_text().splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
-    def terminate(self, timeout: float = 60) -> int:
+    def terminate(self, timeout: float = 180) -> int:
         """Send SIGTERM to the first process; how the runtime in the foreground ended."""
         done = self.runtime.call("kill", self.name, "TERM")
         assert done.returncode == 0, done.stderr

@@ -10,9 +10,10 @@ import pytest
 
 from ocidist.cli.main import main
 from ocidist.scope import Scope
+from ocidist.spec.platform import Platform
 from ocidist.store import Store
 from ocidist.transfer import copy_graph
-from tests.parts.images import Entry, TestImage, image
+from tests.parts.images import Entry, TestImage, image, index, small_image
 from tests.parts.required import require
 from tests.parts.sources import MemorySource
 
@@ -128,6 +129,7 @@ def test_labels_that_are_left_out_are_told(root: Path, capsys: pytest.CaptureFix
         ([REF, "b", "--mount", "src=/no/such,dst=/x"], 2, "'/no/such' does not exist"),
         ([REF, "b", "--network", "bridge"], 2, "--network"),
         ([REF], 2, "DIR"),
+        ([REF, ""], 2, "DIR is empty"),
         ([REF, "b", "sh"], 2, "unrecognized"),
         ([REF, "b", "--env", "A=\udcff"], 1, "is no UTF-8"),
         ([REF, "b", "--", "\udcff"], 1, "is no UTF-8"),
@@ -143,6 +145,21 @@ def test_refusals_are_one_line(
     (line,) = found.err.splitlines()
     assert said in line
     assert not Path("b").exists()
+
+
+def test_a_platform_that_was_not_pulled_is_asked_for(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of an index the content of one image may be here alone."""
+    source = MemorySource(index([small_image(platform=each) for each in ("linux/amd64", "linux/arm64")]))
+    amd64 = Platform.parse("linux/amd64")
+    with Store(root) as store, store.lease() as lease, Scope(lease=lease) as scope:
+        copy_graph(source, store, source.root, scope, platform=amd64, workers=0)
+        store.tag(REF, source.root, scope)
+    assert main(["bundle", REF, "b", "--platform", "linux/amd64"]) == 0
+    assert main(["bundle", REF, "c", "--platform", "linux/arm64"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"ocidist: {REF}: sha256:")
+    assert line.endswith("is not in the store; pull it with --platform linux/arm64")
+    assert not Path("c").exists()
 
 
 def test_an_image_for_another_system_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from ocidist.errors import BundleError
-from ocidist.runtime.accounts import MAX_GROUPS, Account, find
+from ocidist.runtime.accounts import MAX_GROUPS, MAX_ID, Account, find
 
 PASSWD = b"""\
 root:x:0:0:root:/root:/bin/sh
@@ -149,3 +153,31 @@ def test_h71_more_groups_than_a_process_can_have() -> None:
     assert len(account("app", b"app:x:7:0::\n", lines).groups) == MAX_GROUPS
     with pytest.raises(BundleError, match="more than 65536 groups"):
         account("app", b"app:x:7:99999::\n", lines)
+
+
+_ID = st.sampled_from(["0", "1", "00", "7", "-1", "+0", "4294967296", "2147483648", "", "x", "\u0660"])
+_NAME = st.sampled_from(["a", "b", "0", "1", "7", "4294967296", "-1", "+", "", "root", "\u0660"])
+_FIELDS = st.tuples(_NAME, st.just("x"), _ID, _ID, _NAME)
+_FILE = st.lists(_FIELDS.map(":".join) | st.text(max_size=9), max_size=6).map(lambda x: "\n".join(x).encode())
+_USER = st.one_of(_NAME, _ID, st.tuples(_NAME | _ID, _NAME | _ID).map(":".join), st.text(max_size=5))
+
+
+@settings(max_examples=1000)
+@given(_USER, _FILE | st.binary(max_size=40), _FILE | st.binary(max_size=40))
+@example("1", b"1:x:0:0::", b"")
+@example("4294967296", b"4294967296:x:0:0::", b"")
+def test_d48_uid_0_is_nobody_s_surprise(user: str, passwd: bytes, group: bytes) -> None:
+    """Whatever the files say: an error of ours, or ids that can be, and root only for who wrote it, or for a name
+    whose first entry says so in so many digits."""
+    try:
+        found = account(user, passwd, group)
+    except BundleError:
+        return
+    assert all(0 <= number <= MAX_ID for number in (found.uid, found.gid, *found.groups))
+    name = user.partition(":")[0]
+    if re.fullmatch("[0-9]+", name):
+        assert found.uid == int(name)
+    elif name and found.uid == 0:
+        lines = [line.strip().split(b":") for line in passwd.split(b"\n")]
+        first = next(line for line in lines if line[0] == name.encode() and len(line) > 3)
+        assert re.fullmatch(b"0+", first[2])

@@ -94,11 +94,13 @@ def test_a_directory_with_something_in_it_is_left_alone(store: Store, tmp_path: 
     (tmp_path / "full").mkdir()
     (tmp_path / "full/.hidden").touch()
     (tmp_path / "file").write_bytes(b"mine")
+    (tmp_path / "killed/rootfs").mkdir(parents=True)
     img.bundle(tmp_path / "old")
     before = snapshot(tmp_path, skip=["root"])
     for name, said in [
         ("full", "not empty"),
         ("old", "not empty"),
+        ("killed", "if that was killed, remove the directory"),
         ("file", "Not a directory"),
         ("no/such/parent", "No such file"),
     ]:
@@ -158,7 +160,7 @@ def test_of_two_that_make_one_bundle_one_does(
         from ocidist.runtime import bundle
 
         monkeypatch.setattr(bundle, "_refuse_full", lambda path: None)
-        with pytest.raises(BundleError, match="another bundle") as caught:
+        with pytest.raises(BundleError, match="is being made there") as caught:
             img.bundle(tmp_path / "b")
         seen.append(str(caught.value))
         copy(source, target, check)
@@ -209,8 +211,20 @@ def test_h71_hostile_account_files_are_refused_and_a_number_still_runs(store: St
 
 def test_volumes_of_a_read_only_bundle_can_be_written(store: Store, tmp_path: Path) -> None:
     """Each is a tmpfs with the content, mode and owner it has in the image; what belongs to the kernel stays."""
-    names = ["/data", "/new", "data/", "/proc/x", "/dev", "/", "//sys", "/etc/../mounted", "/../lib/x"]
-    img = opened(store, app({"Volumes": {name: {} for name in names}}))
+    names = [
+        "/data",
+        "/new",
+        "data/",
+        "/proc/x",
+        "/dev",
+        "/",
+        "//sys",
+        "/etc/../mounted",
+        "/../lib/x",
+        "/kernel",
+    ]
+    link = Entry("kernel", link="data/../proc/sys")
+    img = opened(store, app({"Volumes": {name: {} for name in names}}, link))
     from ocidist.runtime.options import Mount
 
     mine = Mount("/mounted", "tmpfs", "tmpfs")
@@ -256,6 +270,28 @@ def test_a_read_only_store_gives_bundles_of_what_is_unpacked(store: Store, tmp_p
     img.bundle(tmp_path / "first")
     again.bundle(tmp_path / "b")
     assert_same(snapshot(tmp_path / "b"), snapshot(tmp_path / "first"), root=False, ignore=["mtime_ns"])
+
+
+def test_options_as_a_notebook_writes_them(store: Store, tmp_path: Path) -> None:
+    """Numbers and lists will do, and names beside a whole; what can't be meant is refused."""
+    img = opened(store, app())
+    base = BundleOptions(env={"A": "b"}, args=("x",))
+    document = img.bundle(tmp_path / "b", base, user=7, entrypoint=["sh"], args=["-c", "y"]).config
+    assert document["process"]["user"]["uid"] == 7
+    assert document["process"]["args"] == ["sh", "-c", "y"]
+    assert "A=b" in document["process"]["env"]
+    wrong: list[dict[str, Any]] = [
+        {"args": "ls -l"},
+        {"entrypoint": "sh"},
+        {"user": ""},
+        {"network": "bridge"},
+    ]
+    for choices in wrong:
+        with pytest.raises(UsageError):
+            img.bundle(tmp_path / "c", **choices)
+    with pytest.raises(BundleError, match="no sign"):
+        img.bundle(tmp_path / "c", user=-1)
+    assert not (tmp_path / "c").exists()
 
 
 def test_only_images_of_a_store_have_a_bundle(store: Store, tmp_path: Path) -> None:
