@@ -182,8 +182,10 @@ class Store:
         origin = getattr(source, "origin", None)
         labels = {str(origin[0]): str(origin[1])} if origin else None
         content = self.content.within(scope)
-        if fill(content, content, target, source, scope, labels=labels) == "exists":
-            content.hold(target.digest, target.size, labels)
+        while fill(content, content, target, source, scope, labels=labels) == "exists":
+            if content.hold(target.digest, target.size, labels):
+                return
+            # The collector took it between our look and our hold: it is to be brought after all.
 
     def tag(self, name: str, target: Descriptor, scope: Scope) -> None:
         """``name``, normalised, stands for ``target`` from now on. Raises BlobNotFound if that is not here.
@@ -224,7 +226,8 @@ class Store:
         lock = FileLock(os.path.join(os.path.abspath(self._root), "leases", id_))
         try:
             make_folders(os.path.dirname(lock.path))
-            lock.acquire()
+            while not lock.acquire():  # a collector looks whether it is anybody's
+                time.sleep(0.001)
         except OSError as error:
             raise StoreError(str(self.root), error.strerror or str(error)) from error
         try:

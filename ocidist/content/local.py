@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import stat
+import time
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
 from ocidist.content.disk import CLOEXEC, NOFOLLOW, failure, make_folders, remove_file, settle_folders
@@ -188,7 +189,7 @@ class LocalContent:
         """
         folder = os.path.join(self._ingest, folder_name(key))
         expected = None if expected is None else Digest(expected)
-        self._writable()
+        self.require_writable()
         if expected is not None and self.has(expected, total or None):
             self._tidy(folder)
             raise AlreadyExists(str(expected), "already in the store")
@@ -207,17 +208,22 @@ class LocalContent:
 
     def _lock(self, lock: FileLock, folder: str, key: str) -> None:
         make_folders(os.path.dirname(self._ingest))
+        # The collector holds each ingest for a moment to see whether it is anybody's: that is nobody else's writer.
+        for pause in (0.01, 0.03, 0.06, 0):
+            if self._taken(lock, folder):
+                return
+            time.sleep(pause)
+        raise Locked(key, "another writer holds this ingest")
+
+    def _taken(self, lock: FileLock, folder: str) -> bool:
         while True:
             try:
                 self._make_ingest(folder)
-                held = lock.acquire()
+                return lock.acquire()
             except (FileNotFoundError, NotADirectoryError):
                 if os.path.lexists(folder) and not os.path.isdir(folder):
                     raise
                 continue  # the last holder removed the directory just now
-            if not held:
-                raise Locked(key, "another writer holds this ingest")
-            return
 
     def _make_ingest(self, folder: str) -> None:
         # Not fsynced: an ingest that is lost in a crash is fetched again.
@@ -231,8 +237,6 @@ class LocalContent:
     def _begin(
         self, folder: str, lock: FileLock, key: str, total: int, expected: Digest | None
     ) -> LocalWriter:
-        import time
-
         data = os.path.join(folder, "data")
         if os.path.lexists(data) and not stat.S_ISREG(os.lstat(data).st_mode):
             remove_file(data)
@@ -292,7 +296,7 @@ class LocalContent:
     def delete(self, digest: Digest) -> None:
         """Remove a blob. Raises BlobNotFound, StoreError."""
         path = self._path(digest)
-        self._writable()
+        self.require_writable()
         try:
             os.unlink(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -328,7 +332,7 @@ class LocalContent:
 
         One that is not there is no error. Raises Locked while a writer holds it.
         """
-        self._writable()
+        self.require_writable()
         folder = os.path.join(self._ingest, folder_name(key))
         if not os.path.lexists(folder) and key in self._folders():
             folder = os.path.join(self._ingest, key)
@@ -381,7 +385,8 @@ class LocalContent:
             dropped.append(status.key if status else name)
         return dropped
 
-    def _writable(self) -> None:
+    def require_writable(self) -> None:
+        """Raise StoreError, with the reason, where nothing is to be written here."""
         if self._owned is None:
             self._owned = containerd_content(self._root) is not None
         if self._owned:

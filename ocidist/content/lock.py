@@ -124,11 +124,14 @@ def is_held(path: str) -> bool:
 class Gate:
     """Many may be inside together (``shared``), or one alone (``exclusive``). No I/O in the constructor.
 
-    Writers pass the gate, shared, around each commit; the collector of garbage takes it alone.
+    Writers pass the gate, shared, around each commit; the collector of garbage takes it alone. In front of it is a
+    queue of one, so that whoever waits to be alone lets nobody else in before: with many writers there would always
+    be one inside. For that reason nobody may pass the same gate twice at a time.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.queue = f"{path}.next"
 
     @contextmanager
     def shared(self, scope: Scope | None = None) -> Iterator[None]:
@@ -164,12 +167,34 @@ class Gate:
             return
         if flags & os.O_CREAT:
             make_folders(os.path.dirname(os.path.abspath(self.path)))
-        fd = os.open(self.path, flags | CLOEXEC | NOFOLLOW, 0o644)
+        inside = -1
         try:
-            _poll(lambda: _flock(fd, exclusive=exclusive), scope)
+            queued = _locked(self.queue, scope, exclusive, flags)
+            try:
+                inside = _locked(self.path, scope, exclusive, flags)
+            finally:
+                if queued >= 0:
+                    os.close(queued)
             yield
         finally:
-            os.close(fd)
+            if inside >= 0:
+                os.close(inside)
+
+
+def _locked(path: str, scope: Scope | None, exclusive: bool, flags: int) -> int:
+    """A descriptor that has the lock on ``path``, once it is to be had; -1 if there is no such file to look at."""
+    try:
+        fd = os.open(path, flags | CLOEXEC | NOFOLLOW, 0o644)
+    except FileNotFoundError:
+        if flags & os.O_CREAT:
+            raise
+        return -1
+    try:
+        _poll(lambda: _flock(fd, exclusive=exclusive), scope)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _enter(path: str, exclusive: bool) -> bool:

@@ -6,14 +6,16 @@ and renames. So a blob that the collector sees is either held, or nobody's.
 
 from __future__ import annotations
 
+import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
 from ocidist.content.local import FileBody, LocalContent
 from ocidist.content.lock import Gate
 from ocidist.content.protocols import Info, IngestStatus
 from ocidist.content.writer import LocalWriter
-from ocidist.errors import AlreadyExists, StoreError
+from ocidist.errors import AlreadyExists, BlobNotFound, StoreError
 from ocidist.metadata.database import Metadata
 from ocidist.spec.digest import Digest
 
@@ -122,6 +124,13 @@ class HeldContent:
         hour = int(now // 3600)
         return f"{UNNAMED}{hour}", (hour + 1) * 3600 + DAY
 
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(self.gate.path, error.strerror or str(error)) from error
+
     @property
     def _check(self) -> Any:
         return None if self.scope is None else self.scope.check
@@ -133,9 +142,14 @@ class HeldContent:
         return self.local.walk()
 
     def delete(self, digest: Digest) -> None:
-        """Remove a blob and its labels. Raises BlobNotFound."""
-        self.local.delete(digest)
-        self.metadata.forget([digest], self._check)
+        """Remove a blob and its labels, while nobody commits: what another brings in its place is not forgotten.
+        Raises BlobNotFound."""
+        self.local.require_writable()
+        if not os.path.lexists(self.path(digest)):
+            raise BlobNotFound(str(digest), "no such blob in this store")
+        with self._mapped(), self.gate.exclusive(self.scope):
+            self.local.delete(digest)
+            self.metadata.forget([digest], self._check)
 
     def statuses(self, keys: Iterable[str] = ()) -> Iterator[IngestStatus]:
         """As LocalContent.statuses."""
@@ -172,12 +186,9 @@ class HeldWriter:
         """As LocalWriter.commit. The slow part, the data's fsync, is done before the gate is taken."""
         digest = self._inner.prepare(size, expected)
         owner = self._owner
-        try:
-            with owner.gate.shared(owner.scope):
-                owner._keep(digest, {**self._labels, **(labels or {})})
-                return self._inner.commit(size, expected)
-        except OSError as error:
-            raise StoreError(owner.gate.path, error.strerror or str(error)) from error
+        with owner._mapped(), owner.gate.shared(owner.scope):
+            owner._keep(digest, {**self._labels, **(labels or {})})
+            return self._inner.commit(size, expected)
 
     def __enter__(self) -> HeldWriter:
         return self

@@ -206,17 +206,20 @@ class Metadata:
 
     def leases(self) -> list[Lease]:
         """Every lease, expired ones too, by id."""
+        # One statement: between two, what one lease held could have gone over to another.
+        rows = self._read(
+            "SELECT id, created_at, expires_at, kind, ref FROM leases LEFT JOIN resources ON lease = id ORDER BY id"
+        )
+        times: dict[str, tuple[float, float]] = {}
         held: dict[str, set[tuple[str, str]]] = {}
-        for lease, kind, ref in self._read("SELECT lease, kind, ref FROM resources"):
-            held.setdefault(str(lease), set()).add((str(kind), str(ref)))
-        found = self._read("SELECT * FROM leases ORDER BY id")
         try:
-            return [
-                Lease(str(id_), float(created), float(expires), frozenset(held.get(str(id_), ())))
-                for id_, created, expires in found
-            ]
+            for id_, created, expires, kind, ref in rows:
+                times[str(id_)] = float(created), float(expires)
+                if kind is not None:
+                    held.setdefault(str(id_), set()).add((str(kind), str(ref)))
         except (ValueError, TypeError) as error:
             raise StoreError(self.path, f"a lease's times are damaged ({error})") from error
+        return [Lease(id_, *times[id_], frozenset(held.get(id_, ()))) for id_ in times]
 
     def create_lease(self, id_: str, expires_at: float, check: Callable[[], object] | None = None) -> None:
         """A lease that ends at ``expires_at`` (seconds since the epoch), or the end of one moved there."""

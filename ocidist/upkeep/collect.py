@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Iterable
+from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.content.disk import remove_file
 from ocidist.content.lock import is_held
-from ocidist.errors import BlobNotFound, ContentError, OcidistError, StoreError
+from ocidist.errors import BlobNotFound, ContentError, InvalidDigest, OcidistError, StoreError
 from ocidist.metadata.content import DAY, LEASED, UNNAMED
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
@@ -113,7 +113,8 @@ def collect(
         before = float("inf") if everything else now - DAY
         ingests = tuple(content.local.sweep(before, keep=keys, dry_run=dry_run))
         if not dry_run:
-            _sweep(content, snapshots, blobs, names, ended, scope)
+            strangers = list(_strangers(content, kept, {info.digest for info in here}))
+            _sweep(content, snapshots, blobs, names, ended, strangers, scope)
         held = tuple(
             Removed(info.digest, info.size)
             for info in here
@@ -282,9 +283,10 @@ def _sweep(
     blobs: Iterable[Removed],
     names: Iterable[str],
     ended: Iterable[str],
+    forgotten: Iterable[Digest],
     scope: Scope,
 ) -> None:
-    gone: list[Digest] = []
+    gone = list(forgotten)
     try:
         for blob in blobs:
             scope.check()
@@ -299,11 +301,28 @@ def _sweep(
     finally:
         if gone:
             content.metadata.forget(gone)
-    for id_ in ended:
-        if id_.startswith(LEASED):  # a killed pull's
-            lock = _lock_path(content, id_)
-            if not is_held(lock):
-                remove_file(lock)
     ids = list(ended)
     if ids:
         content.metadata.delete_leases(ids, scope.check)
+    _sweep_locks(content)
+
+
+def _sweep_locks(content: HeldContent) -> None:
+    """Remove the locks of leases that killed pulls left. A lease that is only about to be made has its lock."""
+    folder = os.path.dirname(_lock_path(content, ""))
+    living = {lease.id for lease in content.metadata.leases()}
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        path = _lock_path(content, name)
+        if name.startswith(LEASED) and name not in living and not is_held(path):
+            remove_file(path)
+
+
+def _strangers(content: HeldContent, kept: set[Digest], here: set[Digest]) -> Iterator[Digest]:
+    """Blobs that are neither here nor held, and yet have labels: a collector was killed before it forgot them."""
+    for text, _, _ in content.metadata.labeled(""):
+        try:
+            digest = Digest(text)
+        except InvalidDigest:
+            continue
+        if digest not in kept and digest not in here:
+            yield digest
