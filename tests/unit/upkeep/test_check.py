@@ -22,8 +22,8 @@ from ocidist.spec.digest import Digest
 from ocidist.store import Store
 from ocidist.upkeep.check import DamageRow, check
 from tests.parts.required import require
+from tests.unit.upkeep.damages import DAMAGES, DEMO, REPAIRABLE, flip, folder, gone, link, named
 
-DEMO = "registry.example/demo/shop:1.0"
 REPOSITORY = "registry.example/demo/shop"
 CHILDREN = "containerd.io/gc.ref.content.0"
 
@@ -38,54 +38,6 @@ def client(tmp_path: Path) -> Client:
 
 def layer(client: Client) -> Digest:
     return client.open(f"store:{DEMO}").manifest.layers[0].digest
-
-
-def flip(path: Path) -> None:
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(raw)
-
-
-def append(path: Path) -> None:
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes() + b"\n")
-
-
-def cut(path: Path) -> None:
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def link(path: Path) -> None:
-    """To a whole copy of itself: a link is refused all the same."""
-    away = path.parent.parent.parent / "elsewhere"
-    path.rename(away)
-    path.symlink_to(away)
-
-
-def folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def gone(path: Path) -> None:
-    path.unlink()
-
-
-DAMAGES = {
-    flip: r"its \d+ bytes hash to sha256:[0-9a-f]{64}",
-    append: r"its \d+ bytes hash to sha256:[0-9a-f]{64}; there should be \d+",
-    cut: r"its \d+ bytes hash to sha256:[0-9a-f]{64}; there should be \d+",
-    link: "what lies in the blob's place is no regular file",
-    folder: "what lies in the blob's place is no regular file",
-    gone: "missing",
-}
-REPAIRABLE = [damage for damage in DAMAGES if damage is not folder]
-
-
-def named(value: Any) -> str:
-    return getattr(value, "__name__", str(value))
 
 
 def test_a_whole_store_is_well(client: Client) -> None:
