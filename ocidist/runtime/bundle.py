@@ -12,12 +12,13 @@ import json
 import os
 import posixpath
 import stat
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ocidist.errors import BundleError, quoted
+from ocidist.layers.reading import TreeReader
 from ocidist.runtime import accounts, spec
 from ocidist.runtime import mappings as maps
 from ocidist.runtime.annotations import left_out
@@ -67,21 +68,30 @@ def write_bundle(
     if config.platform.os not in ("", "linux"):
         raise BundleError("the image", f"is for {config.platform.os}; runc and crun run linux")
     with _unpacked(store, manifest, config, scope) as tree:
-        inside = Inside(tree)
-        user = options.user if options.user is not None else config.run.user
-        account = accounts.find(str(user), inside.read)
-        mappings = maps.of_process() if options.rootless else None
-        if mappings is not None and not mappings.has(account.uid, account.gid):
-            raise BundleError(
-                f"user {account.uid}:{account.gid}",
-                "no ranges of /etc/subuid and /etc/subgid map it for you (newuidmap has to be there for them); "
-                "--user 0 runs as yourself",
-            )
-        _check_working_directory(inside, spec.working_directory(config.run))
-        volumes = _volumes(inside, config, options) if options.read_only else []
-        document = spec.runtime_config(config, account, options, mappings=mappings, volumes=volumes)
+        try:
+            reader = TreeReader(tree)
+        except OSError as error:
+            raise BundleError(str(tree), error.strerror or str(error)) from error
+        with closing(reader):
+            document = _document(Inside(reader), config, options)
         _write(path, tree, document, scope)
     return Bundle(path, document, left_out(config))
+
+
+def _document(inside: Inside, config: ImageConfig, options: BundleOptions) -> dict[str, Any]:
+    """config.json, after all that can be refused has been looked at."""
+    user = options.user if options.user is not None else config.run.user
+    account = accounts.find(str(user), inside.read)
+    mappings = maps.of_process() if options.rootless else None
+    if mappings is not None and not mappings.has(account.uid, account.gid):
+        raise BundleError(
+            f"user {account.uid}:{account.gid}",
+            "no ranges of /etc/subuid and /etc/subgid map it for you (newuidmap has to be there for them); "
+            "--user 0 runs as yourself",
+        )
+    _check_working_directory(inside, spec.working_directory(config.run))
+    volumes = _volumes(inside, config, options) if options.read_only else []
+    return spec.runtime_config(config, account, options, mappings=mappings, volumes=volumes)
 
 
 @contextmanager
@@ -102,7 +112,9 @@ def _check_working_directory(inside: Inside, path: str) -> None:
     """A process that starts in /proc/self/fd/N starts on the host (CVE-2024-21626)."""
     real = inside.real(path)
     if any(_is_in(real, each) for each in _KERNEL):
-        raise BundleError("the image", f"its working directory {path!r} leads into {real[:5].rstrip('/')}")
+        raise BundleError(
+            "the image", f"its working directory {quoted(path)} leads into {real[:5].rstrip('/')}"
+        )
 
 
 def _is_in(path: str, folder: str) -> bool:
