@@ -20,6 +20,7 @@ __all__ = ["KINDS", "PHASES", "Fault", "Kind", "Reply", "misbehave", "parse_faul
 
 PHASES = {
     "token": "a token server is asked for a token",
+    "head": "a tag is looked up by HEAD, as where a GET counts as a pull",
     "resolve": "a tag is looked up",
     "manifest": "a manifest is read by its digest",
     "config": "an image's config is read",
@@ -31,8 +32,9 @@ PHASES = {
 """What a request is part of, in a pull's order."""
 
 _BLOBS = frozenset({"config", "layer", "resume", "redirect"})
-_MANIFESTS = frozenset({"resolve", "manifest"})
+_MANIFESTS = frozenset({"head", "resolve", "manifest"})
 _REGISTRY = frozenset(PHASES) - {"token", "redirect"}
+_BODIES = frozenset(PHASES) - {"head"}  # whose answers have one
 _RANGED = frozenset({"resume", "redirect"})
 
 
@@ -50,6 +52,7 @@ _STATUSES = {
     "401": "credentials are asked for, whatever was sent",
     "403": "it is forbidden",
     "404": "there is no such thing",
+    "405": "that method is not offered",
     "408": "the server is tired of waiting",
     "429": "too many requests",
     "500": "the server is broken",
@@ -58,31 +61,42 @@ _STATUSES = {
     "504": "a gateway got no answer",
 }
 KINDS: dict[str, Kind] = {
-    "drop": Kind("the connection is reset after N bytes of the body", _ALL, 1),
-    "truncate": Kind("the connection is closed after N bytes of the body", _ALL, 1),
-    "unframed": Kind("no length is announced, and the end comes after N bytes", _ALL, 1),
-    "short": Kind("the answer announces N bytes, and is complete with them", _ALL, 1),
-    "long": Kind("N bytes too many are announced and sent", _ALL, 7),
-    "flip": Kind("the byte at N is another", _ALL, 0),
+    "drop": Kind("the connection is reset after N bytes of the body", _BODIES, 1),
+    "truncate": Kind("the connection is closed after N bytes of the body", _BODIES, 1),
+    "unframed": Kind("no length is announced, and the end comes after N bytes", _BODIES, 1),
+    "short": Kind("the answer announces N bytes, and is complete with them", _BODIES, 1),
+    "long": Kind("N bytes too many are announced and sent", _BODIES, 7),
+    "flip": Kind("the byte at N is another", _BODIES, 0),
     "close": Kind("the connection is closed instead of an answer", _ALL),
     "silent": Kind("there is no answer, and no end", _ALL),
-    "stall": Kind("after N bytes of the body nothing more comes", _ALL, 1),
-    "slow": Kind("N bytes a second", _ALL, 1 << 16),
+    "stall": Kind("after N bytes of the body nothing more comes", _BODIES, 1),
+    "slow": Kind("N bytes a second", _BODIES, 1 << 16),
+    "endless-interim": Kind(
+        "interim answers (1xx) come for ever, N bytes a second, 0 is at full speed", _ALL
+    ),
+    "endless-headers": Kind("header lines come for ever, N bytes a second, 0 is at full speed", _ALL),
+    "endless-body": Kind("the body goes on for ever, N bytes a second, 0 is at full speed", _BODIES),
+    "endless-trailers": Kind(
+        "trailer lines follow the body for ever, N bytes a second, 0 is at full speed", _BODIES
+    ),
+    "framing": Kind("two lengths are announced that differ by N", _ALL, 1),
+    "chunk-size": Kind("the body is chunked, with sizes of which one is no number", _BODIES),
     "garbage": Kind("something answers that does not speak HTTP", _ALL),
     "html": Kind("a page for people comes instead, with status 200", _ALL),
     "loop": Kind("a redirect leads to itself", _REGISTRY),
     "downgrade": Kind("a redirect leads to another scheme", _REGISTRY),
-    "encoded": Kind("the body claims a content encoding that nobody asked for", _MANIFESTS | _BLOBS),
+    "encoded": Kind(
+        "the body claims a content encoding that nobody asked for", _MANIFESTS - {"head"} | _BLOBS
+    ),
     "wrong-digest": Kind("Docker-Content-Digest names another digest", _MANIFESTS),
+    "no-digest": Kind("Docker-Content-Digest is missing", _MANIFESTS),
     "wrong-type": Kind("Content-Type contradicts the manifest", _MANIFESTS),
     "ignore-range": Kind("the whole comes where a part was asked for", _RANGED),
     "wrong-range": Kind("Content-Range says another part than was asked for", _RANGED),
     "no-range": Kind("status 206 has no Content-Range", _RANGED),
     "416": Kind("the range is called impossible", _RANGED),
     "expired": Kind("the signed URL that the registry redirected to has expired", frozenset({"redirect"})),
-    "token-expires": Kind(
-        "tokens given so far are no longer taken", _REGISTRY - {"resolve"} | frozenset({"resolve"})
-    ),
+    "token-expires": Kind("tokens given so far are no longer taken", _REGISTRY),
     **{status: Kind(does, _ALL) for status, does in _STATUSES.items()},
 }
 """Every fault that can be asked for."""
@@ -118,7 +132,8 @@ class Reply:
     """An answer, and how it goes over the wire. ``content`` is the body by its own rules, all of it.
 
     ``start`` and ``end`` bound the part of the content that is sent. Then the accidents: bytes after which the
-    connection ends (``ends_at``; ``resets`` says how), or nothing more comes (``stalls_at``), bytes a second.
+    connection ends (``ends_at``; ``resets`` says how), or nothing more comes (``stalls_at``); what is sent again
+    and again after all else (``for_ever``); bytes a second.
     """
 
     status: int
@@ -129,6 +144,7 @@ class Reply:
     ends_at: int | None = None
     resets: bool = False
     stalls_at: int | None = None
+    for_ever: bytes = b""
     rate: int | None = None
     raw: bytes | None = None
     """What is sent in place of any HTTP; b"" is nothing."""
@@ -195,6 +211,13 @@ def _other(fault: Fault, right: Reply, url: str) -> Reply:
         return right.with_body(
             200, "text/html", b"<!doctype html><title>Welcome to our guest network</title>\n"
         )
+    if kind.startswith("endless-"):
+        return replace(_endless(kind.partition("-")[2], right), rate=fault.at or None)
+    if kind == "framing":
+        length = str(len(right.body) + fault.at)
+        return replace(right, headers=(*right.headers, ("Content-Length", length)))
+    if kind == "chunk-size":
+        return _chunked(right, _chunk(right.body).replace(b"\r\n", b"_0\r\n", 1) + b"0\r\n\r\n")
     if kind in ("loop", "downgrade"):
         there = url if kind == "loop" else "ftp://" + url.partition("://")[2]
         return right.with_body(307, "text/plain", b"").with_header("Location", there)
@@ -202,6 +225,8 @@ def _other(fault: Fault, right: Reply, url: str) -> Reply:
         return right.with_header("Content-Encoding", "gzip")
     if kind == "wrong-digest":
         return right.with_header("Docker-Content-Digest", "sha256:" + "0" * 64)
+    if kind == "no-digest":
+        return right.with_header("Docker-Content-Digest", None)
     if kind == "wrong-type":
         other = "index" if "manifest.v1" in (right.header("Content-Type") or "") else "manifest"
         return right.with_header("Content-Type", f"application/vnd.oci.image.{other}.v1+json")
@@ -214,6 +239,28 @@ def _other(fault: Fault, right: Reply, url: str) -> Reply:
     if kind == "token-expires":
         return _refused(right, replace(fault, kind="401"))
     return _ranged(kind, right)
+
+
+_FILLER = b"X-Filler: and on it goes\r\n"
+
+
+def _endless(what: str, right: Reply) -> Reply:
+    if what == "interim":
+        return replace(right, raw=b"", for_ever=b"HTTP/1.1 102 Processing\r\n\r\n")
+    if what == "headers":
+        return replace(right, raw=b"HTTP/1.1 200 OK\r\n", for_ever=_FILLER)
+    if what == "body":
+        return replace(_chunked(right, _chunk(right.body)), for_ever=_chunk(b"\0" * 4096))
+    return replace(_chunked(right, _chunk(right.body) + b"0\r\n"), for_ever=_FILLER)
+
+
+def _chunk(body: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(body), body) if body else b""
+
+
+def _chunked(right: Reply, coded: bytes) -> Reply:
+    told = right.with_header("Content-Length", None).with_header("Transfer-Encoding", "chunked")
+    return replace(told, content=coded, start=0, end=len(coded))
 
 
 def _ranged(kind: str, right: Reply) -> Reply:

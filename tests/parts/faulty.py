@@ -88,7 +88,7 @@ class FaultyRegistry:
         return phase, right
 
     def _manifests(self, handler: Handler, name: str) -> tuple[str, Reply]:
-        phase = "manifest" if ":" in name else "resolve"
+        phase = "manifest" if ":" in name else "head" if handler.command == "HEAD" else "resolve"
         raw = self.tags[name] if name in self.tags else self.documents.get(name, ("", b""))[1]
         if not raw:
             return phase, _document(404, "application/json", b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
@@ -157,6 +157,7 @@ def send(handler: Handler, reply: Reply) -> None:
     server = handler.server
     if reply.raw is not None:
         handler.connection.sendall(reply.raw)
+        _for_ever(handler, reply)
         if reply.stalls_at is not None:
             _wait_for_the_end(handler)
         server.drop(handler.connection)
@@ -174,7 +175,8 @@ def send(handler: Handler, reply: Reply) -> None:
         handler.wfile.write(body[at : min(at + step, stop)])
         handler.sent += min(step, stop - at)
         if reply.rate:
-            time.sleep(0.05)
+            time.sleep(step / reply.rate)
+    _for_ever(handler, reply)
     if reply.stalls_at is not None:
         _wait_for_the_end(handler)
     if reply.ends_at is not None or reply.stalls_at is not None:
@@ -185,9 +187,21 @@ def send(handler: Handler, reply: Reply) -> None:
         raise Dropped("cut by a fault")
 
 
+def _for_ever(handler: Handler, reply: Reply) -> None:
+    """The same again and again, until the client has gone, or a minute has."""
+    until = time.monotonic() + 60
+    step = max(reply.rate // 20, 1) if reply.rate else 1 << 16
+    block = reply.for_ever if reply.rate else reply.for_ever * max(step // max(len(reply.for_ever), 1), 1)
+    while block and time.monotonic() < until:
+        for at in range(0, len(block), step):
+            handler.connection.sendall(block[at : at + step])
+            if reply.rate:
+                time.sleep(step / reply.rate)
+
+
 def _wait_for_the_end(handler: Handler) -> None:
-    """Until the client gives up: half a minute at most."""
-    handler.connection.settimeout(30)
+    """Until the client gives up: two minutes at most."""
+    handler.connection.settimeout(120)
     handler.connection.recv(1)
 
 

@@ -11,8 +11,11 @@ from ocidist.server.faults import KINDS, PHASES, Fault, Reply, misbehave, parse_
 from ocidist.server.script import Script
 
 BODY = bytes(range(100))
-RIGHT = Reply(200, (("Content-Type", "text/x"), ("Content-Length", "100")), BODY, 0, 100)
-PART = Reply(206, (("Content-Length", "60"), ("Content-Range", "bytes 40-99/100")), BODY, start=40, end=100)
+DIGEST = ("Docker-Content-Digest", "sha256:" + "1" * 64)
+RIGHT = Reply(200, (("Content-Type", "text/x"), ("Content-Length", "100"), DIGEST), BODY, 0, 100)
+PART = Reply(
+    206, (("Content-Length", "60"), ("Content-Range", "bytes 40-99/100"), DIGEST), BODY, start=40, end=100
+)
 
 
 def test_a_spec_is_a_list_of_faults() -> None:
@@ -79,6 +82,26 @@ def test_what_some_faults_make_of_a_part() -> None:
     assert (made["416"].status, made["416"].header("Content-Range")) == (416, "bytes */100")
     assert made["unframed"].header("Content-Length") is None
     assert made["loop"].header("Location") == "http://h/x"
+    assert made["no-digest"].header("Docker-Content-Digest") is None
+    assert [value for name, value in made["framing"].headers if name == "Content-Length"] == ["60", "65"]
+    assert made["chunk-size"].body == b"3c_0\r\n" + BODY[40:] + b"\r\n0\r\n\r\n"
+
+
+def test_what_never_ends() -> None:
+    """Before the answer, in its head, in its body and after it; as fast as may be, or N bytes a second."""
+    made = {
+        what: misbehave(Fault(f"endless-{what}", 7), PART, "http://h/x")
+        for what in ("interim", "headers", "body", "trailers")
+    }
+    assert (made["interim"].raw, made["interim"].for_ever[:13]) == (b"", b"HTTP/1.1 102 ")
+    assert (made["headers"].raw, made["headers"].for_ever[-2:]) == (b"HTTP/1.1 200 OK\r\n", b"\r\n")
+    for what, then in (("body", b"1000\r\n\0"), ("trailers", b"X-Filler")):
+        assert made[what].header("Content-Length") is None
+        assert made[what].header("Transfer-Encoding") == "chunked"
+        assert made[what].body.startswith(b"3c\r\n" + BODY[40:] + b"\r\n")
+        assert made[what].for_ever.startswith(then)
+    assert {reply.rate for reply in made.values()} == {7}
+    assert misbehave(Fault("endless-body", 0), PART, "").rate is None
     assert misbehave(Fault("503", retry_after="9"), RIGHT, "").header("Retry-After") == "9"
 
 
