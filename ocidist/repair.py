@@ -1,4 +1,4 @@
-"""Repair: what ``check`` found damaged or missing is fetched again from where it came.
+"""Repair: what ``check`` found damaged or missing is fetched again from where it came, and trees are unpacked again.
 
 A blob's labels tell in which repositories it is known, and so do the names of the images that need it. What is
 fetched is verified first and takes the damaged one's place by a rename, so a blob that can't be had stays as it is.
@@ -14,10 +14,17 @@ from ocidist.errors import BlobNotFound, OcidistError, StoreError, UsageError
 from ocidist.progress import Failed, Queued
 from ocidist.remotes import Locator
 from ocidist.rows import Column, Rows, Schema
+from ocidist.spec import manifest as manifests
+from ocidist.spec import mediatype
+from ocidist.spec.chain import chain_id
+from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.spec.manifest import Manifest
 from ocidist.spec.reference import Reference
+from ocidist.transfer import read_small
 from ocidist.upkeep.check import DamageRow, references
+from ocidist.upkeep.graph import walk
 
 if TYPE_CHECKING:
     from ocidist.client import Client
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
     from ocidist.metadata.content import HeldContent
     from ocidist.remotes.protocols import Source
     from ocidist.scope import Scope
+    from ocidist.store import Store
 
 __all__ = ["RepairRow", "repair"]
 
@@ -41,7 +49,6 @@ REPAIRED = Schema(
 )
 _OTHERS = {
     "image": "pull {name} again, or rmi it",
-    "snapshot": "pull the image again, or rootfs unpack its manifest",
     "stray": "move it away: what it is nobody here knows",
     "database": "move the file away: blobs stay, and names return when images are pulled again",
 }
@@ -60,35 +67,73 @@ class RepairRow:
 
 
 def repair(client: Client, damage: Iterable[DamageRow], scope: Scope) -> Rows[RepairRow]:
-    """Fetch the blobs of ``damage`` into ``client.store``; what that shows to be missing as well, too.
+    """Fetch the blobs of ``damage`` into ``client.store``, and what that shows to be missing as well; then unpack the
+    trees that are missing.
 
     A row for each, repaired or not. Raises the scope's end, or StoreError where the store can't be written.
     """
     store = client.store
     store.require_writable()
-    rows: dict[tuple[str, str], RepairRow] = {}
+    blobs: dict[str, RepairRow] = {}
     todo = list(damage)
+    others = {(row.kind, row.name): row for row in todo if row.kind != "blob"}
     for _ in range(ROUNDS):
-        blobs = [row for row in todo if row.kind == "blob"]
-        for row in todo:
-            if row.kind == "blob":
-                outcome, repaired = _fetched(client, row, scope)
-            else:
-                outcome, repaired = _OTHERS.get(row.kind, "not known").format(name=row.name), False
-            rows[row.kind, row.name] = RepairRow(row.kind, row.name, row.problem, repaired, outcome)
-        if not any(rows["blob", row.name].repaired for row in blobs):
+        fetched = [_done(row, *_fetched(client, row, scope)) for row in todo if row.kind == "blob"]
+        blobs.update({row.name: row for row in fetched})
+        if not any(row.repaired for row in fetched):
             break
-        bad = {
-            Digest(row.name): row.problem for row in rows.values() if row.kind == "blob" and not row.repaired
-        }
+        bad = {Digest(row.name): row.problem for row in blobs.values() if not row.repaired}
         still = list(references(store.content, store.snapshots, bad, scope))
-        left = {(row.kind, row.name) for row in still}
-        for key in [
-            key for key, row in rows.items() if row.kind in ("image", "snapshot") and key not in left
-        ]:
-            del rows[key]  # of a blob that is whole again
-        todo = [row for row in still if (row.kind, row.name) not in rows]
-    return Rows(REPAIRED, rows.values())
+        todo = [row for row in still if row.kind == "blob" and row.name not in blobs]
+        strays = {key: row for key, row in others.items() if row.kind == "stray"}
+        others = strays | {(row.kind, row.name): row for row in still if row.kind != "blob"}
+    rows = list(blobs.values())
+    for row in others.values():
+        if row.kind == "snapshot":
+            rows.append(_done(row, *_unpacked(client, row, scope)))
+        else:
+            rows.append(_done(row, _OTHERS[row.kind].format(name=row.name), False))
+    return Rows(REPAIRED, rows)
+
+
+def _done(row: DamageRow, outcome: str, repaired: bool) -> RepairRow:
+    return RepairRow(row.kind, row.name, row.problem, repaired, outcome)
+
+
+def _unpacked(client: Client, row: DamageRow, scope: Scope) -> tuple[str, bool]:
+    """The tree of a ChainID again, from the layers of an image that has it. What is left of the old one goes."""
+    store, said = client.store, "no image of the store has this tree: pull one that does"
+    for record, manifest, config in _images(store, scope):
+        chains = {str(chain_id(config.diff_ids[:count])) for count in range(1, len(config.diff_ids) + 1)}
+        if row.name not in chains:
+            continue
+        try:
+            if any(info.key == row.name for info in store.snapshots.walk()):
+                store.snapshots.remove(row.name)
+            store.unpack(manifest, config, scope)
+            return f"unpacked again, from {record}", True
+        except OcidistError as error:
+            scope.check()
+            said = str(error)
+    return said, False
+
+
+def _images(store: Store, scope: Scope) -> Iterator[tuple[str, Manifest, ImageConfig]]:
+    """Every image that is here, with its name."""
+    for record in store.image_records():
+        for item in walk(store.content, record.target, scope):
+            if not mediatype.is_manifest(item.media_type):
+                continue
+            try:
+                manifest = manifests.parse(read_small(store, item, scope), item.media_type)
+                if (
+                    isinstance(manifest, Manifest)
+                    and manifest.config
+                    and mediatype.is_config(manifest.config.media_type)
+                ):
+                    yield record.name, manifest, ImageConfig.parse(read_small(store, manifest.config, scope))
+            except OcidistError:  # not here, or damaged: then it is told as such
+                scope.check()
 
 
 def _fetched(client: Client, row: DamageRow, scope: Scope) -> tuple[str, bool]:

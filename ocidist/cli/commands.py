@@ -54,8 +54,8 @@ an image at once. Nothing else ever frees space.
 _CHECK = """\
 Hash every blob of the store, and follow every name, label and tree to what it stands for. What is damaged or
 missing is listed, and the exit code is 1. With --repair it is fetched again from the repositories that the blobs'
-labels and the images' names tell, verified before it takes the damaged one's place; what can't be had stays as it
-is, and is listed with the reason. Others may use the store meanwhile.
+labels and the images' names tell, verified before it takes the damaged one's place, and missing trees are unpacked
+again; what can't be had stays as it is, and is listed with the reason. Others may use the store meanwhile.
 """
 _DU = """\
 List where the disk went. DISK is what the file system has set aside, SIZE the bytes in files; a file with many

@@ -94,7 +94,7 @@ def test_the_same_blobs_sizes_and_ages(
     for digest, (shown, age) in theirs.items():
         least, most = size(shown)
         assert least <= ours[digest]["size"] <= most
-        created = datetime.fromisoformat(ours[digest]["created_at"]).timestamp()
+        created = datetime.fromisoformat(ours[digest]["created_at"].replace("Z", "+00:00")).timestamp()
         assert began - 1 <= created <= ended  # times are printed in whole seconds
         low, high = seconds(age)
         assert before - created < high + 2

@@ -249,22 +249,42 @@ def test_labels_that_point_to_what_is_not_here(client: Client) -> None:
 
 
 def test_snapshots_without_tree_or_parent(client: Client) -> None:
-    """And one that a config says is unpacked; redone by unpacking, none is amiss."""
+    """And one that a config says is unpacked. Each is unpacked again, though a layer has to be fetched for it."""
     store = client.store
     [info] = store.snapshots.walk()
+
+    def broken(problem: str) -> None:
+        [row] = store.check()
+        assert (row.kind, row.name) == ("snapshot", info.key)
+        assert row.problem.startswith(problem)
+        gone(store.content.path(layer(client)))
+        rows = repair(client, store.check(), Scope())
+        assert [(row.kind, row.repaired, row.outcome) for row in rows] == [
+            ("blob", True, f"fetched from {REPOSITORY}"),
+            ("snapshot", True, f"unpacked again, from {DEMO}"),
+        ]
+        assert list(store.check()) == []
+        assert os.listdir(store.snapshots.path(info.key))
+
     shutil.rmtree(store.snapshots.path(info.key))
-    [row] = store.check()
-    assert (row.kind, row.name, row.problem) == ("snapshot", info.key, "its tree is missing")
+    broken("its tree is missing")
     store.snapshots.remove(info.key)
-    [row] = store.check()
-    assert (row.kind, row.name) == ("snapshot", info.key)
-    assert row.problem.startswith("missing, but the config sha256:")
-    client.pull(DEMO)
-    assert list(store.check()) == []
+    broken("missing, but the config sha256:")
     record = store.snapshots.path(info.key).parent / "info"
     record.write_text(json.dumps({**json.loads(record.read_text()), "parent": "sha256:" + "0" * 64}))
-    [row] = store.check()
-    assert (row.name, row.problem) == (info.key, f"its parent sha256:{'0' * 64} is missing")
+    broken(f"its parent sha256:{'0' * 64} is missing")
+
+
+def test_a_tree_of_no_image_is_not_made_again(client: Client) -> None:
+    """Its image was forgotten: the row says what to do, and nothing is removed."""
+    store = client.store
+    [info] = store.snapshots.walk()
+    store.remove_image(DEMO)
+    shutil.rmtree(store.snapshots.path(info.key))
+    [row] = repair(client, store.check(), Scope())
+    assert (row.kind, row.repaired) == ("snapshot", False)
+    assert row.outcome == "no image of the store has this tree: pull one that does"
+    assert [found.key for found in store.snapshots.walk()] == [info.key]
 
 
 def test_a_damaged_database_does_not_hide_damaged_blobs(client: Client) -> None:
