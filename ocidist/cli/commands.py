@@ -65,8 +65,8 @@ SHARED in blobs that others have too. `image` and `unnamed` are parts of `conten
 _APPLY = """\
 Apply one layer, a tar of any compression from stdin, onto DIR as an image's layers are applied: whiteouts remove
 what lower layers put there, and no entry reaches out of DIR. As root, owners, modes, devices and extended
-attributes are as the layer has them. As an ordinary user the files are yours, set-user-id bits are left out, and
-devices are skipped and counted.
+attributes are as the layer has them. As an ordinary user the files are yours (their owners are
+written beside them, as user.rootlesscontainers), set-user-id bits are left out, and devices are skipped and counted.
 """
 _UNPACK = """\
 Unpack the layers of an image of the store into a tree under the root and print its ChainID (`path CHAINID` tells

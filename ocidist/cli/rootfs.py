@@ -20,6 +20,8 @@ def run_apply(args: argparse.Namespace, context: Context) -> None:
         result = apply_layer(context.stdin, Path(args.dir), scope)
     if result.skipped:
         context.warn(f"{result.skipped} entries were skipped: devices need root")
+    if result.disowned:
+        context.warn(f"{result.disowned} entries are yours, not their owners': changing that needs root")
 
 
 def configure_rootfs_unpack(parser: argparse.ArgumentParser) -> None:

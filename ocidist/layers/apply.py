@@ -22,6 +22,7 @@ from ocidist.layers.compression import Readable, open_stream
 from ocidist.layers.feed import start
 from ocidist.layers.policy import ApplyResult, Merged, Policy
 from ocidist.layers.records import Member, Records
+from ocidist.layers.rootless import ATTRIBUTE, encode_owner
 from ocidist.layers.tree import CREATE, Directory, Tree
 from ocidist.scope import Scope
 
@@ -37,6 +38,8 @@ _ENTRY_ERRORS = frozenset(
         *(errno.ENAMETOOLONG, errno.EINVAL, errno.EMLINK, errno.EFBIG),
     )
 )
+# What a file system says that doesn't keep an extended attribute.
+_REFUSED = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL})
 
 
 def apply_layer(
@@ -80,7 +83,7 @@ def apply_layer(
     finally:
         feed.close()
         applier.close(str(root))
-    return ApplyResult(feed.digest(), feed.size, entries, applier.skipped)
+    return ApplyResult(feed.digest(), feed.size, entries, applier.skipped, applier.disowned)
 
 
 def _ticking(more: Callable[[], bytes], tick: Callable[[], object]) -> Callable[[], bytes]:
@@ -98,7 +101,7 @@ class _Applier:
         self.layer = layer
         self.policy = policy
         self.privileged = policy.privileged
-        self.skipped = 0
+        self.skipped = self.disowned = 0
         self.tree = Tree(root, layer, self)
         # Hashes of real paths: 64 bits of a keyed hash are enough, and a tenth of the memory. In an empty root
         # all that is found is this layer's own, so whiteouts do nothing there,
@@ -133,13 +136,7 @@ class _Applier:
     def run(self, records: Records) -> int:
         """Apply every member; returns how many there were."""
         tree, layer, own, privileged = self.tree, self.layer, self.own, self.privileged
-        opened, close, chown, chmod, utime = (
-            os.open,
-            os.close,
-            getattr(os, "fchown", None),
-            os.chmod,
-            os.utime,
-        )
+        opened, close, chmod, utime = os.open, os.close, os.chmod, os.utime
         entries = 0
         at = tree.root
         before: bytes | None = None
@@ -172,8 +169,11 @@ class _Applier:
                 try:
                     records.copy(fd)
                     # Owner before mode: chown clears setuid and setgid (and file capabilities).
-                    if privileged and chown is not None:
-                        chown(fd, member.uid, member.gid)
+                    if not privileged:
+                        if member.uid or member.gid:
+                            self._write_down_owner(fd, member)
+                    elif (member.uid, member.gid) != at.gives:
+                        self._own(fd, at, member)
                     if member.xattrs:
                         self._xattrs(fd, member.xattrs)
                     chmod(fd, member.mode if privileged else member.mode & 0o1777)
@@ -219,8 +219,11 @@ class _Applier:
         if not member.link:
             raise LayerError(self.layer, self.shown(), "a symlink to nothing")
         self._room(at, name, lambda: links.symlink(member.link, name, at.fd))
-        if self.privileged:
-            os.chown(name, member.uid, member.gid, dir_fd=at.fd, follow_symlinks=False)
+        if not self.privileged:
+            self.disowned += bool(member.uid or member.gid)
+        else:
+            if (member.uid, member.gid) != at.gives:
+                os.chown(name, member.uid, member.gid, dir_fd=at.fd, follow_symlinks=False)
             if member.xattrs:
                 self._link_xattrs(at, name, member.xattrs)
         links.set_times(name, member.mtime, member.mtime, at.fd)
@@ -275,6 +278,8 @@ class _Applier:
         self._room(at, name, lambda: os.mknod(name, kind | 0o600, number, dir_fd=at.fd))
         if self.privileged:
             os.chown(name, member.uid, member.gid, dir_fd=at.fd, follow_symlinks=False)
+        else:
+            self.disowned += bool(member.uid or member.gid)
         # Opening a device or FIFO has effects, and chmod by name follows links: hold it without opening it.
         fd = os.open(name, _PATH_ONLY, dir_fd=at.fd)
         try:
@@ -286,6 +291,29 @@ class _Applier:
 
     # -- metadata --
 
+    def _own(self, fd: int, at: Directory, member: Member) -> None:
+        """Give a new file its owner, unless it has it: most files are root's, and so is what root makes.
+
+        What a new file in ``at`` gets is looked at, for mounts and setgid directories have a say in it; once.
+        """
+        if not hasattr(os, "fchown"):
+            return
+        if at.gives is None:
+            made = os.fstat(fd)
+            at.gives = made.st_uid, made.st_gid
+        if (member.uid, member.gid) != at.gives:
+            os.fchown(fd, member.uid, member.gid)
+
+    def _write_down_owner(self, fd: int, member: Member) -> None:
+        try:
+            os.setxattr(fd, ATTRIBUTE, encode_owner(member.uid, member.gid))
+        except AttributeError:  # a system without them
+            self.disowned += 1
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+            self.disowned += 1
+
     def entry(self, fd: int, member: Member, merged: bool) -> None:
         """Settle the directory of an entry (called when its descriptor is let go)."""
         if self.privileged:
@@ -294,6 +322,8 @@ class _Applier:
             self._drop_xattrs(fd, member)
         if member.xattrs:
             self._xattrs(fd, member.xattrs)
+        if not self.privileged and (member.uid or member.gid):
+            self._write_down_owner(fd, member)
         os.chmod(fd, self.policy.directory_mode(member.mode))
         os.utime(fd, ns=(member.mtime, member.mtime))
 
@@ -311,7 +341,8 @@ class _Applier:
         try:
             for name in os.listxattr(fd):
                 raw = os.fsencode(name)
-                if self.policy.keeps_xattr(raw) and raw not in (member.xattrs or ()):
+                kept = self.policy.keeps_xattr(raw) or (raw == ATTRIBUTE and not self.privileged)
+                if kept and raw not in (member.xattrs or ()):
                     os.removexattr(fd, name)
         except OSError:
             pass  # the file system has none, or keeps its own
@@ -325,7 +356,7 @@ class _Applier:
             try:
                 os.setxattr(target, name, value, follow_symlinks=follow)
             except OSError as error:
-                if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL):
+                if error.errno not in _REFUSED:
                     raise
 
     def _link_xattrs(self, at: Directory, name: bytes, xattrs: dict[bytes, bytes]) -> None:

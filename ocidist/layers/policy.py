@@ -3,7 +3,9 @@
 =================  ======================================  ================================================
 what               as root                                 as an ordinary user
 =================  ======================================  ================================================
-owner and group    as archived                             the user's own
+owner and group    as archived                             the user's own; the archived one is written beside
+                                                           files and directories (see :mod:`rootless`), and
+                                                           counted where that can't be
 mode of files      as archived, setuid and setgid too      setuid and setgid are dropped: they would speak
                                                            for another owner than the archived one
 mode of            as archived                             the same, and always rwx for the owner, so that
@@ -30,6 +32,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Protocol
 
+from ocidist.layers.rootless import ATTRIBUTE
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -105,7 +108,7 @@ class Policy:
         """Whether an extended attribute of an archive is set."""
         if name.startswith(_HOST_S_OWN):
             return False
-        return self.privileged or name.startswith(b"user.")
+        return self.privileged or (name.startswith(b"user.") and name != ATTRIBUTE)
 
     def file_mode(self, mode: int) -> int:
         return mode if self.privileged else mode & 0o1777
@@ -116,9 +119,11 @@ class Policy:
 
 @dataclass(frozen=True)
 class ApplyResult:
-    """What came of a layer: its DiffID, the bytes of plain tar, the entries, and how many were skipped."""
+    """What came of a layer: its DiffID, the bytes of plain tar, the entries, how many of them were skipped, and
+    how many belong to the user although the archive says otherwise and nothing beside them does."""
 
     diff_id: Digest
     size: int
     entries: int
     skipped: int
+    disowned: int = 0

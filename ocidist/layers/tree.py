@@ -53,7 +53,7 @@ class Settler(Protocol):
 class Directory:
     """An open directory. ``real`` is its path below the root, without links: ``b""``, ``b"/usr/lib"``."""
 
-    __slots__ = ("aliases", "entry", "fd", "merged", "real", "times")
+    __slots__ = ("aliases", "entry", "fd", "gives", "merged", "real", "times")
 
     def __init__(self, fd: int, real: bytes) -> None:
         self.fd = fd
@@ -62,6 +62,7 @@ class Directory:
         self.times: tuple[int, int] | None = None  # to be given back, in nanoseconds
         self.entry: Member | None = None  # whose metadata it gets
         self.merged = False
+        self.gives: tuple[int, int] | None = None  # the owner and group of what is made in it, once seen
 
     def was_there(self) -> None:
         found = os.fstat(self.fd)
@@ -351,7 +352,7 @@ class Tree:
             # Something spared is in it: it stays, as a directory that this layer made in passing.
             kept = self._real(folder)
             if kept is not None:
-                kept.times = None
+                kept.times = kept.gives = None
                 self._settler.implied(kept.fd)
             return
         gone = self._open.get(folder)

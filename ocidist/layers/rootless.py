@@ -1,0 +1,52 @@
+"""Owners that an ordinary user can't give, written beside the file: the attribute ``user.rootlesscontainers``.
+
+Its value is a protocol buffer of two numbers, ``uint32 uid = 1; uint32 gid = 2``. Root's files have no attribute, and
+where one of the two is root's it is 4294967295, "leave it". PRoot, umoci and whoever follows them read it. Only
+regular files and directories can have one.
+
+Source: rootlesscontaine.rs, proto/rootlesscontainers.proto; Protocol Buffers, "Encoding".
+"""
+
+from __future__ import annotations
+
+__all__ = ["ATTRIBUTE", "decode_owner", "encode_owner"]
+
+ATTRIBUTE = b"user.rootlesscontainers"
+_UID, _GID = 1, 2
+_UNCHANGED = 0xFFFF_FFFF
+
+
+def encode_owner(uid: int, gid: int) -> bytes:
+    """The attribute's value, empty for root's."""
+    return _field(_UID, uid or _UNCHANGED) + _field(_GID, gid or _UNCHANGED) if uid or gid else b""
+
+
+def _field(number: int, value: int) -> bytes:
+    raw = bytearray([number << 3])
+    while value > 0x7F:
+        raw.append(value & 0x7F | 0x80)
+        value >>= 7
+    raw.append(value)
+    return bytes(raw)
+
+
+def decode_owner(raw: bytes) -> tuple[int, int] | None:
+    """(uid, gid) of a value, None if it is none; fields of other numbers are skipped where they are numbers."""
+    found = {_UID: 0, _GID: 0}
+    numbers: list[int] = []
+    value = shift = 0
+    for byte in raw:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if shift > 70:
+            return None
+        if not byte & 0x80:
+            numbers.append(value)
+            value = shift = 0
+    if shift or len(numbers) % 2:
+        return None
+    for tag, number in zip(numbers[::2], numbers[1::2], strict=True):
+        if tag & 7 or number > _UNCHANGED:
+            return None
+        found[tag >> 3] = number if number != _UNCHANGED else 0
+    return found[_UID], found[_GID]
