@@ -323,6 +323,39 @@ def test_c36_a_failed_fsync_of_the_directory_takes_the_blob_back(
     assert os.listdir(content.root / "ingest") == []
 
 
+def test_c36_a_folder_whose_entry_is_not_durable_is_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever comes next would find it, and take it for durable."""
+    content = LocalContent(tmp_path / "new" / "content")
+    for number in (1, 2):  # of the root, then of the content directory
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing(number, errno.EIO, os.fsync))
+            with pytest.raises(StoreError):
+                content.writer("k")
+        assert not content.root.exists()
+        assert (tmp_path / "new").exists() == (number == 2)
+    put(content)
+    assert get(content) == RAW
+
+
+def test_c35_what_a_killed_process_made_is_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders that are here are fsynced by each process that commits, once: who made them may not have come to it."""
+    content = LocalContent(tmp_path / "new" / "content")
+    (content.root / "blobs" / "sha256").mkdir(parents=True)
+    calls = record_calls(monkeypatch)
+    put(content)
+    renamed = [call for call, _ in calls].index("rename")
+    before = {name for call, name in calls[:renamed] if call == "fsync"}
+    root = content.root
+    assert {str(path) for path in (root / "blobs", root, root.parent, tmp_path)} <= before
+    calls.clear()
+    put(content, b"second")
+    assert [call for call, _ in calls] == ["fsync", "rename", "fsync"]
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_c36_a_full_disk_at_every_write(

@@ -117,7 +117,7 @@ class Actor:
     def __init__(self, process: Process, seed: int, turn: int) -> None:
         self.process, self.turn, self.random = process, turn, random.Random(seed)
         self.count = 0
-        self.actions: list[Callable[[Scope], str | None]] = [
+        self.actions: list[Callable[[Scope], None]] = [
             *(self.pull,) * 8,
             *(self.forget,) * 4,
             *(self.ingest, self.chain, self.release, self.verify, self.label, self.leave, self.lease) * 3,
@@ -128,12 +128,17 @@ class Actor:
 
     def run(self) -> None:
         process = self.process
-        while not process.ended.wait(self.random.uniform(0, 2 * process.pause)):
-            action = self.random.choice(self.actions)
+        # The first ones are dealt out, so that the last processes alone do each once, on however slow a machine.
+        action = (
+            self.keep
+            if self.turn == 0
+            else self.actions[(process.number * THREADS + self.turn) % len(self.actions)]
+        )
+        while True:
             began = time.monotonic()
             try:
                 with Scope.within(LONGEST) as scope:
-                    said = action(scope)
+                    action(scope)
             except OcidistError as error:
                 if BUSY in str(error):  # an answer, if not a good one
                     process.journal.write("did", "wait in vain for the database", 0)
@@ -142,7 +147,10 @@ class Actor:
             except BaseException as error:  # noqa: BLE001 - whatever it is, the test is to tell it
                 process.journal.write("failed", action.__name__, repr(error))
             else:
-                process.journal.write("did", said or action.__name__, round(time.monotonic() - began, 3))
+                process.journal.write("did", action.__name__, round(time.monotonic() - began, 3))
+            if process.ended.wait(self.random.uniform(0, 2 * process.pause)):
+                return
+            action = self.random.choice(self.actions)
 
     # -- images --
 
@@ -231,18 +239,17 @@ class Actor:
                 del process.held.blobs[digest]
         process.store.metadata.delete_leases([found[1]], scope.check)
 
-    def verify(self, scope: Scope) -> str | None:
+    def verify(self, scope: Scope) -> None:
         """A held blob is whole, in the middle of it all; if it is still held afterwards."""
         found = self._some()
         if found is None:
-            return None
+            return
         try:
             _read(self.process.store, Digest(found[0]), scope)
         except BlobNotFound:
             with self.process.lock:
                 if found[0] in self.process.held.blobs:
                     raise
-        return None
 
     def delete(self, scope: Scope) -> None:
         """A blob that nobody else knows of."""

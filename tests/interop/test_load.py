@@ -151,7 +151,7 @@ def under_load(folder: Path, registry: RegistryProcess, seconds: float, pause: f
     print(json.dumps({"seed": SEED, "kills": load.kills, "done": done, "longest": longest}, indent=1))
     assert failed == []
     assert load.errors() == ""
-    assert load.kills >= seconds / 4
+    assert load.kills > 2
     assert {"pull", "keep", "collect", "collect_all", "ingest", "chain", "release", "delete", "label"} <= set(
         done
     )
