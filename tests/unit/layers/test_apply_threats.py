@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import stat
+import subprocess
+import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -80,25 +83,44 @@ PAYLOADS = [
     directory("link/.", mode=0o777, uid=1, gid=1, mtime=5),
     entry("link", b"file over the link"),
     entry("link/deep/file", b"overwritten"),
+    pax(record("SCHILY.xattr.user.a", "1")) + directory("link/deep"),
+    pax(record("SCHILY.xattr.user.a", "1")) + directory("link/"),
+    pax(record("SCHILY.xattr.trusted.a", "1")) + symlink("link", "victim"),
+    hardlink("hard", "link") + entry("hard/secret", b"overwritten"),
+    hardlink("hard", "link/deep") + directory("hard", mode=0o777),
+    entry("link/null", kind="3", device=(1, 3)),
 ]
 
 
 @pytest.mark.parametrize("payload", range(len(PAYLOADS)))
 @pytest.mark.parametrize("out", range(4))
-@pytest.mark.parametrize("layers", [1, 2])
-def test_e50_e53_nothing_goes_through_a_link_that_leads_out(
-    box: Path, payload: int, out: int, layers: int
+def test_e50_nothing_goes_through_a_link_that_leads_out(box: Path, payload: int, out: int) -> None:
+    """Writes, whiteouts, hardlinks, attributes and metadata through a link of the same layer."""
+    attempt(box, [entry("inside-file", b"inside"), symlink("link", outs(box)[out]), PAYLOADS[payload]])
+
+
+@pytest.mark.parametrize("payload", range(len(PAYLOADS)))
+@pytest.mark.parametrize("out", range(4))
+@pytest.mark.parametrize("hops", [1, 3])
+def test_e53_nothing_goes_through_a_link_of_the_layer_beneath(
+    box: Path, payload: int, out: int, hops: int
 ) -> None:
-    """Writes, whiteouts, hardlinks and metadata through a link, of the same layer or of one beneath."""
-    target = outs(box)[out]
-    first = [entry("inside-file", b"inside"), symlink("link", target)]
-    second = [PAYLOADS[payload]]
-    stages = [first + second] if layers == 1 else [first, second]
+    """The same in a second layer, over one link and over a chain of them."""
+    chain = [symlink(f"hop{number}", f"hop{number + 1}") for number in range(1, hops)]
+    last = f"hop{hops}" if hops > 1 else "link"
+    first = [entry("inside-file", b"inside"), *chain, symlink(last, outs(box)[out])]
+    if hops > 1:
+        first.append(symlink("link", "hop1"))
+    attempt(box, first, [PAYLOADS[payload]])
+
+
+def attempt(box: Path, *layers: list[bytes]) -> None:
+    """Refused, or contained: what is outside is looked at in every case."""
     try:
-        for entries in stages:
+        for entries in layers:
             run(box, layer(*entries))
     except OcidistError:
-        pass  # refused, or contained: what is outside is looked at in every case
+        pass
 
 
 def test_e50_a_link_that_leads_out_means_a_place_inside(box: Path) -> None:
@@ -260,6 +282,56 @@ def test_e52_a_directory_swapped_for_a_link_while_unpacking(box: Path) -> None:
     finally:
         stop.set()
         thread.join()
+
+
+SWAPPER = """
+import ctypes, os, select, sys
+root, victim = sys.argv[1:]
+exchange = getattr(ctypes.CDLL(None), "renameat2", None)
+count = 0
+print("ready", flush=True)
+while not select.select([sys.stdin], [], [], 0)[0]:
+    for name in ("d0", "d1", "d0/deep", "d1/deep"):
+        for _ in range(2):  # there, and back: at every moment the name is a directory or the link
+            path = os.fsencode(f"{root}/{name}")
+            if exchange and exchange(-100, os.fsencode(root + "/trap"), -100, path, 2) == 0:
+                count += 1
+    if not os.path.lexists(root + "/trap"):  # at first, and where a layer has emptied the root
+        os.symlink(victim, root + "/trap")
+print(count, flush=True)
+"""
+
+
+def test_e52_another_process_exchanges_directories_for_links_without_pause(box: Path) -> None:
+    """renameat2(RENAME_EXCHANGE) in a second process: no moment is safe, and what is outside stays."""
+    require("processes", "kernel")
+    root = box / "root"
+    entries = [
+        part
+        for name in ("d0", "d1")
+        for part in (
+            directory(name, mode=0o777),
+            entry(f"{name}/secret", b"overwritten"),
+            pax(record("SCHILY.xattr.user.a", "1")) + directory(f"{name}/deep", mode=0o777, mtime=7),
+            entry(f"{name}/deep/file", b"overwritten"),
+            hardlink(f"{name}/hard", f"{name}/secret"),
+            symlink(f"{name}/deep/link", "x"),
+        )
+    ]
+    run(box, layer(*entries))
+    ends = [".wh..wh..opq", "d0/.wh..wh..opq", "d1/deep/.wh.file", "d0/.wh.secret", "d0/.wh.deep"]
+    command = [sys.executable, "-c", SWAPPER, str(root), str(box / "victim")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as swapper:
+        assert swapper.stdout is not None
+        assert swapper.stdout.readline() == "ready\n"
+        for turn in range(60):
+            try:
+                run(box, layer(*entries, entry(ends[turn % len(ends)])), threads=False)
+            except OcidistError:
+                continue
+        said, _ = swapper.communicate("end", timeout=60)
+    assert swapper.returncode == 0
+    assert int(said) > 0, "nothing was exchanged"
 
 
 def test_e52_a_link_put_in_the_way_of_a_known_directory(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -508,6 +580,48 @@ def test_e59_times_that_no_clock_has(box: Path) -> None:
         run(box, layer(entry("x", mtime=1 << 80)))
     run(box, layer(entry("x", mtime=-5)))
     assert os.stat(box / "root/x").st_mtime == -5
+
+
+def test_e56_a_directory_that_gives_its_group_away_gives_it_to_no_entry(box: Path) -> None:
+    """Setgid directories, in the archive and around it: owner and group are the archive's."""
+    require("root", "kernel")
+    root = box / "root"
+    os.chown(root, 0, 7)
+    os.chmod(root, 0o2755)
+    entries = [
+        entry("a", b"1"),
+        entry("b", b"1", gid=7),
+        entry("c", b"1", uid=5, gid=6),
+        symlink("l", "a"),
+        directory("s", mode=0o2775, gid=9),
+        entry("s/a", b"1"),
+        entry("s/b", b"1", gid=9),
+        entry("implied/a", b"1"),
+    ]
+    for _ in range(2):  # made, and replaced
+        run(box, layer(*entries))
+        found = {path: (node.uid, node.gid) for path, node in snapshot(root).items()}
+        assert found.pop(".") == (0, 7)
+        assert found == {
+            **dict.fromkeys(["a", "l", "s/a", "implied", "implied/a"], (0, 0)),
+            **dict.fromkeys(["s", "s/b"], (0, 9)),
+            "b": (0, 7),
+            "c": (5, 6),
+        }
+
+
+def test_h71_a_layer_of_many_entries_takes_memory_that_does_not_follow(box: Path) -> None:
+    """Entries and markers over a tree that has something: what is remembered is a few dozen bytes for each."""
+    run(box, layer(entry("something")))
+    names = [f"d{number % 50}/{'n' * 60}{number}" for number in range(3000)]
+    data = layer(*map(entry, names), *(entry(f"d{number % 50}/.wh.x{number}") for number in range(3000)))
+    tracemalloc.start()
+    try:
+        assert run(box, data, threads=False).entries == 6000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20  # a million bytes of it are pieces of the stream
 
 
 def test_e56_an_ordinary_user_s_rule(box: Path) -> None:

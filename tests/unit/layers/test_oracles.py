@@ -231,6 +231,7 @@ def test_e57_xattrs_are_binary_safe_and_filtered(tmp_path: Path) -> None:
         record("SCHILY.xattr.security.capability", capability),
         record("SCHILY.xattr.security.selinux", b"host"),
         record("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        record("SCHILY.xattr.user.overlay.redirect", b"/etc"),
     )
     apply_layer(
         layer(

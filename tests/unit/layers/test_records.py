@@ -294,3 +294,21 @@ def test_e57_libarchive_s_attributes_are_read_and_star_s_come_first() -> None:
     (found,) = [member for member, _ in read(data)]
     assert found.xattrs == {"user.€=".encode(): b"\0\1\2\3", b"user.both": b"this\n\0="}
     assert "base64" in refused(pax(record("LIBARCHIVE.xattr.user.a", "!!")) + entry("x") + END)
+
+
+def test_h71_entries_without_end_are_read_with_little_memory() -> None:
+    """Thirty thousand headers: each is forgotten when the next is read."""
+    block = entry("d/" + "n" * 90, mtime=77) * 64
+    left = 500
+
+    def more() -> bytes:
+        nonlocal left
+        left -= 1
+        return block if left >= 0 else b""
+
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in Records(more)) == 32_000
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
