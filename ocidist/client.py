@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Literal, Mapping, Union
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Union
 
 from ocidist.errors import InvalidManifest, InvalidReference, UsageError, quoted
 from ocidist.progress import Named
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ocidist.net.message import Transport
     from ocidist.net.recording import Trace
     from ocidist.remotes.registry.credentials import Credential, CredentialSource
+    from ocidist.remotes.registry.hosts_toml import Endpoint
     from ocidist.remotes.registry.session import RegistrySession
     from ocidist.settings import Settings
     from ocidist.store import Store
@@ -65,6 +66,7 @@ class Client:
         platform: Platform | str | None = None,
         connect_to: Mapping[str, tuple[str, int]] | None = None,
         workers: int = DEFAULT_WORKERS,
+        hosts_dirs: Iterable[Path | str] | None = None,
         transport: Transport | None = None,
         settings: Settings | None = None,
     ) -> None:
@@ -77,6 +79,10 @@ class Client:
         self._auth = auth
         self._store = store
         self._transport = transport
+        self._offline = transport is not None  # what stands in for the network knows of no mirrors
+        self._hosts_dirs = None if hosts_dirs is None else tuple(map(Path, hosts_dirs))
+        self._trace: Trace | None = None
+        self._sessions: dict[tuple[Endpoint, str], RegistrySession] = {}
         self._settings = settings
         self._session: RegistrySession | None = None
         self._slots: dict[str, Slots] = {}
@@ -114,21 +120,27 @@ class Client:
         """The network, or what stands in for it."""
         with self._lock:
             if self._transport is None:
-                from ocidist import __version__
-                from ocidist.net.http import HTTPOptions, HTTPTransport
-
-                self._transport = HTTPTransport(
-                    HTTPOptions(
-                        connect_timeout=self.connect_timeout,
-                        ca_file=self._ca or self.settings.ca_file,
-                        insecure=self.insecure,
-                        proxies=self.settings.proxies,
-                        no_proxy=self.settings.no_proxy,
-                        connect_to=self._connect_to,
-                        user_agent=f"ocidist/{__version__}",
-                    )
-                )
+                self._transport = self._network()
             return self._transport
+
+    def _network(self, endpoint: Endpoint | None = None) -> Transport:
+        """The network; with an endpoint's certificates, if one is given."""
+        from ocidist import __version__
+        from ocidist.net.http import HTTPOptions, HTTPTransport
+
+        return HTTPTransport(
+            HTTPOptions(
+                connect_timeout=self.connect_timeout,
+                ca_file=self._ca or self.settings.ca_file,
+                ca_files=endpoint.ca if endpoint is not None else (),
+                certificates=endpoint.client if endpoint is not None else (),
+                insecure=self.insecure or (endpoint is not None and endpoint.skip_verify),
+                proxies=self.settings.proxies,
+                no_proxy=self.settings.no_proxy,
+                connect_to=self._connect_to,
+                user_agent=f"ocidist/{__version__}",
+            )
+        )
 
     def record(self, *, bodies: bool = True) -> Trace:
         """From here on collect every exchange; the trace saves them as a cassette (which needs ``bodies``),
@@ -136,13 +148,17 @@ class Client:
         from ocidist.net.recording import Recorder, Trace
 
         trace = Trace(bodies=bodies)
+        offline = self._offline
         self.use(Recorder(self.transport, trace))
+        self._offline, self._trace = offline, trace
         return trace
 
     def use(self, transport: Transport | None) -> None:
         """Another transport from here on (a cassette); None is the network again. Tokens are forgotten."""
         with self._lock:
             self._transport, self._session = transport, None
+            self._offline, self._trace = transport is not None, None
+            self._sessions.clear()
 
     @property
     def session(self) -> RegistrySession:
@@ -155,6 +171,52 @@ class Client:
                     self.transport, self._credentials(), plain_http=self.plain_http
                 )
             return self._session
+
+    def endpoints(self, host: str) -> tuple[Endpoint, ...]:
+        """Who answers for the registry ``host`` by the hosts.toml files of this machine; () where nothing is said.
+
+        Nothing is where a cassette is replayed. Raises UsageError where what is said can't be read.
+        """
+        named = self._hosts_dirs if self._hosts_dirs is not None else self.settings.hosts_dirs
+        folders = [] if self._offline else [folder for folder in named if folder.is_dir()]
+        if not folders:
+            return ()
+        from ocidist.remotes.registry.hosts import read_hosts
+
+        return read_hosts(host, folders)
+
+    def session_at(self, endpoint: Endpoint, host: str, *, last: bool) -> RegistrySession:
+        """A session that asks ``endpoint`` for what is of the registry ``host``.
+
+        Only the registry itself gets the credentials that were given to this client; another host gets those that are
+        kept for it. One that is not the ``last`` to be asked is asked once.
+        """
+        with self._lock:
+            if (endpoint, host) not in self._sessions:
+                self._sessions[endpoint, host] = self._new_session_at(endpoint, host, last)
+            return self._sessions[endpoint, host]
+
+    def _new_session_at(self, endpoint: Endpoint, host: str, last: bool) -> RegistrySession:
+        from ocidist.remotes.registry import mirrors, wire
+        from ocidist.remotes.registry.session import ATTEMPTS, RegistrySession
+
+        own = mirrors.is_own(endpoint, host)
+        name = host if own else endpoint.host
+        network = self._network(endpoint)
+        if self._trace is not None:
+            from ocidist.net.recording import Recorder
+
+            network = Recorder(network, self._trace)
+        plain: Iterable[str] | bool = self.plain_http if own else False
+        return RegistrySession(
+            mirrors.EndpointTransport(
+                network, endpoint, wire.endpoint_host(name), namespace="" if own else host
+            ),
+            self._credentials() if own else self._credential_files(),
+            plain_http=(name,) if endpoint.scheme == "http" else plain,
+            schemes={name: endpoint.scheme} if endpoint.scheme else None,
+            attempts=ATTEMPTS if last else 1,
+        )
 
     def _credentials(self) -> Any:
         from ocidist.remotes.registry.credentials import Credential, StaticCredentials
@@ -244,8 +306,11 @@ class Client:
         scope = self._scope(scope)
         source, name, full = self.source(locator)
         from ocidist.remotes.registry.client import RegistryRemote
+        from ocidist.remotes.registry.mirrors import Mirrored
 
-        if isinstance(source, RegistryRemote):  # the bytes are needed: a HEAD in front would be one more
+        if isinstance(
+            source, (RegistryRemote, Mirrored)
+        ):  # the bytes are needed: a HEAD in front would be one more
             target, raw = source.resolve(name, scope, want_bytes=True)
         else:
             target, raw = source.resolve(name, scope)

@@ -38,6 +38,8 @@ class Settings(NamedTuple):
     """Hosts that are reached without a proxy, comma-separated."""
     ca_file: Path | None = None
     """``$SSL_CERT_FILE``."""
+    hosts_dirs: tuple[Path, ...] = ()
+    """Folders of ``HOST/hosts.toml``: ``$OCIDIST_HOSTS_DIR``, else containerd's and Docker's; they may not exist."""
     platform: str | None = None
     """``$OCIDIST_PLATFORM``: what ``--platform`` defaults to; None is linux on the host's architecture."""
     no_color: bool = False
@@ -71,6 +73,7 @@ class Settings(NamedTuple):
             proxies=proxies,
             no_proxy=no_proxy,
             ca_file=Path(ca_file) if ca_file else None,
+            hosts_dirs=_hosts_dirs(env),
             platform=env.get("OCIDIST_PLATFORM") or None,
             no_color=bool(env.get("NO_COLOR")),
             term=env.get("TERM", ""),
@@ -122,6 +125,13 @@ def _auth_files(env: Mapping[str, str], home: Path, docker: Path) -> tuple[Path,
     config = Path(_xdg(env, "XDG_CONFIG_HOME") or home / ".config")
     files += [own / "auth.json", config / "containers" / "auth.json", docker]
     return tuple(dict.fromkeys(files))
+
+
+def _hosts_dirs(env: Mapping[str, str]) -> tuple[Path, ...]:
+    from pathlib import Path
+
+    named = env.get("OCIDIST_HOSTS_DIR")
+    return (Path(named),) if named else (Path("/etc/containerd/certs.d"), Path("/etc/docker/certs.d"))
 
 
 def _proxies(env: Mapping[str, str]) -> tuple[dict[str, str], str]:

@@ -42,6 +42,7 @@ OUTSIDE = ("notebook", "integrations", "containerd")
 OPTIONAL = {
     "layers/compression.py": {"isal", "zlib_ng", "backports", "compression"},
     "net/tls.py": {"certifi"},  # where a system has no authorities of its own
+    "remotes/registry/hosts_toml.py": {"tomli"},  # before Python 3.11
     "rows.py": {"pandas"},
 }
 

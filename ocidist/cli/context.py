@@ -86,6 +86,7 @@ class Context:
                 plain_http=args.plain_http,
                 platform=args.platform,
                 connect_to=_connect_to(args.connect_to or ()),
+                hosts_dirs=args.hosts_dir,
                 transport=self._replayed(),
                 settings=self.settings,
             )

@@ -86,6 +86,12 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
     add("--plain-http", action="store_true", default=False, help="speak http to this registry")
     add("-k", "--insecure", action="store_true", default=False, help="don't check certificates")
     add("--ca-cert", metavar="FILE", help="trust these certificates too (PEM)")
+    add(
+        "--hosts-dir",
+        metavar="DIR",
+        action="append",
+        help="where HOST/hosts.toml names mirrors ($OCIDIST_HOSTS_DIR)",
+    )
     add("--cassette", metavar="PATH", help='replay recorded exchanges, no network ("demo" comes along)')
     add("--record", metavar="PATH", help="record the exchanges of this run as a cassette")
     add("--trace", metavar="FILE", help="write the exchanges as FILE.har or FILE.jsonl")

@@ -39,7 +39,8 @@ class HTTPOptions:
     """How to connect.
 
     ``connect_timeout`` (seconds) is for one connection with its TLS handshake, ``idle_timeout`` (seconds) for
-    each wait for bytes; the whole is bounded by the scope. ``ca_file`` adds authorities to the system's.
+    each wait for bytes; the whole is bounded by the scope. ``ca_file`` and ``ca_files`` add authorities to the system's; ``certificates``
+    are this client's own, each with the file of its key (None: in the same file).
     ``proxies`` and ``no_proxy``: see :mod:`ocidist.net.proxy`. ``connect_to`` maps "host:port" to the address and
     port to dial in its place; the name in TLS and in Host stays. ``max_idle`` connections are kept.
     """
@@ -47,6 +48,8 @@ class HTTPOptions:
     connect_timeout: float = 30.0
     idle_timeout: float = 60.0
     ca_file: Path | None = None
+    ca_files: tuple[Path, ...] = ()
+    certificates: tuple[tuple[Path, Path | None], ...] = ()
     insecure: bool = False
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)  # their URLs may hold passwords
     no_proxy: str = ""
@@ -184,7 +187,8 @@ class HTTPTransport:
         from ocidist.net.tls import read_anyway, unbelieving_context
 
         options = self.options
-        known = options.insecure or not (options.ca_file is None or read_anyway(options.ca_file))
+        named = (*options.ca_files, *([options.ca_file] if options.ca_file is not None else ()))
+        known = options.insecure or options.certificates or not all(map(read_anyway, named))
         if self._context is None and not known and is_local(way.host):
             return unbelieving_context(way.authority)
         return self._trusting(way.authority)
@@ -194,7 +198,10 @@ class HTTPTransport:
 
         with self._lock:
             if self._context is None:
-                self._context = make_context(self.options.ca_file, self.options.insecure, host)
+                options = self.options
+                self._context = make_context(
+                    options.ca_file, options.insecure, host, options.ca_files, options.certificates
+                )
             return self._context
 
     # -- the exchange --

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Iterable
 
 from ocidist.errors import TransportError, quoted
 
@@ -29,21 +29,38 @@ class NotTLS(TransportError):
     """The peer answered a TLS hello with something that is no TLS, most often plain http."""
 
 
-def make_context(ca_file: Path | None, insecure: bool, host: str) -> SSLContext:
-    """A client context: the system's authorities, ``ca_file`` added. Raises TransportError(host).
+def make_context(
+    ca_file: Path | None,
+    insecure: bool,
+    host: str,
+    ca_files: Iterable[Path] = (),
+    certificates: Iterable[tuple[Path, Path | None]] = (),
+) -> SSLContext:
+    """A client context: the system's authorities, those of the files added. Raises TransportError(host).
 
-    ``insecure`` checks neither chain nor name.
+    ``insecure`` checks neither chain nor name. ``certificates`` are this client's, with the files of their keys.
     """
+    ssl = _ssl(host)
+    context: SSLContext
+    if insecure:
+        context = unbelieving_context(host)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        _trust(context, host, [*ca_files, *([ca_file] if ca_file is not None else ())])
+    for certificate, key in certificates:
+        try:
+            context.load_cert_chain(certificate, key, _no_password)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise _unusable(host, f"client certificate {quoted(certificate)}", error) from None
+    return context
+
+
+def _trust(context: SSLContext, host: str, files: Iterable[Path]) -> None:
     from importlib import import_module
 
-    ssl = _ssl(host)
-    if insecure:
-        careless = unbelieving_context(host)
-        careless.check_hostname = False
-        careless.verify_mode = ssl.CERT_NONE
-        return careless
-    context: SSLContext = ssl.create_default_context()
-    context.set_alpn_protocols(["http/1.1"])
     if not _system_authorities():
         try:
             found = import_module("certifi").where()
@@ -51,15 +68,31 @@ def make_context(ca_file: Path | None, insecure: bool, host: str) -> SSLContext:
             pass
         else:
             context.load_verify_locations(cafile=found)
-    if ca_file is not None and not read_anyway(ca_file):
+    for path in files:
+        if read_anyway(path):
+            continue
         try:
-            context.load_verify_locations(cafile=str(ca_file))
+            context.load_verify_locations(cafile=str(path))
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            reason = getattr(error, "strerror", None) or str(error)
-            if isinstance(error, ssl.SSLError):
-                reason = "no certificate in PEM form in it"
-            raise TransportError(host, f"CA file {quoted(ca_file)}: {reason}", False) from None
-    return context
+            raise _unusable(host, f"CA file {quoted(path)}", error) from None
+
+
+def _no_password() -> str:
+    """A key with a password can't be used: nobody is there to be asked for it by OpenSSL."""
+    raise ValueError("its key is locked with a password")
+
+
+def _unusable(host: str, what: str, error: Exception) -> TransportError:
+    import ssl
+
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, ssl.SSLError):
+        reason = (
+            "no certificate in PEM form in it"
+            if what.startswith("CA")
+            else "no certificate with its key in PEM form"
+        )
+    return TransportError(host, f"{what}: {reason}", False)
 
 
 def unbelieving_context(host: str) -> SSLContext:

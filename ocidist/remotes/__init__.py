@@ -17,6 +17,7 @@ from ocidist.errors import Unsupported, UsageError, quoted
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from ocidist.remotes.registry.hosts_toml import Endpoint
     from ocidist.remotes.registry.session import RegistrySession
 
     Factory = Callable[["Locator", "Context"], Any]
@@ -39,6 +40,14 @@ class Context(Protocol):
     @property
     def session(self) -> RegistrySession:
         """Registries, with this client's credentials and transport."""
+        ...
+
+    def session_at(self, endpoint: Endpoint, host: str, *, last: bool) -> RegistrySession:
+        """The same, for one of the hosts that answer for a registry."""
+        ...
+
+    def endpoints(self, host: str) -> tuple[Endpoint, ...]:
+        """Who answers for a registry by its hosts.toml; () where nothing is said."""
         ...
 
     @property
@@ -91,10 +100,17 @@ def open(locator: Locator | str, context: Context) -> Any:
     """
     where = locator if isinstance(locator, Locator) else Locator.parse(locator)
     if where.kind == _REGISTRY:
-        from ocidist.remotes.registry.client import RegistryRemote
         from ocidist.spec.reference import Reference
 
-        return RegistryRemote(context.session, Reference.parse(where.body).name)
+        name = Reference.parse(where.body).name
+        endpoints = context.endpoints(name.partition("/")[0])
+        if endpoints:
+            from ocidist.remotes.registry import mirrors
+
+            return mirrors.repository(name, endpoints, context)
+        from ocidist.remotes.registry.client import RegistryRemote
+
+        return RegistryRemote(context.session, name)
     if where.kind == "store":
         return context.store
     entry = _plugged(where.kind)

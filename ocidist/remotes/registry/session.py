@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from dataclasses import replace
-from typing import Callable, Collection, Iterable
+from typing import Callable, Collection, Iterable, Mapping
 
 from ocidist.errors import TransportError
 from ocidist.net.message import Headers, Request, Response, Transport
@@ -39,7 +39,8 @@ _SECRET_HEADERS = ("Authorization", "Cookie", "Proxy-Authorization")
 class RegistrySession:
     """Sends requests to registries. Threads may share it; it holds no connection itself.
 
-    ``plain_http`` names hosts (``host[:port]``) that are spoken to without TLS; True means every registry.
+    ``plain_http`` names hosts (``host[:port]``) that are spoken to without TLS; True means every registry. ``schemes``
+    is what is known of hosts on loopback, where either is tried otherwise.
     ``jitter`` returns numbers from 0 to 1.
     """
 
@@ -49,6 +50,7 @@ class RegistrySession:
         credentials: CredentialSource | None = None,
         *,
         plain_http: Iterable[str] | bool = (),
+        schemes: Mapping[str, str] | None = None,
         attempts: int = ATTEMPTS,
         jitter: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
@@ -62,7 +64,7 @@ class RegistrySession:
         self._jitter = jitter
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
-        self._schemes: dict[str, str] = {}
+        self._schemes = dict(schemes or {})
         self.auth = Authenticator(
             credentials if credentials is not None else NoCredentials(),
             lambda request, scope: self._exchange(request, scope)[0],

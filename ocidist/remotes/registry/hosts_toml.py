@@ -1,0 +1,171 @@
+"""``hosts.toml``: which hosts stand for a registry, as containerd reads the file. Text to values, no I/O.
+
+Source: containerd, docs/hosts.md and core/remotes/docker/config/hosts.go.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterator, Mapping
+from urllib.parse import urlsplit
+
+from ocidist.errors import UsageError, quoted
+
+__all__ = ["CAPABILITIES", "Endpoint", "parse_hosts"]
+
+CAPABILITIES = frozenset({"pull", "resolve", "push"})
+_FIELDS = frozenset(
+    {"capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"}
+)
+_BOOLEANS = ("skip_verify", "override_path")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A host that answers for a registry. ``url`` is ``SCHEME://HOST/PATH``, the path in place of ``/v2``.
+
+    A ``url`` of "" is the registry itself, wherever that is. ``ca`` and ``client`` are files in PEM form; of a
+    client's certificate and key the key may be in the certificate's file. ``header`` is sent along to this host.
+    """
+
+    url: str = ""
+    capabilities: frozenset[str] = CAPABILITIES
+    ca: tuple[Path, ...] = ()
+    client: tuple[tuple[Path, Path | None], ...] = ()
+    skip_verify: bool = False
+    header: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
+
+    @property
+    def scheme(self) -> str:
+        """``http``, ``https``, or "" for the registry itself."""
+        return self.url.partition("://")[0]
+
+    @property
+    def host(self) -> str:
+        """``HOST[:PORT]``."""
+        return self.url.partition("://")[2].partition("/")[0]
+
+    @property
+    def path(self) -> str:
+        """What takes the place of ``/v2``, without a slash at its end."""
+        if not self.url:
+            return "/v2"
+        slash, path = self.url.partition("://")[2].partition("/")[1:]
+        return (slash + path).rstrip("/")
+
+
+def parse_hosts(text: str, path: Path) -> tuple[Endpoint, ...]:
+    """The endpoints of a ``hosts.toml`` in the order to ask them; the last one is the server.
+
+    ``path`` is the file's, which relative names in it start from. Raises UsageError, naming file and key, or on Python 3.10
+    what to install.
+    """
+    try:
+        document = _toml(path).loads(text)
+    except ValueError as error:  # TOMLDecodeError is one
+        raise UsageError(f"{path}: {error}") from None
+    hosts = document.pop("host", {})
+    server = document.pop("server", "")
+    if not isinstance(hosts, dict):
+        raise UsageError(f'{path}: host is no table; write [host."https://mirror.example"]')
+    if not isinstance(server, str):
+        raise UsageError(f"{path}: server is no text")
+    return (
+        *(_endpoint(path, f'host."{url}"', url, table) for url, table in hosts.items()),
+        _endpoint(path, "", server, document),
+    )
+
+
+def _toml(path: Path) -> Any:
+    try:
+        import tomllib
+    except ImportError:  # Python 3.10
+        try:
+            import tomli
+        except ImportError:
+            raise UsageError(
+                f"{path}: reading it takes Python 3.11 or later, or the package tomli: pip install tomli"
+            ) from None
+        return tomli
+    return tomllib
+
+
+def _endpoint(path: Path, where: str, url: str, table: Any) -> Endpoint:
+    if not isinstance(table, dict):
+        raise UsageError(f"{path}: {where} is no table")
+    prefix = f"{where}." if where else ""
+    for key in table:
+        if key not in _FIELDS:
+            raise UsageError(
+                f"{path}: unknown key {quoted(prefix + key)}; there are {', '.join(sorted(_FIELDS))}"
+            )
+    for key in _BOOLEANS:
+        if not isinstance(table.get(key, False), bool):
+            raise UsageError(f"{path}: {prefix}{key} is neither true nor false")
+    return Endpoint(
+        _address(path, where or "server", url, table.get("override_path", False)),
+        _capabilities(path, prefix, table.get("capabilities")),
+        tuple(path.parent / name for name in _texts(path, f"{prefix}ca", table.get("ca", []))),
+        tuple(_clients(path, f"{prefix}client", table.get("client", []))),
+        table.get("skip_verify", False),
+        tuple(_headers(path, f"{prefix}header", table.get("header", {}))),
+    )
+
+
+def _address(path: Path, where: str, url: str, override: bool) -> str:
+    if not url:
+        return ""
+    full = url if "://" in url else f"https://{url}"
+    try:
+        parts = urlsplit(full)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc:
+        raise UsageError(f"{path}: {where}: {quoted(url)} is no http(s) URL of a host")
+    clean = posixpath.normpath(parts.path).lstrip("/") if parts.path else ""
+    clean = "" if clean == "." else clean
+    if not override and clean != "v2" and not clean.endswith("/v2"):
+        clean = f"{clean}/v2" if clean else "v2"
+    return f"{parts.scheme}://{parts.netloc.lower()}/{clean}"
+
+
+def _capabilities(path: Path, prefix: str, given: Any) -> frozenset[str]:
+    if given is None:
+        return CAPABILITIES
+    found = frozenset(name.lower() for name in _texts(path, f"{prefix}capabilities", given))
+    if not found <= CAPABILITIES:
+        wrong = quoted(sorted(found - CAPABILITIES)[0])
+        raise UsageError(f"{path}: unknown capability {wrong}; there are pull, resolve, push")
+    return found or CAPABILITIES
+
+
+def _texts(path: Path, where: str, value: Any) -> list[str]:
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(item, str) and item for item in values):
+        raise UsageError(f"{path}: {where} is neither text nor a list of texts")
+    return values
+
+
+def _clients(path: Path, where: str, value: Any) -> Iterator[tuple[Path, Path | None]]:
+    """A file with both, a list of such, or a list of pairs of certificate and key."""
+    for item in [value] if isinstance(value, str) else value if isinstance(value, list) else [None]:
+        pair = [item] if isinstance(item, str) else item
+        if (
+            not isinstance(pair, list)
+            or len(pair) not in (1, 2)
+            or not all(isinstance(name, str) for name in pair)
+            or not pair[0]
+        ):
+            raise UsageError(f"{path}: {where} is no file, and no list of [certificate, key]")
+        yield path.parent / pair[0], path.parent / pair[1] if len(pair) == 2 and pair[1] else None
+
+
+def _headers(path: Path, where: str, value: Any) -> Iterator[tuple[str, str]]:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{path}: {where} is no table")
+    for name, said in value.items():
+        for text in _texts(path, f"{where}.{name}", said):
+            yield name, text
