@@ -22,15 +22,24 @@ from tests.parts.web import Dropped, Handler, RecordingServer
 
 REPOSITORY = "demo/shop"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)\Z")
-_PATH = re.compile(rf"/v2/{REPOSITORY}/(manifests|blobs|tags)/(.+)\Z")
 
 
 class FaultyRegistry:
-    """``images`` by tag, behind tokens if ``tokens``; blob reads are redirected to another port if ``redirect``."""
+    """``images`` by tag, behind tokens if ``tokens``; blob reads are redirected to another port if ``redirect``.
+
+    ``base`` takes the place of ``/v2`` in its paths.
+    """
 
     def __init__(
-        self, images: dict[str, TestImage], faults: str = "", *, tokens: bool = False, redirect: bool = False
+        self,
+        images: dict[str, TestImage],
+        faults: str = "",
+        *,
+        tokens: bool = False,
+        redirect: bool = False,
+        base: str = "/v2",
     ) -> None:
+        self.path = re.compile(rf"{base}/{REPOSITORY}/(manifests|blobs|tags)/(.+)\Z")
         self.script = Script(parse_faults(faults))
         self.tags = {tag: made.root.raw for tag, made in images.items()}
         self.documents: dict[str, tuple[str, bytes]] = {}
@@ -72,7 +81,7 @@ class FaultyRegistry:
     # -- right answers, with the phase that each belongs to --
 
     def _registry(self, handler: Handler) -> tuple[str, Reply]:
-        match = _PATH.match(urllib.parse.unquote(handler.path.partition("?")[0]))
+        match = self.path.match(urllib.parse.unquote(handler.path.partition("?")[0]))
         if match is None:
             return "tags", _document(404, "application/json", b"{}")
         kind, name = match.groups()

@@ -36,6 +36,8 @@ class Record:
     sent: int
     complete: bool
     connection: int
+    at: float = 0.0
+    """When it began, by the monotonic clock."""
 
     def header(self, name: str) -> str | None:
         """The first request header of that name."""
@@ -135,6 +137,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer_headers: list[tuple[str, str]] = []
         self.rules = self.server.take(self.command, self.path)
         complete = False
+        began = time.monotonic()
         self.server.busy(1)
         try:
             answered = next((rule.answer for rule in self.rules if rule.answer is not None), None)
@@ -159,6 +162,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self.sent,
                     complete,
                     id(self.connection),
+                    began,
                 )
             )
 

@@ -6,6 +6,7 @@ Source: containerd, docs/hosts.md and core/remotes/docker/config/hosts.go.
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Mapping
@@ -73,7 +74,7 @@ def parse_hosts(text: str, path: Path) -> tuple[Endpoint, ...]:
     if not isinstance(server, str):
         raise UsageError(f"{path}: server is no text")
     return (
-        *(_endpoint(path, f'host."{url}"', url, table) for url, table in hosts.items()),
+        *(_endpoint(path, f'host."{_shown(url)}"', url, table) for url, table in hosts.items()),
         _endpoint(path, "", server, document),
     )
 
@@ -124,12 +125,17 @@ def _address(path: Path, where: str, url: str, override: bool) -> str:
     except ValueError:
         host, parts = None, urlsplit("")
     if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc:
-        raise UsageError(f"{path}: {where}: {quoted(url)} is no http(s) URL of a host")
+        raise UsageError(f"{path}: {where}: {quoted(_shown(url))} is no http(s) URL of a host")
     clean = posixpath.normpath(parts.path).lstrip("/") if parts.path else ""
     clean = "" if clean == "." else clean
     if not override and clean != "v2" and not clean.endswith("/v2"):
         clean = f"{clean}/v2" if clean else "v2"
     return f"{parts.scheme}://{parts.netloc.lower()}/{clean}"
+
+
+def _shown(url: str) -> str:
+    """Without a password that somebody put into it."""
+    return re.sub(r"[^/]*@", "***@", url)
 
 
 def _capabilities(path: Path, prefix: str, given: Any) -> frozenset[str]:

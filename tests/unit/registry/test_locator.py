@@ -20,6 +20,10 @@ class Context:
     store = "the store"
     session = FakeRegistry().session()
 
+    def endpoints(self, host: str) -> tuple[Any, ...]:
+        """Nothing is said of any registry here."""
+        return ()
+
 
 def plugged_in(locator: Locator, context: Any) -> tuple[Locator, Any]:
     """A factory, as another package would bring it."""

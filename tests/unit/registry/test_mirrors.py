@@ -1,0 +1,150 @@
+"""Several hosts for one registry: what each is sent, who is asked next, and whose credentials go where."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import pytest
+
+from ocidist.errors import DeadlineExceeded, NotFound, RegistryError, TransportError, Unsupported
+from ocidist.net.message import Headers, Request
+from ocidist.progress import Retrying
+from ocidist.remotes.registry.client import RegistryRemote
+from ocidist.remotes.registry.hosts_toml import CAPABILITIES, Endpoint
+from ocidist.remotes.registry.mirrors import EndpointTransport, Mirrored, Place, is_own
+from ocidist.scope import Scope
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from tests.parts.scripted import ScriptedResponse, ScriptedTransport
+from tests.unit.registry.fake import QuickScope
+
+TARGET = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(b"x"), 1)
+ENDPOINT = Endpoint("https://m.example/proxy/v2", header=(("X-Key", "k"),))
+
+
+def sent(url: str, endpoint: Endpoint = ENDPOINT, namespace: str = "registry.example:5000") -> Request:
+    inner = ScriptedTransport([ScriptedResponse(200)])
+    EndpointTransport(inner, endpoint, "m.example", namespace).send(Request("GET", url, Headers()), Scope())
+    return inner.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "goes"),
+    [
+        (
+            "https://m.example/v2/a/tags/list?n=9",
+            "https://m.example/proxy/v2/a/tags/list?n=9&ns=registry.example:5000",
+        ),
+        ("https://m.example/v2/", "https://m.example/proxy/v2/?ns=registry.example:5000"),
+        (
+            "https://m.example/proxy/v2/a?ns=registry.example:5000",
+            "https://m.example/proxy/v2/a?ns=registry.example:5000",
+        ),
+        ("https://auth.example/token?x=1", "https://auth.example/token?x=1"),
+        ("https://m.example:444/v2/", "https://m.example:444/v2/"),
+    ],
+)
+def test_requests_to_an_endpoint_get_its_path_its_header_and_the_registrys_name(
+    asked: str, goes: str
+) -> None:
+    """Others, to token servers and where redirects lead, get none of it."""
+    request = sent(asked)
+    assert request.url == goes
+    assert ("X-Key" in request.headers) == ("ns=" in goes)
+
+
+def test_a_path_may_replace_v2_altogether() -> None:
+    """With override_path; the registry itself is not told its own name."""
+    assert sent("https://m.example/v2/a", Endpoint("https://m.example/"), "").url == "https://m.example/a"
+
+
+def test_whose_own_an_endpoint_is() -> None:
+    """The registry's by its name, and Docker Hub's by the name of the host that answers for it."""
+    assert is_own(Endpoint(), "any.example")
+    assert is_own(Endpoint("https://registry-1.docker.io/v2"), "docker.io")
+    assert is_own(Endpoint("http://a.example:5000/v2"), "A.example:5000")
+    assert not is_own(ENDPOINT, "docker.io")
+
+
+class Host(RegistryRemote):
+    """A place that answers as it is told, and notes what it is asked."""
+
+    def __init__(self, host: str, *answers: object) -> None:
+        self.host, self.answers, self.asked = host, list(answers), 0
+
+    def _next(self) -> Any:
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def resolve(self, *_: Any, **__: Any) -> Any:
+        return self._next()
+
+    def open(self, *_: Any, **__: Any) -> Any:
+        return self._next()
+
+    def tags(self, scope: Scope) -> Any:
+        yield from self._next()
+
+
+def mirrored(
+    *hosts: Host, capabilities: Callable[[Host], frozenset[str]] = lambda _: CAPABILITIES
+) -> Mirrored:
+    return Mirrored("registry.example/a", [Place(host, capabilities(host)) for host in hosts])
+
+
+def missing(host: str) -> NotFound:
+    return NotFound("GET", f"https://{host}/v2/", 404)
+
+
+def test_the_next_is_asked_where_one_fails_and_it_is_said() -> None:
+    """A failure of the network, a refusal, then the answer; the last one's error is the error."""
+    first, second = Host("one", TransportError("one", "connection refused")), Host("two", missing("two"))
+    scope = QuickScope()
+    assert mirrored(first, second, Host("three", "found")).resolve("1", scope) == "found"
+    assert [event.why for event in scope.events if isinstance(event, Retrying)] == [
+        "one: connection refused; asking two",
+        "two: it answered 404; asking three",
+    ]
+    with pytest.raises(NotFound, match="two"):
+        mirrored(first, second).resolve("1", QuickScope())
+
+
+def test_only_those_with_the_capability_are_asked() -> None:
+    """One that may be pulled from is not asked what a tag is; where none may, that is said."""
+    only = Host("pull", "bytes")
+    both = Host("own", "found")
+    source = mirrored(
+        only, both, capabilities=lambda host: frozenset({"pull"}) if host is only else CAPABILITIES
+    )
+    assert source.resolve("1", QuickScope()) == "found"
+    assert source.open(TARGET, QuickScope()) == "bytes"
+    assert (only.asked, both.asked) == (1, 1)
+    with pytest.raises(Unsupported, match="none of its hosts has the capability 'resolve'"):
+        mirrored(only, capabilities=lambda _: frozenset({"pull"})).resolve("1", QuickScope())
+
+
+def test_bytes_that_did_not_do_are_asked_for_at_the_next_place() -> None:
+    """Whoever asks for an object again has not been served well; after the last comes the first."""
+    one, two = Host("one", "1"), Host("two", "2")
+    source = mirrored(one, two)
+    assert [source.open(TARGET, QuickScope()) for _ in range(3)] == ["1", "2", "1"]
+
+
+def test_tags_are_those_of_the_first_place_that_lists_them() -> None:
+    """Also none at all; an error after the first page is that place's."""
+    refuses = Host("one", missing("one"))
+    assert list(mirrored(refuses, Host("two", ["a", "b"])).tags(QuickScope())) == ["a", "b"]
+    assert list(mirrored(Host("two", []), Host("three", ["c"])).tags(QuickScope())) == []
+    with pytest.raises(RegistryError):
+        list(mirrored(refuses).tags(QuickScope()))
+
+
+def test_the_end_of_the_time_is_the_end() -> None:
+    """A deadline is no reason to ask the next."""
+    last = Host("two", "found")
+    with pytest.raises(DeadlineExceeded):
+        mirrored(Host("one", DeadlineExceeded("late")), last).resolve("1", QuickScope())
+    assert last.asked == 0
