@@ -221,7 +221,7 @@ class LocalContent:
                 self._make_ingest(folder)
                 return lock.acquire()
             except (FileNotFoundError, NotADirectoryError):
-                if os.path.lexists(folder) and not os.path.isdir(folder):
+                if any(os.path.lexists(path) and not os.path.isdir(path) for path in (self._ingest, folder)):
                     raise
                 continue  # the last holder removed the directory just now
 

@@ -431,7 +431,7 @@ def _explained(error: Exception) -> str:
         return "the database of names can't be written to by this user"
     if _is_busy(error):
         return f"other processes held the database for {BUSY:.0f} s"
-    return f"the database of names: {text}"
+    return f"the database of names: {quoted(text)[1:-1]}"
 
 
 def _lease(run: Callable[[str, tuple[object, ...]], object], id_: str, expires_at: float) -> None:

@@ -30,6 +30,7 @@ TEXT_LIMIT = 64 << 10
 """Bytes of a text that stands in the cassette itself; also the size up to which bodies stay in memory."""
 BASE64_LIMIT = 256
 BLOCK = 1 << 20
+_CENTURIES = 1e10  # seconds
 
 Fields = tuple[tuple[str, str], ...]
 Place = Any
@@ -181,7 +182,7 @@ def from_json(value: object, place: Callable[[Digest], Place], base: float = 0.0
     status = response.get("status")
     if type(status) is not int or not 100 <= status <= 999:
         raise ValueError(f"response.status is {status!r}")
-    offset, seconds = (float(outer.get(name, 0)) for name in ("offset", "seconds"))
+    offset, seconds = (_seconds(outer, name) for name in ("offset", "seconds"))
     return Exchange(
         method=_text(request, "method"),
         url=_text(request, "url"),
@@ -209,6 +210,14 @@ def _text(value: Mapping[str, Any], name: str) -> str:
     if not isinstance(text, str) or not text:
         raise ValueError(f"{name} is not a text")
     return text
+
+
+def _seconds(value: Mapping[str, Any], name: str) -> float:
+    number = value.get(name, 0)
+    # The limit also keeps out NaN, infinity and integers that no float holds.
+    if not isinstance(number, (int, float)) or not -_CENTURIES <= number <= _CENTURIES:
+        raise ValueError(f"{name} is no number of seconds")
+    return float(number)
 
 
 def _fields_to_json(fields: Fields) -> dict[str, str | list[str]]:

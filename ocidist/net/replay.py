@@ -43,6 +43,7 @@ DEMO_REFERENCE = "registry.example/demo/shop:1.0"
 Key = tuple[str, str, str, str]
 
 _RANGE = re.compile(r"bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*\Z", re.IGNORECASE)
+_LENGTH = re.compile(r"[0-9]{1,18}\Z")
 _PINNED = re.compile(r"/(?:manifests|blobs)/sha(?:256|512):[0-9a-f]+\Z")
 SHOWN = 3  # nearest requests that a miss lists
 
@@ -272,7 +273,7 @@ class _Replayed:
         text = self.headers.get("content-length")
         if text is None and (self._length or self._cut):
             return None
-        return int(text) if self._cut and text and text.isdigit() else self._length
+        return int(text) if self._cut and text and _LENGTH.match(text) else self._length
 
     def readinto(self, buffer: memoryview) -> int:
         if self._closed:

@@ -766,3 +766,14 @@ def test_a_listing_loads_little() -> None:
         "/nonexistent",
     )
     assert process.communicate(timeout=30) == ("[]\n", "")
+
+
+@pytest.mark.parametrize("place", ["ingest", "ingest/KEY"])
+def test_c40_a_file_in_the_place_of_a_folder_of_ingests_is_refused(tmp_path: Path, place: str) -> None:
+    """It stands in every writer's way; it is not waited for."""
+    path = tmp_path / place.replace("KEY", folder_name("k"))
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"mine")
+    with pytest.raises(StoreError):
+        LocalContent(tmp_path).writer("k")
+    assert path.read_bytes() == b"mine"

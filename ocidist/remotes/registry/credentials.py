@@ -43,8 +43,17 @@ class Credential:
         """The value of a Basic ``Authorization`` header, empty where there is no password."""
         if not self.password:
             return ""
-        joined = f"{self.username}:{self.password}".encode()
-        return "Basic " + base64.b64encode(joined).decode("ascii")
+        return "Basic " + self.encoded
+
+    @property
+    def encoded(self) -> str:
+        """``user:password`` in base64, as headers and files have it. Raises CredentialError."""
+        try:
+            joined = f"{self.username}:{self.password}".encode()
+        except UnicodeEncodeError:
+            # Without the cause, which shows the text.
+            raise CredentialError("this call", "the user name or password is not valid UTF-8") from None
+        return base64.b64encode(joined).decode("ascii")
 
     def __bool__(self) -> bool:
         return bool(self.password or self.identity_token or self.registry_token)
@@ -177,8 +186,7 @@ class CredentialStore:
             helper.store(name, key, user, credential.identity_token or credential.password, scope)
             entry: dict[str, str] = {}
         else:
-            joined = f"{credential.username}:{credential.password}".encode()
-            entry = {"auth": base64.b64encode(joined).decode("ascii")}
+            entry = {"auth": credential.encoded}
             if credential.identity_token:
                 entry["identitytoken"] = credential.identity_token
         auths = data.setdefault("auths", {})
@@ -310,14 +318,18 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:
     """Replace the file in one step, readable by its owner alone."""
+    text = json.dumps(data, indent="\t", ensure_ascii=False)
+    try:
+        raw = text.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair somewhere, which stays the escape that it was
+        raw = json.dumps(data, indent="\t").encode("ascii")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            with open(fd, "w", encoding="utf-8") as file:
-                json.dump(data, file, indent="\t", ensure_ascii=False)
-                file.write("\n")
+            with open(fd, "wb") as file:
+                file.write(raw + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

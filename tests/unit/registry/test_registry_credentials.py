@@ -375,3 +375,24 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def test_b28_half_of_a_surrogate_pair_in_the_file_survives_a_login(tmp_path: Path) -> None:
+    """JSON can say it, UTF-8 can't: it stays the escape that it was."""
+    path = tmp_path / "config.json"
+    path.write_bytes(b'{"auths":{},"x":"\\ud800"}')
+    CredentialStore([path], path).put("registry.example", Credential("ann", "s3cret"))
+    assert json.loads(path.read_bytes())["x"] == "\ud800"
+    assert CredentialStore([path]).get("registry.example") == Credential("ann", "s3cret")
+
+
+def test_b28_a_password_that_is_no_utf8_is_refused_without_showing_it(tmp_path: Path) -> None:
+    """An argument of the command line can be any bytes."""
+    path = tmp_path / "config.json"
+    with pytest.raises(CredentialError, match="not valid UTF-8") as caught:
+        CredentialStore([path], path).put("registry.example", Credential("ann", "s3cret\udcff"))
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    with pytest.raises(CredentialError):
+        assert Credential("ann", "s3cret\udcff").basic
+    assert not path.exists()
