@@ -46,6 +46,8 @@ class Settings(NamedTuple):
     """``$NO_COLOR`` is set (no-color.org)."""
     term: str = ""
     """``$TERM``; ``dumb`` can't move its cursor."""
+    source_date_epoch: str | None = None
+    """``$SOURCE_DATE_EPOCH``, as written: seconds since the epoch that no time in a made layer is later than."""
 
     def __repr__(self) -> str:
         shown = (f"{name}={value!r}" for name, value in self._asdict().items() if name != "proxies")
@@ -77,6 +79,7 @@ class Settings(NamedTuple):
             platform=env.get("OCIDIST_PLATFORM") or None,
             no_color=bool(env.get("NO_COLOR")),
             term=env.get("TERM", ""),
+            source_date_epoch=env.get("SOURCE_DATE_EPOCH") or None,
         )
 
 

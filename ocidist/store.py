@@ -46,10 +46,16 @@ class Store:
 
     ``readonly`` refuses every write, and takes no locks and no leases: for a root that another owns. One of
     containerd's, or the content directory in it, is always opened so. Where ``root`` is itself a content directory
-    its blobs can be read.
+    its blobs can be read. ``snapshotter`` names the one that a new root is to have from now on.
     """
 
-    def __init__(self, root: str | os.PathLike[str] | None = None, *, readonly: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        readonly: bool = False,
+        snapshotter: str | None = None,
+    ) -> None:
         if root is None:
             from ocidist.settings import store_root
 
@@ -69,6 +75,7 @@ class Store:
             self.metadata,
             Gate(os.path.abspath(os.path.join(base, "gc.lock"))),
         )
+        self._snapshotter = snapshotter
         self._snapshots: Snapshotter | None = None
 
     @property
@@ -106,16 +113,16 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r}{', readonly=True' if self.readonly else ''})"
 
-    def __reduce__(self) -> tuple[Callable[..., Store], tuple[str, bool]]:
-        return _reopened, (str(self.root), self.readonly)
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[str, bool, str | None]]:
+        return _reopened, (str(self.root), self.readonly, self._snapshotter)
 
     @property
     def snapshots(self) -> Snapshotter:
-        """The snapshotter under ``ROOT/snapshots``."""
+        """The snapshotter under ``ROOT/snapshots``, the root's own choice. Raises StoreError, UsageError."""
         if self._snapshots is None:
-            from ocidist.snapshots.native import NativeSnapshotter
+            from ocidist.snapshots.choice import choose
 
-            self._snapshots = NativeSnapshotter(self.root / "snapshots")
+            self._snapshots = choose(self.root / "snapshots", self._snapshotter)
         return self._snapshots
 
     # -- Source --
@@ -342,7 +349,7 @@ class Store:
         The config blob gets the label that keeps the snapshot as long as the image.
         """
         from ocidist.snapshots.unpack import unpack
-        from ocidist.spec.chain import chain_id
+        from ocidist.spec.chain import chain_ids
 
         if manifest.config is None:
             raise UsageError("an artifact without a config has no root filesystem")
@@ -350,7 +357,7 @@ class Store:
         content = self.content.within(scope)
         if config.diff_ids:
             lease, expires = content.lease()
-            held = [("snapshot", str(chain_id(config.diff_ids)))]
+            held = [("snapshot", str(chain)) for chain in chain_ids(config.diff_ids)]
             self.metadata.hold(lease, expires, held, check=scope.check)
         chain = unpack(content, self.snapshots, manifest.layers, config.diff_ids, scope, wait=wait)
         content.set_labels(manifest.config.digest, {SNAPSHOT_LABEL + self.snapshots.name: str(chain)})
@@ -460,8 +467,8 @@ def _unwritable(path: str) -> str:
     return "the store can't be written to by this user"
 
 
-def _reopened(root: str, readonly: bool) -> Store:
-    return Store(root, readonly=readonly)
+def _reopened(root: str, readonly: bool, snapshotter: str | None) -> Store:
+    return Store(root, readonly=readonly, snapshotter=snapshotter)
 
 
 def _normal(ref: str) -> str | None:

@@ -74,6 +74,32 @@ where it is; `pull` does all of this by itself). Layers that are unpacked alread
 owners, modes and devices are as the layers have them. As an ordinary user the files are yours, set-user-id bits
 are left out, and devices are skipped.
 """
+_PREPARE = """\
+Make a snapshot over the unpacked image CHAINID, to be written in, and print the commands that mount it at TARGET, an
+existing directory: `sh -c "$(ocidist rootfs prepare CHAINID TARGET)"` does it. The snapshot's key is TARGET made
+absolute; there is one for each target. `rootfs diff TARGET` tells what was changed in it.
+"""
+_VIEW = """\
+As `rootfs prepare`, but nothing can be written: print the commands that mount the image CHAINID at TARGET read only.
+"""
+_DIFF = """\
+List what makes UPPER of LOWER; without LOWER, what was changed in the snapshot UPPER since it was prepared. Each is a
+snapshot's key, its target, or a directory. With -o the layer is written, gzip, that makes the same change to every
+tree that it is applied to: the same bytes each time. No time in it is later than $SOURCE_DATE_EPOCH, if that is set.
+"""
+_COMMIT = """\
+Keep what was changed in the snapshot KEY as a layer of the store, and the tree as a committed snapshot, which takes
+its place. Prints the blob's digest, its DiffID, and the ChainID that is the new snapshot's key. Both are held for 24
+hours if nothing names them. Unmount the snapshot first. No time in the layer is later than $SOURCE_DATE_EPOCH, if set.
+"""
+_ROOTFS_RM = """\
+Drop snapshots, by their keys or targets, with all that was written in them. Unmount them first. One that others stand
+on stays.
+"""
+_SNAPSHOTS = """\
+List the snapshots of the store: unpacked images (committed, the key is the ChainID), and what `rootfs prepare` and
+`rootfs view` made over them (active, view; the key is the target). SIZE is what each takes for itself.
+"""
 
 _BUNDLE = """\
 Make DIR an OCI runtime bundle of an image of the store: rootfs, a copy of the image's tree to be written in, and
@@ -104,6 +130,12 @@ COMMANDS = (
     Command("delete", "store", "delete blobs", "blobs", ("del", "remove", "rm")),
     Command("bundle", "store", "an OCI runtime bundle that runc and crun run", "bundle", about=_BUNDLE),
     Command("rootfs unpack", "store", "layers of a manifest into snapshots", "rootfs", about=_UNPACK),
+    Command("rootfs prepare", "store", "a tree to write in, and how to mount it", "rootfs", about=_PREPARE),
+    Command("rootfs view", "store", "a tree to read, and how to mount it", "rootfs", about=_VIEW),
+    Command("rootfs diff", "store", "what changed between two trees", "rootfs", about=_DIFF),
+    Command("rootfs commit", "store", "keep what changed as a layer", "rootfs", about=_COMMIT),
+    Command("rootfs rm", "store", "drop snapshots", "rootfs", about=_ROOTFS_RM),
+    Command("snapshots", "store", "list snapshots", "rootfs", about=_SNAPSHOTS),
     Command("apply", "store", "a layer from stdin onto a directory", "rootfs", about=_APPLY),
     Command("gc", "store", "remove what no image and no lease holds", "images", about=_GC),
     Command("check", "store", "hash everything, report damage, repair it", "upkeep", about=_CHECK),

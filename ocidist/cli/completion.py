@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ocidist.cli.commands import COMMANDS
+from ocidist.cli.commands import COMMANDS, Command
 from ocidist.cli.context import Context
 
 
@@ -50,17 +50,36 @@ def _verbs() -> list[str]:
     return sorted({name.split()[0] for command in COMMANDS for name in (command.name, *command.aliases)})
 
 
+def _single() -> list[Command]:
+    """Commands of one word."""
+    return [command for command in COMMANDS if " " not in command.name]
+
+
+def _rootfs() -> list[str]:
+    """What may follow ``rootfs``."""
+    shared = set(_shared())
+    pairs = [command.name for command in COMMANDS if command.name.startswith("rootfs ")]
+    options = {option for name in pairs for option in _options(name)} - shared
+    return [*sorted(name.split()[1] for name in pairs), *sorted(options)]
+
+
 def _shared() -> list[str]:
     """Options that every command takes."""
     sets = [set(_options(command.name)) for command in COMMANDS]
     return sorted(set.intersection(*sets))
 
 
+def _summaries() -> list[tuple[str, str]]:
+    """Each first word with what it does."""
+    found = {command.name.split()[0]: command.summary for command in COMMANDS}
+    return list({**found, "rootfs": "trees of images, and what changed in them"}.items())
+
+
 def _bash() -> str:
     shared = set(_shared())
     cases = []
-    for command in COMMANDS:
-        names = "|".join(name.split()[0] for name in (command.name, *command.aliases))
+    for command in _single():
+        names = "|".join((command.name, *command.aliases))
         own = " ".join(option for option in _options(command.name) if option not in shared)
         if own:
             cases.append(f'    {names}) own="{own}" ;;')
@@ -90,7 +109,7 @@ _ocidist() {{
   esac
   case "$verb" in
 {body}
-    rootfs) own="unpack" ;;
+    rootfs) own="{" ".join(_rootfs())}" ;;
     completion) own="bash zsh fish" ;;
     rmi) own="$(ocidist images -q 2>/dev/null)" ;;
     get|path|label|delete|del|remove|rm) own="$(ocidist list -q 2>/dev/null)" ;;
@@ -106,11 +125,11 @@ complete -o default -F _ocidist ocidist"""
 
 
 def _zsh() -> str:
-    verbs = "\n".join(f"    '{command.name.split()[0]}:{command.summary}'" for command in COMMANDS)
+    verbs = "\n".join(f"    '{verb}:{summary}'" for verb, summary in _summaries())
     shared = set(_shared())
     cases = "\n".join(
-        f"    {command.name.split()[0]}) compadd -- {' '.join(own)} ;;"
-        for command in COMMANDS
+        f"    {command.name}) compadd -- {' '.join(own)} ;;"
+        for command in _single()
         if (own := [option for option in _options(command.name) if option not in shared])
     )
     return f"""#compdef ocidist
@@ -123,7 +142,7 @@ _ocidist() {{
   if (( CURRENT == 2 )); then _describe command verbs; fi
   case "$words[2]" in
 {cases}
-    rootfs) compadd unpack ;;
+    rootfs) compadd -- {" ".join(_rootfs())} ;;
     completion) compadd bash zsh fish ;;
     rmi) compadd -- $(ocidist images -q 2>/dev/null) ;;
     get|path|label|delete) compadd -- $(ocidist list -q 2>/dev/null) ;;
@@ -135,9 +154,8 @@ compdef _ocidist ocidist"""
 
 def _fish() -> str:
     lines = ["# fish completion of ocidist: ocidist completion fish | source"]
-    for command in COMMANDS:
-        verb = command.name.split()[0]
-        lines.append(f"complete -c ocidist -n __fish_use_subcommand -f -a {verb} -d '{command.summary}'")
+    for verb, summary in _summaries():
+        lines.append(f"complete -c ocidist -n __fish_use_subcommand -f -a {verb} -d '{summary}'")
     shared = set(_shared())
     lines += [f"complete -c ocidist -l {option[2:]}" for option in sorted(shared)]
     for command in COMMANDS:
@@ -146,6 +164,7 @@ def _fish() -> str:
             if option not in shared:
                 lines.append(f"complete -c ocidist -n '__fish_seen_subcommand_from {verb}' -l {option[2:]}")
     lines.append("complete -c ocidist -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'")
-    lines.append("complete -c ocidist -n '__fish_seen_subcommand_from rootfs' -f -a unpack")
+    words = " ".join(word for word in _rootfs() if not word.startswith("-"))
+    lines.append(f"complete -c ocidist -n '__fish_seen_subcommand_from rootfs' -f -a '{words}'")
     lines.append("complete -c ocidist -n '__fish_seen_subcommand_from rmi' -f -a '(ocidist images -q)'")
     return "\n".join(lines)

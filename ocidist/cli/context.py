@@ -67,7 +67,7 @@ class Context:
         if self._store is None:
             from ocidist.store import Store
 
-            self._store = Store(self.args.root or None)
+            self._store = Store(self.args.root or None, snapshotter=self.args.snapshotter)
         return self._store
 
     @property

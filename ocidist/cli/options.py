@@ -76,6 +76,11 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
 
     parser_group = parser.add_argument_group("options of every command")
     add("--root", metavar="PATH", help="where content, names and snapshots live ($OCIDIST_ROOT)")
+    add(
+        "--snapshotter",
+        metavar="NAME",
+        help="how a new root keeps trees: native (copies) or overlay (layers to mount)",
+    )
     add("--timeout", metavar="DUR", type=duration, help="time for the whole command (30s, 1m30s, 2h)")
     add("--connect-timeout", metavar="DUR", type=duration, default=30.0, help="time for one connection (30s)")
     add("--format", choices=FORMATS, default="table", help="how listings print (table)")

@@ -1,10 +1,18 @@
-"""apply, rootfs unpack: from layers to trees."""
+"""apply, rootfs …, snapshots: from layers to trees, and from what changed in a tree to a layer."""
 
 from __future__ import annotations
 
 import argparse
+from typing import BinaryIO, Callable
 
 from ocidist.cli.context import Context
+from ocidist.view.schema import Column, Schema
+
+MOUNTS = Schema("mounts", (Column("type"), Column("source"), Column("options", "list")))
+COMMITTED = Schema(
+    "committed",
+    (Column("digest", "digest"), Column("diff_id", "digest"), Column("chain_id", "digest")),
+)
 
 
 def configure_apply(parser: argparse.ArgumentParser) -> None:
@@ -41,3 +49,128 @@ def run_rootfs_unpack(args: argparse.Namespace, context: Context) -> None:
         except (ContentError, LayerError, InvalidManifest) as error:
             raise explained(error, context.store, args.digest, scope) from error
     context.line(str(chain))
+
+
+def configure_rootfs_prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("chain", metavar="CHAINID", help="what `pull` and `rootfs unpack` print")
+    parser.add_argument("target", metavar="TARGET", help="the directory that it is to be mounted at")
+
+
+def run_rootfs_prepare(args: argparse.Namespace, context: Context) -> None:
+    _prepare(args, context, readonly=False)
+
+
+configure_rootfs_view = configure_rootfs_prepare
+
+
+def run_rootfs_view(args: argparse.Namespace, context: Context) -> None:
+    _prepare(args, context, readonly=True)
+
+
+def _prepare(args: argparse.Namespace, context: Context, *, readonly: bool) -> None:
+    import os
+    import shlex
+
+    from ocidist.rootfs import prepare
+
+    with context.quiet() as scope:
+        mounts = prepare(context.store, args.chain, args.target, scope, readonly=readonly)
+    if args.format != "table":
+        context.listing(MOUNTS, ((each.type, each.source, each.options) for each in mounts))
+        return
+    target = shlex.quote(os.path.abspath(args.target))
+    for each in mounts:
+        options = shlex.quote(",".join(each.options))
+        context.line(f"mount -t {each.type} -o {options} {shlex.quote(each.source)} {target}")
+
+
+def configure_rootfs_diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the layer there; - is stdout")
+    parser.add_argument("trees", metavar="[LOWER] UPPER", nargs="+", help="snapshots or directories")
+
+
+def run_rootfs_diff(args: argparse.Namespace, context: Context) -> None:
+    from ocidist.cli.outputs import output
+    from ocidist.errors import UsageError
+    from ocidist.rootfs import changes, make_layer
+
+    if len(args.trees) > 2:
+        raise UsageError("rootfs diff: at most two trees, LOWER and UPPER")
+    lower, upper = [None, *args.trees][-2:]
+    with context.quiet() as scope:
+        if args.output is None:
+            rows = changes(context.store, upper, lower, scope)
+            context.listing(rows.schema, rows)
+        elif args.output == "-":
+            epoch = _epoch(context)
+            make_layer(context.store, upper, lower, context.stdout.write, scope, epoch=epoch)
+            context.stdout.flush()
+        else:
+            epoch = _epoch(context)
+            with output(args.output) as file:
+                make_layer(context.store, upper, lower, _all_of(file), scope, epoch=epoch)
+
+
+def _all_of(file: BinaryIO) -> Callable[[bytes], None]:
+    def write(data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+
+    return write
+
+
+def _epoch(context: Context) -> int | None:
+    """``$SOURCE_DATE_EPOCH`` in seconds. Raises UsageError."""
+    from ocidist.errors import UsageError
+
+    text = context.settings.source_date_epoch
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 11:
+        raise UsageError(f"$SOURCE_DATE_EPOCH: {text!r} is no number of seconds since 1970")
+    return int(text)
+
+
+def configure_rootfs_commit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("key", metavar="KEY", help="an active snapshot, by its key or target")
+
+
+def run_rootfs_commit(args: argparse.Namespace, context: Context) -> None:
+    from ocidist.rootfs import commit
+
+    epoch = _epoch(context)
+    with context.quiet() as scope:
+        made = commit(context.store, args.key, scope, epoch=epoch)
+    context.result(COMMITTED, (made.layer.digest, made.layer.diff_id, made.chain_id))
+
+
+def configure_rootfs_rm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("keys", metavar="KEY", nargs="+", help="a snapshot, by its key or target")
+
+
+def run_rootfs_rm(args: argparse.Namespace, context: Context) -> int:
+    from ocidist.errors import OcidistError
+    from ocidist.rootfs import remove
+    from ocidist.view.text import visible
+
+    failed = 0
+    for key in args.keys:
+        try:
+            context.line(visible(remove(context.store, key)))
+        except OcidistError as error:
+            context.warn(str(error))
+            failed = 1
+    return failed
+
+
+def configure_snapshots(parser: argparse.ArgumentParser) -> None:
+    del parser  # it takes none but the global options
+
+
+def run_snapshots(args: argparse.Namespace, context: Context) -> None:
+    del args
+    from ocidist.rootfs import snapshots
+
+    rows = snapshots(context.store)
+    context.listing(rows.schema, rows)

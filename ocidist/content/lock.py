@@ -95,6 +95,10 @@ class FileLock:
         mine = os.fstat(self._fd)
         return (there.st_ino, there.st_dev) == (mine.st_ino, mine.st_dev)
 
+    def fileno(self) -> int:
+        """The descriptor that holds it. A child that inherits it holds the lock too, until it ends."""
+        return self._fd
+
     def release(self) -> None:
         """Let go. Idempotent."""
         fd, self._fd = self._fd, -1

@@ -1,253 +1,60 @@
-"""Snapshots as plain directories, one for each root filesystem.
+"""Snapshots that are whole trees, each by itself: for every system and file system.
 
-``ROOT/native/committed/ALGORITHM-HEX/{fs,info}`` and ``ROOT/native/active/…`` alike, where names that are no
-digests are hashed; ``fs`` is the tree and ``info`` a line of JSON. What is on disk is all there is: no
-database can disagree with it. A rename makes a snapshot visible, another makes it vanish, so a process that
-is killed leaves only what nobody sees. The directories above the trees are 0700: setuid programs of an image
-are out of reach of other users (CVE-2021-41103).
-
-Trees are not fsynced: they are made from verified blobs and can be made again.
+A writable one begins as a copy of its parent: by reflink where the file system can share blocks between files,
+else byte by byte. Hardlinks would let a container write into its parent's files, so there are none. A view is the
+parent's own tree.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import time
-from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator
+from typing import Sequence
 
 from ocidist.content.disk import failure
-from ocidist.content.lock import FileLock
-from ocidist.errors import InvalidDigest, StoreError
-from ocidist.snapshots.protocols import SnapshotInfo
-from ocidist.spec.digest import Digest
+from ocidist.errors import StoreError
+from ocidist.layers.reading import TreeReader
+from ocidist.snapshots.folders import FolderSnapshotter
+from ocidist.snapshots.protocols import Mount, Usage
+from ocidist.snapshots.trees import copy_tree, tree_usage
 
-if TYPE_CHECKING:
-    from typing import Any
-
-__all__ = ["Claim", "NativeSnapshotter"]
-
-UNPACKING = "unpack "  # the keys of what is being unpacked begin with it
+__all__ = ["NativeSnapshotter"]
 
 
-class Claim:
-    """The sole right to prepare a key, until it is closed or its process ends."""
-
-    def __init__(self, lock: FileLock) -> None:
-        self._lock = lock
-        self._held = True
-
-    def close(self) -> None:
-        """Let go. Idempotent."""
-        if self._held:
-            self._held = False
-            try:
-                os.unlink(self._lock.path)  # before letting go: who waits for this file looks again
-            except OSError:
-                pass
-            self._lock.release()
-
-    def __enter__(self) -> Claim:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class NativeSnapshotter:
-    """A Snapshotter over directories. The constructor does no I/O; errors are StoreError."""
+class NativeSnapshotter(FolderSnapshotter):
+    """A Snapshotter over directories."""
 
     name = "native"
+    apart = False
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root) / "native"
-        self._committed = self.root / "committed"
-        self._active = self.root / "active"
+    def _fill(self, folder: Path, parent: str, kind: str) -> None:
+        if parent and kind == "active":
+            copy_tree(self._committed_path(parent), folder / "fs")
 
-    # -- looking --
-
-    def stat(self, key: str) -> SnapshotInfo:
-        """What is known of a snapshot. Raises StoreError if there is none."""
-        name = _folder(key)
-        for kind, folder in (("committed", self._committed / name), ("active", self._active / name)):
-            info = self._read(folder, kind)
-            if info is not None:
-                return info
-        raise StoreError(key, "no such snapshot")
-
-    def path(self, key: str) -> Path:
-        """The root directory of a snapshot's tree. Raises StoreError if there is none."""
-        where = self._committed if self.stat(key).kind == "committed" else self._active
-        return where / _folder(key) / "fs"
-
-    def walk(self) -> Iterator[SnapshotInfo]:
-        """Every snapshot, committed before active, in the order of their names."""
-        for kind, folder in (("committed", self._committed), ("active", self._active)):
-            try:
-                names = sorted(os.listdir(folder))
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise failure(str(folder), error) from error
-            for name in names:
-                info = self._read(folder / name, kind)
-                if info is not None:  # not one of ours, or removed meanwhile
-                    yield info
-
-    def _read(self, folder: Path, kind: str) -> SnapshotInfo | None:
-        import json
-
-        try:
-            with open(folder / "info", "rb") as source:
-                found: dict[str, Any] = json.loads(source.read(1 << 16))
-            return SnapshotInfo(str(found["key"]), str(found["parent"]), kind, float(found["created_at"]))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (KeyError, TypeError, ValueError):  # damaged: as good as absent, and made again when needed
-            return None
-        except OSError as error:
-            raise failure(str(folder), error) from error
-
-    # -- writing --
-
-    def claim(self, key: str) -> Claim | None:
-        """The sole right to prepare ``key``, over threads and processes; None while another has it."""
-        try:
-            self._make_root()
-            lock = FileLock(str(self.root / "locks" / _folder(key)))
-            return Claim(lock) if lock.acquire() else None
-        except OSError as error:
-            raise failure(str(self.root), error) from error
-
-    def prepare(self, key: str, parent: str = "") -> Path:
-        """A private directory with the parent's tree; what was there under this key is dropped.
-
-        What killed processes left of their unpacking is removed on the way.
-        """
-        folder = self._active / _folder(key)
-        try:
-            self._make_root()
-            self._sweep(but=key)
-            self._discard(folder)
-            os.mkdir(folder, 0o700)
-            self._write(folder, key, parent)
-            tree = folder / "fs"
-            os.mkdir(tree, 0o755)
-            os.chmod(tree, 0o755)  # whatever the umask
-            if parent:
-                from ocidist.snapshots.trees import copy_tree
-
-                copy_tree(self._committed_path(parent), tree)
-            return tree
-        except OSError as error:
-            raise failure(error.filename or str(folder), error) from error
-
-    def _committed_path(self, key: str) -> Path:
-        folder = self._committed / _folder(key)
-        if self._read(folder, "committed") is None:
-            raise StoreError(key, "no such committed snapshot")
-        return folder / "fs"
-
-    def commit(self, name: str, key: str, parent: str = "") -> None:
-        """The active ``key`` becomes the committed ``name``, seen at once and whole."""
-        source, target = self._active / _folder(key), self._committed / _folder(name)
-        found = self._read(source, "active")
-        if found is None:
-            raise StoreError(key, "no such active snapshot")
-        try:
-            self._write(source, name, parent or found.parent)
-            if target.is_dir() and self._read(target, "committed") is None:
-                self._discard(target)  # damaged
-            try:
-                os.rename(source, target)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                self._discard(source)
-        except OSError as error:
-            raise failure(error.filename or str(source), error) from error
-
-    def remove(self, key: str) -> None:
-        """Remove a snapshot: it vanishes at once, then its files go."""
+    def _tree(self, key: str) -> Path:
         info = self.stat(key)
-        where = self._committed if info.kind == "committed" else self._active
+        return self._committed_path(info.parent) if info.kind == "view" and info.parent else self.path(key)
+
+    def reader(self, key: str) -> TreeReader:
+        """All of a snapshot's tree. Raises StoreError."""
+        tree = self._tree(key)
         try:
-            self._discard(where / _folder(key))
+            return TreeReader(tree)
         except OSError as error:
-            raise failure(error.filename or str(where), error) from error
+            raise failure(str(tree), error) from error
 
-    def remove_stale(self) -> int:
-        """Remove what killed processes left of their unpacking; how many there were."""
+    def mounts(self, key: str) -> Sequence[Mount]:
+        """A bind mount. Raises StoreError for a committed snapshot, which nobody may write to."""
+        info = self.stat(key)
+        if info.kind == "committed":
+            raise StoreError(key, "a committed snapshot is not mounted; prepare one over it, or a view")
+        how = "ro" if info.kind == "view" else "rw"
+        return (Mount("bind", os.path.abspath(self._tree(key)), ("rbind", how)),)
+
+    def usage(self, key: str) -> Usage:
+        """Entries and bytes of its own tree. Raises StoreError."""
+        tree = self.path(key)
         try:
-            return self._sweep()
+            return tree_usage(tree)
         except OSError as error:
-            raise failure(error.filename or str(self.root), error) from error
-
-    def _sweep(self, but: str = "") -> int:
-        count = 0
-        for info in list(self.walk()):
-            if info.kind == "active" and info.key.startswith(UNPACKING) and info.key != but:
-                claim = self.claim(info.key)
-                if claim is not None:
-                    with claim:
-                        self._discard(self._active / _folder(info.key))
-                        count += 1
-        # Also the locks alone: who is killed within one leaves its file.
-        for name in {*os.listdir(self.root / "removed"), *os.listdir(self.root / "locks")}:
-            self._remove(name)
-        return count
-
-    def _discard(self, folder: Path) -> None:
-        """Move it out of sight, then remove it."""
-        name = f"{os.getpid()}-{time.monotonic_ns()}-{folder.name}"
-        self._remove(name, folder)
-
-    def _remove(self, name: str, folder: Path | None = None) -> None:
-        """Remove ``removed/NAME``, moved there from ``folder``; nothing if another is at it."""
-        from ocidist.snapshots.trees import remove_tree
-
-        lock = FileLock(str(self.root / "locks" / name))
-        if not lock.acquire():
-            return
-        with Claim(lock):
-            away = self.root / "removed" / name
-            if folder is not None:
-                try:
-                    os.rename(folder, away)
-                except FileNotFoundError:
-                    return
-            remove_tree(away)
-
-    def _make_root(self) -> None:
-        if not (self.root / "removed").is_dir():
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            for folder in (
-                self.root,
-                self._committed,
-                self._active,
-                self.root / "locks",
-                self.root / "removed",
-            ):
-                try:
-                    os.mkdir(folder, 0o700)
-                except FileExistsError:
-                    pass
-
-    def _write(self, folder: Path, key: str, parent: str) -> None:
-        import json
-
-        text = json.dumps({"key": key, "parent": parent, "created_at": time.time()})
-        new = folder / "info.new"
-        with open(new, "w", encoding="utf-8") as target:
-            target.write(text)
-        os.replace(new, folder / "info")
-
-
-def _folder(key: str) -> str:
-    try:
-        digest = Digest(key)
-    except InvalidDigest:
-        return f"key-{sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()}"
-    return f"{digest.algorithm}-{digest.hex}"
+            raise failure(str(tree), error) from error

@@ -7,14 +7,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Protocol
+from typing import Iterator, Protocol, Sequence
 
-__all__ = ["Claim", "SnapshotInfo", "Snapshotter"]
+from ocidist.layers.reading import Reader
+
+__all__ = ["Claim", "Mount", "SnapshotInfo", "Snapshotter", "Usage"]
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A mount that shows a snapshot's tree, as mount(2) takes it."""
+
+    type: str
+    source: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a snapshot has for itself: entries, a file with many names once, and the bytes set aside for them."""
+
+    inodes: int
+    size: int
 
 
 @dataclass(frozen=True)
 class SnapshotInfo:
-    """``kind`` is "committed" or "active"; times are seconds since the epoch, UTC."""
+    """``kind`` is "committed", "active" (may be written) or "view" (read only); times are seconds since the epoch, UTC."""
 
     key: str
     parent: str
@@ -23,7 +42,9 @@ class SnapshotInfo:
 
 
 class Claim(Protocol):
-    """The sole right to prepare a key, until it is closed or its process ends."""
+    """The sole right to prepare a key, until it is closed or its process ends, and whoever inherited it."""
+
+    def fileno(self) -> int: ...
 
     def close(self) -> None: ...
 
@@ -36,6 +57,8 @@ class Snapshotter(Protocol):
     """Keeps root filesystems."""
 
     name: str
+    apart: bool
+    """Whether each layer has a snapshot of its own, the parent of the next; else one holds all layers."""
 
     def claim(self, key: str) -> Claim | None:
         """The sole right to prepare ``key``, over threads and processes; None while another has it."""
@@ -43,10 +66,26 @@ class Snapshotter(Protocol):
 
     def stat(self, key: str) -> SnapshotInfo: ...
 
-    def path(self, key: str) -> Path: ...
+    def path(self, key: str) -> Path:
+        """The directory of a snapshot's own files; all of its tree, unless it stands on its parent's."""
+        ...
+
+    def reader(self, key: str) -> Reader:
+        """All of a snapshot's tree, to be read; the caller closes it."""
+        ...
+
+    def mounts(self, key: str) -> Sequence[Mount]:
+        """What shows the tree of an active snapshot or a view at a place of the user's."""
+        ...
+
+    def usage(self, key: str) -> Usage: ...
 
     def prepare(self, key: str, parent: str = "") -> Path:
-        """A private directory (0700 above it) with the parent's tree, to be written; redone if it is stale."""
+        """A private directory (0700 above it) to write what comes over the parent's tree; redone if it is stale."""
+        ...
+
+    def view(self, key: str, parent: str) -> Path:
+        """The parent's tree, read only."""
         ...
 
     def commit(self, name: str, key: str, parent: str = "") -> None:

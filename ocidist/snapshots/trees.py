@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Callable
 
 from ocidist.layers.links import link, set_times
+from ocidist.snapshots.protocols import Usage
 
-__all__ = ["copy_tree", "remove_tree"]
+__all__ = ["copy_tree", "remove_tree", "tree_usage"]
 
 _FOLDER = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -72,6 +73,35 @@ def _move_up(inner: int, child: str, top: int, moved: int) -> int:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
+
+
+def tree_usage(path: Path) -> Usage:
+    """What a tree takes, the root included. What vanishes meanwhile doesn't count; OSErrors come as they are."""
+    seen: set[tuple[int, int]] = set()
+    folders = [os.fspath(path)]
+    found = os.lstat(path)
+    size, inodes = _disk(found), 1
+    for folder in folders:  # grows while it runs
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif found.st_nlink > 1:
+                    if (found.st_dev, found.st_ino) in seen:
+                        continue
+                    seen.add((found.st_dev, found.st_ino))
+                size += _disk(found)
+                inodes += 1
+    return Usage(inodes, size)
+
+
+def _disk(found: os.stat_result) -> int:
+    blocks = getattr(found, "st_blocks", None)
+    return found.st_size if blocks is None else int(blocks) * 512
 
 
 def copy_tree(source: Path, target: Path, check: Callable[[], object] = lambda: None) -> None:

@@ -9,20 +9,30 @@ Source: OCI image specification, config.md, "Layer DiffID" and "Layer ChainID".
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from typing import Callable, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
+from ocidist.content.disk import failure
 from ocidist.content.protocols import Provider
 from ocidist.errors import Cancelled, DeadlineExceeded, InvalidManifest, LayerError, OcidistError
+from ocidist.layers.policy import Policy
 from ocidist.progress import Advanced, Finished, Waiting
 from ocidist.scope import Scope
+from ocidist.snapshots.folders import UNPACKING
+from ocidist.snapshots.parallel import SMALL, Worker, Workers, worthwhile
 from ocidist.snapshots.protocols import Claim, Snapshotter
-from ocidist.spec.chain import chain_id
+from ocidist.spec.chain import chain_id, chain_ids
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
-__all__ = ["unpack"]
+if TYPE_CHECKING:
+    from ocidist.snapshots.layering import Over
+
+__all__ = ["unpack", "unpack_layer"]
 
 _STEP = 1 << 20  # bytes of a blob between two reports
 _WAIT = 0.05  # seconds between looks at another's unpack
@@ -49,15 +59,37 @@ def unpack(
             "image", f"{len(layers)} layers, but {len(diff_ids)} diff_ids in its config", "rootfs.diff_ids"
         )
     chain = chain_id(diff_ids)
+    done: set[Digest] = set()
     if not _committed(snapshotter, chain):
-        key = f"unpack {chain}"
-        with _claimed(snapshotter, key, layers, scope):
-            if not _committed(snapshotter, chain):  # done by whom we waited for
-                _unpack(provider, snapshotter, key, chain, layers, diff_ids, scope, wait)
-                return chain
+        job = _Job(provider, snapshotter, scope, wait)
+        rows = list(zip(layers, diff_ids, chain_ids(diff_ids), strict=True))
+        if snapshotter.apart:
+            _each(job, rows)
+        else:
+            _together(job, rows)
+        done = job.done
     for layer in layers:
-        scope.emit(Finished(layer.digest, "unpacked", "unpack"))
+        if layer.digest not in done:
+            scope.emit(Finished(layer.digest, "unpacked", "unpack"))
     return chain
+
+
+def unpack_layer(
+    provider: Provider,
+    snapshotter: Snapshotter,
+    layer: Descriptor,
+    diff_id: Digest,
+    chain: Digest,
+    parent: str,
+    scope: Scope,
+) -> None:
+    """One layer over the committed ``parent`` ("" for none) into the committed ``chain``. Raises as :func:`unpack`."""
+    job = _Job(provider, snapshotter, scope, None)
+    key = f"{UNPACKING}{chain}"
+    with _claimed(snapshotter, key, [layer], scope), _dropped_on_error(snapshotter, [key]):
+        root = snapshotter.prepare(key, parent)
+        job.apply(layer, diff_id, root, parent)
+        snapshotter.commit(str(chain), key, parent)
 
 
 def _committed(snapshotter: Snapshotter, chain: Digest) -> bool:
@@ -82,51 +114,265 @@ def _claimed(snapshotter: Snapshotter, key: str, layers: Sequence[Descriptor], s
         scope.sleep(_WAIT)
 
 
+@contextmanager
+def _dropped_on_error(snapshotter: Snapshotter, keys: Sequence[str]) -> Iterator[None]:
+    """Remove what was being prepared, where the block fails."""
+    try:
+        yield
+    except (Cancelled, DeadlineExceeded):
+        raise  # removing takes its time; the next to prepare a snapshot does it
+    except OcidistError:
+        for key in keys:
+            try:
+                snapshotter.remove(key)
+            except OcidistError:
+                pass  # what went wrong first is what is to be told
+        raise
+
+
 def _tick(scope: Scope) -> None:
     # Painting is for the thread that the user waits in; a pull unpacks in another.
     if threading.current_thread() is threading.main_thread():
         scope.tick()
 
 
-def _unpack(
-    provider: Provider,
-    snapshotter: Snapshotter,
-    key: str,
-    chain: Digest,
-    layers: Sequence[Descriptor],
-    diff_ids: Sequence[Digest],
-    scope: Scope,
-    wait: Callable[[Descriptor], None] | None,
-) -> None:
-    from ocidist.layers.apply import apply_layer
+# A layer, its DiffID, and the ChainID of the stack that it is the top of.
+Row = tuple[Descriptor, Digest, Digest]
 
-    root = snapshotter.prepare(key)
-    try:
-        for layer, diff_id in zip(layers, diff_ids, strict=True):
-            if wait is not None:
-                wait(layer)
-            body = provider.open(layer, scope)
+
+def _together(job: _Job, rows: Sequence[Row]) -> None:
+    """All layers in one tree."""
+    snapshotter, layers = job.snapshotter, [layer for layer, _, _ in rows]
+    chain = rows[-1][2]
+    key = f"{UNPACKING}{chain}"
+    with _claimed(snapshotter, key, layers, job.scope) as claim:
+        if _committed(snapshotter, chain):  # done by whom we waited for
+            return
+        with _dropped_on_error(snapshotter, [key]):
+            root = snapshotter.prepare(key)
+            with _failures(root), job.crew(layers, [claim]) as crew:
+                started: list[tuple[Worker | None, Row]] = []
+                for number, row in enumerate(rows):
+                    job.arrived(row[0])
+                    place = root if not number else _beside(root, number)
+                    started.append((crew.extract(row[0], place, number), row))
+                    if crew.useful and row is not rows[-1]:
+                        continue  # all that can be begun first
+                    while started:
+                        worker, (layer, diff_id, _) = started.pop(0)
+                        _one_of_them(job, crew, worker, layer, diff_id, root)
+            snapshotter.commit(str(chain), key)
+
+
+def _beside(root: Path, number: int) -> Path:
+    return root.parent / f"apart-{number}"
+
+
+def _one_of_them(
+    job: _Job, crew: Crew, worker: Worker | None, layer: Descriptor, diff_id: Digest, root: Path
+) -> None:
+    """A layer onto the tree of those beneath it: merged where a process extracted it, else applied."""
+    from ocidist.layers.merge import fits, merge
+    from ocidist.snapshots.trees import remove_tree
+
+    if worker is not None:
+        crew.finish(worker)
+        done = worker.diff_id is not None
+        if done and worker.diff_id is not None:
+            _check_diff_id(layer, worker.diff_id, diff_id)
+        if worker.root == root:
+            if not done:
+                _empty(root)
+        else:
+            done = done and fits(root, worker.root, worker.implied)
+            if done:
+                merge(root, worker.root, worker.marks, worker.implied, job.scope, str(layer.digest))
+            remove_tree(worker.root)
+        if done:
+            job.finished(layer)
+            return
+    job.apply(layer, diff_id, root, None)
+    job.finished(layer)
+
+
+def _empty(root: Path) -> None:
+    from ocidist.snapshots.trees import remove_tree
+
+    remove_tree(root)
+    os.mkdir(root, 0o755)
+    os.chmod(root, 0o755)
+
+
+def _each(job: _Job, rows: Sequence[Row]) -> None:
+    """Each layer in a snapshot of its own, over the one before."""
+    snapshotter, scope = job.snapshotter, job.scope
+    parents = ["", *(str(chain) for _, _, chain in rows)]
+    with ExitStack() as stack:
+        claims: dict[Digest, Claim] = {}
+        for layer, _, chain in rows:  # the lowest first, for all: so nobody waits in a circle
+            if not _committed(snapshotter, chain):
+                claim = _claimed(snapshotter, f"{UNPACKING}{chain}", [layer], scope)
+                stack.enter_context(claim)
+                if not _committed(snapshotter, chain):
+                    claims[chain] = claim
+        missing = [(row, parent) for row, parent in zip(rows, parents, strict=False) if row[2] in claims]
+        keys = [f"{UNPACKING}{row[2]}" for row, _ in missing]
+        with _dropped_on_error(snapshotter, keys):
+            layers = [row[0] for row, _ in missing]
+            crew = stack.enter_context(job.crew(layers, list(claims.values())))
+            started: list[tuple[Worker | None, Row, str]] = []
+            for row, parent in missing:
+                job.arrived(row[0])
+                # Not over its parent yet, which may not be here.
+                root = snapshotter.prepare(f"{UNPACKING}{row[2]}")
+                started.append((crew.extract(row[0], root, int(bool(parent))), row, parent))
+                if crew.useful and row is not missing[-1][0]:
+                    continue  # all that can be begun first
+                while started:
+                    _one_over(job, crew, *started.pop(0))
+
+
+def _one_over(job: _Job, crew: Crew, worker: Worker | None, row: Row, parent: str) -> None:
+    """A layer that has a directory of its own: settled where a process extracted it, else applied."""
+    from ocidist.snapshots.layering import NeedsOrder, settle
+
+    layer, diff_id, chain = row
+    snapshotter, key = job.snapshotter, f"{UNPACKING}{row[2]}"
+    done = False
+    if worker is not None:
+        crew.finish(worker)
+        done = worker.diff_id is not None
+        if worker.diff_id is not None:
+            _check_diff_id(layer, worker.diff_id, diff_id)
             try:
-                report = _Report(layer, scope)
-                result = apply_layer(
-                    body, root, scope, layer=str(layer.digest), progress=report, tick=report.tick
-                )
-            finally:
-                body.close()
-            if result.diff_id != diff_id:
-                raise LayerError(
-                    str(layer.digest), "", f"its DiffID is {result.diff_id}, but the config says {diff_id}"
-                )
-            scope.emit(Finished(layer.digest, "unpacked", "unpack"))
-        snapshotter.commit(str(chain), key)
-    except (Cancelled, DeadlineExceeded):
-        raise  # removing takes its time; the next to prepare a snapshot does it
-    except OcidistError:
+                with _failures(worker.root), job.over(parent) as over:
+                    settle(worker.root, worker.marks, worker.implied, over, str(layer.digest))
+            except NeedsOrder:
+                done = False
+    if not done:
+        job.apply(layer, diff_id, snapshotter.prepare(key, parent), parent)
+    snapshotter.commit(str(chain), key, parent)
+    job.finished(layer)
+
+
+def _check_diff_id(layer: Descriptor, found: Digest, wanted: Digest) -> None:
+    if found != wanted:
+        raise LayerError(str(layer.digest), "", f"its DiffID is {found}, but the config says {wanted}")
+
+
+@contextmanager
+def _failures(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise failure(error.filename or str(root), error) from error
+
+
+class _Job:
+    """Where layers come from and go to."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        snapshotter: Snapshotter,
+        scope: Scope,
+        wait: Callable[[Descriptor], None] | None,
+    ) -> None:
+        self.provider, self.snapshotter, self.scope, self._wait = provider, snapshotter, scope, wait
+        self.privileged = Policy.of_process().privileged
+        self.done: set[Digest] = set()
+
+    def finished(self, layer: Descriptor) -> None:
+        """It is where it belongs."""
+        self.done.add(layer.digest)
+        self.scope.emit(Finished(layer.digest, "unpacked", "unpack"))
+
+    def arrived(self, layer: Descriptor) -> None:
+        """Wait until its blob is here."""
+        if self._wait is not None:
+            self._wait(layer)
+
+    @contextmanager
+    def over(self, parent: str) -> Iterator[Over]:
+        """What becomes of a layer over ``parent``'s tree ("" for none), where it has a directory of its own."""
+        from ocidist.snapshots.layering import Over
+
+        lower = self.snapshotter.reader(parent) if parent else None
         try:
-            snapshotter.remove(key)
-        except OcidistError:
-            pass  # what went wrong first is what is to be told
-        raise
+            yield Over(lower, self.privileged)
+        finally:
+            if lower is not None:
+                lower.close()
+
+    def apply(self, layer: Descriptor, diff_id: Digest, root: Path, parent: str | None) -> None:
+        """Apply a layer to ``root``, in this process; over ``parent`` where the snapshotter keeps layers apart."""
+        from ocidist.layers.apply import apply_layer
+
+        with ExitStack() as stack:
+            policy = Policy(self.privileged)
+            if self.snapshotter.apart:
+                policy = Policy(self.privileged, stack.enter_context(self.over(parent or "")))
+            body = self.provider.open(layer, self.scope)
+            stack.callback(body.close)
+            report = _Report(layer, self.scope)
+            result = apply_layer(
+                body,
+                root,
+                self.scope,
+                layer=str(layer.digest),
+                policy=policy,
+                progress=report,
+                tick=report.tick,
+            )
+        _check_diff_id(layer, result.diff_id, diff_id)
+
+    @contextmanager
+    def crew(self, layers: Sequence[Descriptor], claims: Sequence[Claim]) -> Iterator[Crew]:
+        """Processes for these layers, ended with the block; none where they are not worth it."""
+        crew = Crew(self, worthwhile(layers), claims)
+        try:
+            yield crew
+        finally:
+            crew.end()
+
+
+class Crew:
+    """The processes that extract layers, if any."""
+
+    def __init__(self, job: _Job, useful: bool, claims: Sequence[Claim]) -> None:
+        self.useful = useful
+        self._job, self._claims = job, claims
+        self._workers = Workers(job.scope, lambda: _tick(job.scope))
+
+    def extract(self, layer: Descriptor, root: Path, number: int) -> Worker | None:
+        """Begin to extract ``layer`` into ``root``, made if it is missing; None where it is to be applied in its
+        turn. ``number`` is 0 for the lowest."""
+        if not self.useful or layer.size <= SMALL:
+            return None
+        body = self._job.provider.open(layer, self._job.scope)
+        try:
+            fileno = getattr(body, "fileno", None)
+            if fileno is None:
+                return None
+            self._workers.room()
+            root.mkdir(mode=0o755, exist_ok=True)
+            report = _Report(layer, self._job.scope)
+            worker = Worker(layer, root, report)
+            worker.start(fileno(), not number, [claim.fileno() for claim in self._claims])
+            self._workers.add(worker)
+            return worker
+        except (OSError, ValueError):  # no process can be had, or what is read is no file
+            return None
+        finally:
+            body.close()
+
+    def finish(self, worker: Worker) -> None:
+        """Wait until it has ended."""
+        self._workers.finish(worker)
+
+    def end(self) -> None:
+        """End what still runs."""
+        self._workers.end()
 
 
 class _Report:

@@ -11,15 +11,20 @@ from typing import Iterable
 from ocidist.errors import InvalidManifest
 from ocidist.spec.digest import Digest
 
-__all__ = ["chain_id", "chain_ids"]
+__all__ = ["chain_id", "chain_ids", "child_id"]
 
 
 def chain_ids(diff_ids: Iterable[Digest]) -> tuple[Digest, ...]:
     """The ChainID of every height of the stack, lowest first; empty for no layers."""
     chain: list[Digest] = []
     for diff_id in diff_ids:
-        chain.append(Digest.of(f"{chain[-1]} {diff_id}".encode("ascii")) if chain else Digest(diff_id))
+        chain.append(child_id(chain[-1], diff_id) if chain else Digest(diff_id))
     return tuple(chain)
+
+
+def child_id(parent: Digest, diff_id: Digest) -> Digest:
+    """The ChainID of a layer upon the stack ``parent``."""
+    return Digest.of(f"{parent} {diff_id}".encode("ascii"))
 
 
 def chain_id(diff_ids: Iterable[Digest]) -> Digest:

@@ -1,0 +1,160 @@
+"""A layer that was extracted apart, moved onto the tree of those beneath it. Nothing is copied.
+
+Whiteouts come first: the layer's own entries are still elsewhere, so they spare them by themselves. Then whatever
+is not a directory on both sides is renamed into its place, whole subtrees at once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Sequence
+
+from ocidist.layers.apart import Mark, is_implied
+from ocidist.layers.policy import Merged
+from ocidist.layers.reading import TreeReader
+from ocidist.layers.records import Member
+from ocidist.layers.tree import Directory, Tree
+from ocidist.scope import Scope
+
+__all__ = ["fits", "merge"]
+
+
+class _Passing:
+    """A Settler for directories that are only passed through."""
+
+    def entry(self, fd: int, member: Member, merged: bool) -> None:
+        raise AssertionError("nothing is archived here")
+
+    def implied(self, fd: int) -> None:
+        os.chmod(fd, 0o755)
+
+    def bring_up(self, at: Directory, name: bytes) -> bool:
+        return False
+
+
+def fits(base: Path, apart: Path, implied: Sequence[bytes]) -> bool:
+    """False where a directory that the layer implies is a symlink beneath: then its entries belong elsewhere."""
+    below, above = TreeReader(base), TreeReader(apart)
+    try:
+        for path in implied:
+            try:
+                if is_implied(above.stat(path)) and stat.S_ISLNK(below.stat(path).st_mode):
+                    return False
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+    finally:
+        below.close()
+        above.close()
+    return True
+
+
+def merge(
+    base: Path, apart: Path, marks: Sequence[Mark], implied: Sequence[bytes], scope: Scope, layer: str
+) -> None:
+    """Make ``base`` what it would be had the layer been applied to it; of ``apart`` nothing but directories is left.
+
+    Both are on one file system. Raises LayerError; OSErrors come as they are, and the scope's end.
+    """
+    _hide(base, marks, layer)
+    below, above = TreeReader(base), TreeReader(apart)
+    try:
+        _move(below, above, scope)
+        now = time.time_ns()
+        for path in implied:
+            try:
+                if is_implied(below.stat(path)):
+                    os.utime(below.folder(path), ns=(now, now))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+    finally:
+        below.close()
+        above.close()
+
+
+def _hide(base: Path, marks: Sequence[Mark], layer: str) -> None:
+    if not marks:
+        return
+    tree, merged = Tree(base, layer, _Passing()), Merged()
+    try:
+        for mark in marks:
+            if mark.name:
+                merged.whiteout(tree, mark.parent, mark.name, _not_own)
+            else:
+                merged.opaque(tree, mark.parent, _not_own)
+    finally:
+        tree.close()
+
+
+def _not_own(real: bytes) -> bool:
+    return False
+
+
+def _move(below: TreeReader, above: TreeReader, scope: Scope) -> None:
+    """Everything of ``above`` into ``below``, directories that both have settled after what is in them."""
+    folders = [b""]
+    shared = []
+    for folder in folders:  # grows while it runs
+        scope.check()
+        mine, theirs = above.stat(folder), below.stat(folder)
+        shared.append((folder, mine, theirs))
+        source, target = above.folder(folder), below.folder(folder)
+        for name, info in above.list(folder).items():
+            there = _stat(name, target)
+            if stat.S_ISDIR(info.st_mode) and there is not None and stat.S_ISDIR(there.st_mode):
+                folders.append(folder + b"/" + name if folder else name)
+                continue
+            if there is not None:
+                _make_room(name, info, there, below, folder)
+                target = below.folder(folder)
+            os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+    for folder, mine, theirs in reversed(shared):
+        _settle(below, above, folder, mine, theirs)
+
+
+def _stat(name: bytes, at: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def _make_room(
+    name: bytes, info: os.stat_result, there: os.stat_result, below: TreeReader, folder: bytes
+) -> None:
+    """A rename puts a file over a file; all else is removed first."""
+    if stat.S_ISDIR(there.st_mode):
+        fd = os.dup(below.folder(folder))
+        try:
+            tree = Tree(fd, "layer", _Passing())
+            try:
+                tree.remove(tree.root, name)
+            finally:
+                tree.close()
+        finally:
+            os.close(fd)
+    elif stat.S_ISDIR(info.st_mode):
+        os.unlink(name, dir_fd=below.folder(folder))
+
+
+def _settle(
+    below: TreeReader, above: TreeReader, folder: bytes, mine: os.stat_result, theirs: os.stat_result
+) -> None:
+    """What a directory of both looks like: as its entry says, or as it was where none describes it."""
+    wanted, found = above.xattrs(folder), below.xattrs(folder)
+    fd = below.folder(folder)  # last: what is asked for a path by its name moves the reader to the one above
+    if is_implied(mine):
+        os.utime(fd, ns=(theirs.st_atime_ns, theirs.st_mtime_ns))
+        return
+    if (mine.st_uid, mine.st_gid) != (theirs.st_uid, theirs.st_gid):
+        os.chown(fd, mine.st_uid, mine.st_gid)
+    if hasattr(os, "setxattr"):
+        for name in found.keys() - wanted.keys():
+            os.removexattr(fd, name)
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                os.setxattr(fd, name, value)
+    os.chmod(fd, stat.S_IMODE(mine.st_mode))
+    os.utime(fd, ns=(mine.st_atime_ns, mine.st_mtime_ns))

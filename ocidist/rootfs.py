@@ -1,0 +1,310 @@
+"""Root filesystems to work in: prepared over an unpacked image, looked at, and kept as a layer.
+
+A snapshot is named by its target, made absolute, as containerd's early ``dist`` did it: one target, one snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
+
+from ocidist.errors import StoreError
+from ocidist.rows import Column, Rows, Schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ocidist.layers.compare import Change
+    from ocidist.layers.diff import MadeLayer
+    from ocidist.layers.reading import Reader
+    from ocidist.scope import Scope
+    from ocidist.snapshots.protocols import Mount, SnapshotInfo
+    from ocidist.spec.descriptor import Descriptor
+    from ocidist.spec.digest import Digest
+    from ocidist.store import Store
+
+__all__ = [
+    "ChangeRow",
+    "CommittedLayer",
+    "SnapshotRow",
+    "changes",
+    "commit",
+    "find",
+    "make_layer",
+    "prepare",
+    "remove",
+    "snapshots",
+    "whole_tree",
+]
+
+SNAPSHOTS = Schema(
+    "snapshots",
+    (
+        Column("key"),
+        Column("parent"),
+        Column("kind"),
+        Column("size", "bytes"),
+        Column("created_at", "age", "AGE"),
+    ),
+)
+CHANGES = Schema("changes", (Column("kind"), Column("type"), Column("size", "bytes"), Column("path")))
+
+
+@dataclass(frozen=True)
+class SnapshotRow:
+    """One snapshot. ``kind`` is committed, active or view; ``size`` the bytes set aside for its own files, None where
+    this user can't look; ``created_at`` seconds since the epoch, UTC."""
+
+    key: str
+    parent: str
+    kind: str
+    size: int | None
+    created_at: float
+
+
+@dataclass(frozen=True)
+class ChangeRow:
+    """One name that differs. ``kind`` is added, modified or deleted; ``type`` that of the entry (before, if it is
+    deleted), ``size`` in bytes, None for what is no file."""
+
+    kind: str
+    type: str
+    size: int | None
+    path: str
+
+
+@dataclass(frozen=True)
+class CommittedLayer:
+    """A layer in the store, and the snapshot that it makes of its parent."""
+
+    layer: MadeLayer
+    chain_id: Digest
+
+
+def snapshots(store: Store) -> Rows[SnapshotRow]:
+    """Every snapshot: key, parent, kind, size (bytes), created_at."""
+    return Rows(SNAPSHOTS, (_row(store, info) for info in store.snapshots.walk()))
+
+
+def _row(store: Store, info: SnapshotInfo) -> SnapshotRow:
+    try:
+        size = store.snapshots.usage(info.key).size
+    except StoreError:
+        size = None
+    return SnapshotRow(info.key, info.parent, info.kind, size, info.created_at)
+
+
+def find(store: Store, name: str) -> SnapshotInfo:
+    """The snapshot with this key, or of this target. Raises StoreError."""
+    for key in (name, os.path.abspath(name)):
+        try:
+            return store.snapshots.stat(key)
+        except StoreError:
+            continue
+    raise StoreError(name, "no such snapshot; `snapshots` lists them")
+
+
+def prepare(
+    store: Store, chain: str, target: str, scope: Scope, *, readonly: bool = False
+) -> Sequence[Mount]:
+    """A snapshot over the unpacked ``chain`` ("" for an empty one), for ``target``; what mounts it there.
+
+    It is written to, or a view with ``readonly``. Raises StoreError for an unknown chain, and for a target that has
+    one already.
+    """
+    store.require_writable()
+    key = os.path.abspath(target)
+    kept = store.snapshots
+    claim = kept.claim(f"prepare {key}")
+    if claim is None:
+        raise StoreError(key, "another process is preparing a snapshot for it")
+    with claim:
+        _refuse_taken(store, key, target)
+        if chain:
+            content = store.content.within(scope)
+            lease, expires = content.lease()
+            # Held first, then looked for: so no collector takes it in between.
+            store.metadata.hold(lease, expires, [("snapshot", chain)], check=scope.check)
+            _require_committed(store, chain)
+        if readonly:
+            kept.view(key, chain)
+        else:
+            kept.prepare(key, chain)
+    return kept.mounts(key)
+
+
+def _refuse_taken(store: Store, key: str, target: str) -> None:
+    try:
+        info = store.snapshots.stat(key)
+    except StoreError:
+        return
+    what = "a view" if info.kind == "view" else "a snapshot"
+    raise StoreError(key, f"there is {what} for this target already; `rootfs rm {target}` drops it")
+
+
+def _require_committed(store: Store, chain: str) -> None:
+    try:
+        kind = store.snapshots.stat(chain).kind
+    except StoreError:
+        raise StoreError(
+            chain, "no unpacked tree has this chain ID; `rootfs unpack DIGEST` makes one"
+        ) from None
+    if kind != "committed":
+        raise StoreError(chain, "it is not committed, so nothing can stand on it; `rootfs commit` does that")
+
+
+def remove(store: Store, name: str) -> str:
+    """Remove a snapshot; its key. Raises StoreError where others stand on it."""
+    store.require_writable()
+    info = find(store, name)
+    above = sorted(other.key for other in store.snapshots.walk() if other.parent == info.key)
+    if above:
+        raise StoreError(info.key, f"{above[0]} stands on it; remove that first")
+    store.snapshots.remove(info.key)
+    return info.key
+
+
+@contextmanager
+def whole_tree(store: Store, chain: str, scope: Scope) -> Iterator[Path]:
+    """A directory with all of a committed snapshot's tree, to be read while the block runs."""
+    kept = store.snapshots
+    if not kept.apart:
+        yield kept.path(chain)
+        return
+    from pathlib import Path
+    from tempfile import mkdtemp
+
+    from ocidist.layers.policy import Policy
+    from ocidist.snapshots.flatten import flatten
+    from ocidist.snapshots.trees import remove_tree
+
+    try:
+        folder = Path(mkdtemp(prefix="whole-", dir=store.root / "snapshots"))
+    except OSError as error:
+        raise StoreError(str(store.root), error.strerror or str(error)) from error
+    try:
+        reader = kept.reader(chain)
+        try:
+            (folder / "fs").mkdir()
+            flatten(reader, folder / "fs", scope, privileged=Policy.of_process().privileged)
+        except OSError as error:
+            raise StoreError(error.filename or str(folder), error.strerror or str(error)) from error
+        finally:
+            reader.close()
+        yield folder / "fs"
+    finally:
+        remove_tree(folder)
+
+
+# -- what changed --
+
+
+@contextmanager
+def _trees(store: Store, upper: str, lower: str | None) -> Iterator[tuple[Reader | None, Reader]]:
+    """Readers of two trees; without ``lower`` of a snapshot's parent, None for one that has none."""
+    with ExitStack() as stack:
+
+        def reader(name: str) -> tuple[Reader, str]:
+            found, parent = _reader(store, name)
+            stack.callback(found.close)
+            return found, parent
+
+        above, parent = reader(upper)
+        below = reader(lower)[0] if lower is not None else reader(parent)[0] if parent else None
+        yield below, above
+
+
+def _reader(store: Store, name: str) -> tuple[Reader, str]:
+    """A tree by its snapshot's key or target, else by its directory; and the key of the snapshot's parent."""
+    from ocidist.layers.reading import TreeReader
+
+    try:
+        info = find(store, name)
+    except StoreError:
+        if not os.path.isdir(name):
+            raise StoreError(name, "neither a snapshot nor a directory") from None
+        try:
+            return TreeReader(name), ""
+        except OSError as error:
+            raise StoreError(name, error.strerror or str(error)) from error
+    return store.snapshots.reader(info.key), info.parent
+
+
+def changes(store: Store, upper: str, lower: str | None, scope: Scope) -> Rows[ChangeRow]:
+    """What makes ``upper`` of ``lower``: each a snapshot or a directory; without ``lower`` of the snapshot's parent.
+
+    Columns: kind, type, size (bytes), path. Raises StoreError, the scope's end.
+    """
+    from ocidist.layers.compare import compare
+
+    with _trees(store, upper, lower) as (below, above):
+        try:
+            return Rows(CHANGES, [_change(change) for change in compare(below, above, scope)])
+        except OSError as error:
+            raise StoreError(error.filename or upper, error.strerror or str(error)) from error
+
+
+def _change(change: Change) -> ChangeRow:
+    size = change.info.st_size if change.type == "file" else None
+    return ChangeRow(change.kind, change.type, size, "/" + os.fsdecode(change.path))
+
+
+def make_layer(
+    store: Store,
+    upper: str,
+    lower: str | None,
+    write: Callable[[bytes], object],
+    scope: Scope,
+    *,
+    epoch: int | None = None,
+) -> MadeLayer:
+    """Write the layer of :func:`changes`, gzip. ``epoch``: SOURCE_DATE_EPOCH, in seconds. Raises as that does, and
+    LayerError for what a layer can't hold."""
+    from ocidist.layers.diff import write_layer
+
+    with _trees(store, upper, lower) as (below, above):
+        return write_layer(below, above, write, scope, epoch=epoch)
+
+
+def commit(store: Store, name: str, scope: Scope, *, epoch: int | None = None) -> CommittedLayer:
+    """Keep what changed in an active snapshot as a layer: its blob in the store, held for 24 hours, and a committed
+    snapshot keyed by its ChainID. The active one is gone then.
+
+    Raises StoreError and LayerError; then the active snapshot is as it was.
+    """
+    from ocidist.errors import AlreadyExists
+    from ocidist.snapshots.unpack import unpack_layer
+    from ocidist.spec.chain import child_id
+    from ocidist.spec.digest import Digest
+
+    store.require_writable()
+    info = find(store, name)
+    if info.kind != "active":
+        why = "it is committed already" if info.kind == "committed" else "a view is read only"
+        raise StoreError(info.key, f"nothing to commit: {why}")
+    content = store.content.within(scope)
+    with content.writer(f"commit {info.key}") as writer:
+        writer.truncate(0)
+        made = make_layer(store, info.key, None, writer.write, scope, epoch=epoch)
+        try:
+            writer.commit(made.size, made.digest)
+        except AlreadyExists:
+            writer.abort()
+    chain = child_id(Digest(info.parent), made.diff_id) if info.parent else made.diff_id
+    lease, expires = content.lease()
+    store.metadata.hold(lease, expires, [("snapshot", str(chain))], check=scope.check)
+    if made.clamped:  # the tree has other times than the layer gives
+        unpack_layer(content, store.snapshots, _descriptor(made), made.diff_id, chain, info.parent, scope)
+        store.snapshots.remove(info.key)
+    else:
+        store.snapshots.commit(str(chain), info.key)
+    return CommittedLayer(made, chain)
+
+
+def _descriptor(made: MadeLayer) -> Descriptor:
+    from ocidist.spec.descriptor import Descriptor
+    from ocidist.spec.mediatype import OCI_LAYER_GZIP
+
+    return Descriptor(OCI_LAYER_GZIP, made.digest, made.size)

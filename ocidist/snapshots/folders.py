@@ -1,0 +1,272 @@
+"""What all snapshotters share: a folder for each snapshot, and nothing that is half there.
+
+``ROOT/NAME/committed/ALGORITHM-HEX/{fs,info}`` and ``ROOT/NAME/active/…`` alike, where keys that are no digests
+are hashed; ``fs`` is a tree and ``info`` a line of JSON. What is on disk is all there is: no
+database can disagree with it. A rename makes a snapshot visible, another makes it vanish, so a process that
+is killed leaves only what nobody sees. The directories above the trees are 0700: setuid programs of an image
+are out of reach of other users (CVE-2021-41103).
+
+Trees are not fsynced: they are made from verified blobs and can be made again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Iterator
+
+from ocidist.content.disk import failure
+from ocidist.content.lock import FileLock
+from ocidist.errors import InvalidDigest, StoreError
+from ocidist.snapshots.protocols import SnapshotInfo
+from ocidist.spec.digest import Digest
+
+if TYPE_CHECKING:
+    from typing import Any
+
+__all__ = ["UNPACKING", "Claim", "FolderSnapshotter"]
+
+UNPACKING = "unpack "  # the keys of what is being unpacked begin with it
+
+
+class Claim:
+    """The sole right to prepare a key, until it is closed or its process ends."""
+
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = lock
+        self._held = True
+
+    def fileno(self) -> int:
+        """The lock's descriptor: who inherits it holds the claim as long as it lives."""
+        return self._lock.fileno()
+
+    def close(self) -> None:
+        """Let go. Idempotent."""
+        if self._held:
+            self._held = False
+            try:
+                os.unlink(self._lock.path)  # before letting go: who waits for this file looks again
+            except OSError:
+                pass
+            self._lock.release()
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class FolderSnapshotter:
+    """The half of a Snapshotter that does not depend on what a tree is. The constructor does no I/O; errors are
+    StoreError."""
+
+    name = ""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root) / self.name
+        self._committed = self.root / "committed"
+        self._active = self.root / "active"
+
+    # -- looking --
+
+    def stat(self, key: str) -> SnapshotInfo:
+        """What is known of a snapshot. Raises StoreError if there is none."""
+        name = _folder(key)
+        for kind, folder in (("committed", self._committed / name), ("active", self._active / name)):
+            info = self._read(folder, kind)
+            if info is not None:
+                return info
+        raise StoreError(key, "no such snapshot")
+
+    def path(self, key: str) -> Path:
+        """The directory of a snapshot's own files. Raises StoreError if there is none."""
+        where = self._committed if self.stat(key).kind == "committed" else self._active
+        return where / _folder(key) / "fs"
+
+    def walk(self) -> Iterator[SnapshotInfo]:
+        """Every snapshot, committed before active, in the order of their names."""
+        for kind, folder in (("committed", self._committed), ("active", self._active)):
+            try:
+                names = sorted(os.listdir(folder))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise failure(str(folder), error) from error
+            for name in names:
+                info = self._read(folder / name, kind)
+                if info is not None:  # not one of ours, or removed meanwhile
+                    yield info
+
+    def _read(self, folder: Path, kind: str) -> SnapshotInfo | None:
+        import json
+
+        try:
+            with open(folder / "info", "rb") as source:
+                found: dict[str, Any] = json.loads(source.read(1 << 16))
+            if kind == "active" and found.get("kind") == "view":
+                kind = "view"
+            return SnapshotInfo(str(found["key"]), str(found["parent"]), kind, float(found["created_at"]))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (KeyError, TypeError, ValueError):  # damaged: as good as absent, and made again when needed
+            return None
+        except OSError as error:
+            raise failure(str(folder), error) from error
+
+    # -- writing --
+
+    def claim(self, key: str) -> Claim | None:
+        """The sole right to prepare ``key``, over threads and processes; None while another has it."""
+        try:
+            self._make_root()
+            lock = FileLock(str(self.root / "locks" / _folder(key)))
+            return Claim(lock) if lock.acquire() else None
+        except OSError as error:
+            raise failure(str(self.root), error) from error
+
+    def prepare(self, key: str, parent: str = "") -> Path:
+        """A private directory to write in; what was there under this key is dropped.
+
+        What killed processes left of their unpacking is removed on the way.
+        """
+        return self._start(key, parent, "active")
+
+    def view(self, key: str, parent: str) -> Path:
+        """As :meth:`prepare`, to be read only."""
+        return self._start(key, parent, "view")
+
+    def _start(self, key: str, parent: str, kind: str) -> Path:
+        folder = self._active / _folder(key)
+        try:
+            self._make_root()
+            self._sweep(but=key)
+            self._discard(folder)
+            if parent:
+                self._committed_path(parent)
+            os.mkdir(folder, 0o700)
+            self._write(folder, key, parent, kind)
+            tree = folder / "fs"
+            os.mkdir(tree, 0o755)
+            os.chmod(tree, 0o755)  # whatever the umask
+            self._fill(folder, parent, kind)
+            return tree
+        except OSError as error:
+            raise failure(error.filename or str(folder), error) from error
+
+    def _fill(self, folder: Path, parent: str, kind: str) -> None:
+        """Make what a new snapshot of ``parent`` needs beside or in its empty ``fs``."""
+        raise NotImplementedError
+
+    def _committed_path(self, key: str) -> Path:
+        folder = self._committed / _folder(key)
+        if self._read(folder, "committed") is None:
+            raise StoreError(key, "no such committed snapshot")
+        return folder / "fs"
+
+    def commit(self, name: str, key: str, parent: str = "") -> None:
+        """The active ``key`` becomes the committed ``name``, seen at once and whole."""
+        source, target = self._active / _folder(key), self._committed / _folder(name)
+        found = self._read(source, "active")
+        if found is None:
+            raise StoreError(key, "no such active snapshot")
+        if found.kind == "view":
+            raise StoreError(key, "a view is read only, so there is nothing to commit")
+        try:
+            self._write(source, name, parent or found.parent)
+            if target.is_dir() and self._read(target, "committed") is None:
+                self._discard(target)  # damaged
+            try:
+                os.rename(source, target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                self._discard(source)
+        except OSError as error:
+            raise failure(error.filename or str(source), error) from error
+
+    def remove(self, key: str) -> None:
+        """Remove a snapshot: it vanishes at once, then its files go."""
+        info = self.stat(key)
+        where = self._committed if info.kind == "committed" else self._active
+        try:
+            self._discard(where / _folder(key))
+        except OSError as error:
+            raise failure(error.filename or str(where), error) from error
+
+    def remove_stale(self) -> int:
+        """Remove what killed processes left of their unpacking; how many there were."""
+        try:
+            return self._sweep()
+        except OSError as error:
+            raise failure(error.filename or str(self.root), error) from error
+
+    def _sweep(self, but: str = "") -> int:
+        count = 0
+        for info in list(self.walk()):
+            if info.kind == "active" and info.key.startswith(UNPACKING) and info.key != but:
+                claim = self.claim(info.key)
+                if claim is not None:
+                    with claim:
+                        self._discard(self._active / _folder(info.key))
+                        count += 1
+        # Also the locks alone: who is killed within one leaves its file.
+        for name in {*os.listdir(self.root / "removed"), *os.listdir(self.root / "locks")}:
+            self._remove(name)
+        return count
+
+    def _discard(self, folder: Path) -> None:
+        """Move it out of sight, then remove it."""
+        name = f"{os.getpid()}-{time.monotonic_ns()}-{folder.name}"
+        self._remove(name, folder)
+
+    def _remove(self, name: str, folder: Path | None = None) -> None:
+        """Remove ``removed/NAME``, moved there from ``folder``; nothing if another is at it."""
+        from ocidist.snapshots.trees import remove_tree
+
+        lock = FileLock(str(self.root / "locks" / name))
+        if not lock.acquire():
+            return
+        with Claim(lock):
+            away = self.root / "removed" / name
+            if folder is not None:
+                try:
+                    os.rename(folder, away)
+                except FileNotFoundError:
+                    return
+            remove_tree(away)
+
+    def _make_root(self) -> None:
+        if not (self.root / "removed").is_dir():
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            for folder in (
+                self.root,
+                self._committed,
+                self._active,
+                self.root / "locks",
+                self.root / "removed",
+            ):
+                try:
+                    os.mkdir(folder, 0o700)
+                except FileExistsError:
+                    pass
+
+    def _write(self, folder: Path, key: str, parent: str, kind: str = "committed") -> None:
+        import json
+
+        text = json.dumps({"key": key, "parent": parent, "kind": kind, "created_at": time.time()})
+        new = folder / "info.new"
+        with open(new, "w", encoding="utf-8") as target:
+            target.write(text)
+        os.replace(new, folder / "info")
+
+
+def _folder(key: str) -> str:
+    try:
+        digest = Digest(key)
+    except InvalidDigest:
+        return f"key-{sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()}"
+    return f"{digest.algorithm}-{digest.hex}"

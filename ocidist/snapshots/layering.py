@@ -1,0 +1,216 @@
+"""A layer applied to a directory of its own, over layers that stand beneath it: what overlay mounts want.
+
+What the archive needs of the layers beneath is brought up (the directories that lead to its entries, symlinks on
+the way, targets of hardlinks). Whiteouts become what the kernel takes for them, once all entries are in place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Callable, Sequence
+
+from ocidist.layers import links
+from ocidist.layers.apart import Mark, is_implied
+from ocidist.layers.reading import Reader, TreeReader
+from ocidist.layers.records import Member
+from ocidist.layers.tree import Directory, Tree
+from ocidist.snapshots.stacked import OPAQUE, WHITEOUT
+
+__all__ = ["NeedsOrder", "Over", "settle"]
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+class Over:
+    """A Layering over the tree ``lower`` (None: over nothing). ``privileged`` chooses the kernel's attributes."""
+
+    def __init__(self, lower: Reader | None, privileged: bool) -> None:
+        self._lower = lower
+        self._privileged = privileged
+        self._space = "trusted." if privileged else "user."
+        self._hidden: dict[bytes, None] = {}  # real paths, in order
+        self._opaque: dict[bytes, None] = {}
+        self._marked: set[bytes] = set()  # directories that hold whiteouts by attribute
+
+    # -- while the archive is applied --
+
+    def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
+        at = tree.at(parent, create=False)
+        if at is None:
+            return
+        real = at.real + b"/" + name
+        if self._beneath(real) is not None:
+            self._hidden[real] = None
+        tree.hide(at, name, own)
+
+    def opaque(self, tree: Tree, parent: bytes, own: Callable[[bytes], bool]) -> None:
+        at = tree.at(parent, create=False)
+        if at is not None:
+            self._opaque[at.real] = None
+            tree.empty(at, own)
+
+    def bring_up(self, at: Directory, name: bytes) -> bool:
+        real = at.real + b"/" + name
+        found = self._beneath(real)
+        if found is None or self._lower is None:
+            return False
+        path = real[1:]
+        mode = found.st_mode
+        if stat.S_ISDIR(mode):
+            os.mkdir(name, 0o700, dir_fd=at.fd)
+        elif stat.S_ISLNK(mode):
+            links.symlink(self._lower.readlink(path), name, at.fd)
+        elif stat.S_ISREG(mode):
+            self._copy(path, name, at.fd)
+        else:
+            os.mknod(name, stat.S_IFMT(mode) | 0o600, found.st_rdev, dir_fd=at.fd)
+        if self._privileged:
+            os.chown(name, found.st_uid, found.st_gid, dir_fd=at.fd, follow_symlinks=False)
+        self._attributes(path, name, at.fd)
+        if not stat.S_ISLNK(mode):
+            os.chmod(b"/proc/self/fd/%d/%s" % (at.fd, name), stat.S_IMODE(mode))
+        links.set_times(name, found.st_atime_ns, found.st_mtime_ns, at.fd)
+        return True
+
+    def look_like_beneath(self, path: bytes, fd: int) -> None:
+        """Give a directory that no entry describes the metadata that it has beneath. Raises NeedsOrder."""
+        found = self._beneath(b"/" + path if path else b"")
+        if found is not None and stat.S_ISLNK(found.st_mode):
+            raise NeedsOrder
+        if found is None or not stat.S_ISDIR(found.st_mode):
+            os.utime(fd)
+            return
+        if self._privileged:
+            os.chown(fd, found.st_uid, found.st_gid)
+        self._attributes(path, b".", fd)
+        os.chmod(fd, stat.S_IMODE(found.st_mode))
+        os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+    def _beneath(self, real: bytes) -> os.stat_result | None:
+        """What the layers beneath have at a real path, unless this layer hides it."""
+        if self._lower is None or real in self._hidden:
+            return None
+        above = real
+        while above:
+            above = above.rpartition(b"/")[0]
+            if above in self._hidden or above in self._opaque:
+                return None
+        try:
+            return self._lower.stat(real[1:])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _copy(self, path: bytes, name: bytes, fd: int) -> None:
+        assert self._lower is not None
+        with (
+            open(self._lower.open(path), "rb", buffering=0) as source,
+            open(os.open(name, _NEW, 0o600, dir_fd=fd), "wb", buffering=0) as target,
+        ):
+            while block := source.read(1 << 20):
+                view = memoryview(block)
+                while view:
+                    view = view[target.write(view) :]
+
+    def _attributes(self, path: bytes, name: bytes, fd: int) -> None:
+        assert self._lower is not None
+        for key, value in self._lower.xattrs(path).items():
+            try:
+                os.setxattr(b"/proc/self/fd/%d/%s" % (fd, name), key, value, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES):
+                    raise
+
+    # -- at its end --
+
+    def finish(self, tree: Tree) -> None:
+        for real in self._opaque:
+            at = tree.at(real[1:], create=False)
+            if at is not None:
+                self._set(at.fd, OPAQUE, b"y")
+        for real in self._hidden:
+            above, _, name = real.rpartition(b"/")
+            at = tree.at(above[1:], create=False)
+            if at is None or at.real != above:  # another entry took its directory's place
+                continue
+            try:
+                mode = os.stat(name, dir_fd=at.fd, follow_symlinks=False).st_mode
+            except FileNotFoundError:
+                self._white_out(at, name)
+                continue
+            if stat.S_ISDIR(mode):
+                fd = os.open(name, _FOLDER, dir_fd=at.fd)
+                try:
+                    self._set(fd, OPAQUE, b"y")
+                finally:
+                    os.close(fd)
+
+    def _white_out(self, at: Directory, name: bytes) -> None:
+        try:
+            # A device of this number may be made by every user (since Linux 5.8).
+            os.mknod(name, stat.S_IFCHR, os.makedev(0, 0), dir_fd=at.fd)
+        except PermissionError:
+            fd = os.open(name, _NEW, 0o600, dir_fd=at.fd)
+            try:
+                self._set(fd, WHITEOUT, b"y")
+            finally:
+                os.close(fd)
+            if at.real not in self._opaque:
+                self._set(at.fd, OPAQUE, b"x")
+
+    def _set(self, fd: int, name: str, value: bytes) -> None:
+        os.setxattr(fd, self._space + name, value)
+
+
+# -- a layer that was extracted before those beneath it were known --
+
+
+class NeedsOrder(Exception):
+    """A directory that the layer implies is a symlink beneath: its entries belong elsewhere."""
+
+
+class _Lower:
+    """A Settler for directories that are brought up on the way to a whiteout."""
+
+    def __init__(self, over: Over) -> None:
+        self.bring_up = over.bring_up
+
+    def entry(self, fd: int, member: Member, merged: bool) -> None:
+        raise AssertionError("nothing is archived here")
+
+    def implied(self, fd: int) -> None:
+        os.chmod(fd, 0o755)
+
+
+def settle(root: Path, marks: Sequence[Mark], implied: Sequence[bytes], over: Over, layer: str) -> None:
+    """Make of a tree that was extracted apart what ``over`` would have made of it.
+
+    Raises NeedsOrder where that can't be, LayerError; OSErrors come as they are.
+    """
+    tree = Tree(root, layer, _Lower(over))
+    try:
+        for mark in marks:
+            if mark.name:
+                over.whiteout(tree, mark.parent, mark.name, _own)
+            else:
+                over.opaque(tree, mark.parent, _own)
+        over.finish(tree)
+    finally:
+        tree.close()
+    reader = TreeReader(root)
+    try:
+        for path in [*sorted(implied, reverse=True), b""]:
+            try:
+                if is_implied(reader.stat(path)):
+                    over.look_like_beneath(path, reader.folder(path))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+    finally:
+        reader.close()
+
+
+def _own(real: bytes) -> bool:
+    return True

@@ -1,0 +1,150 @@
+"""Layers extracted in processes of their own, while their order is kept by who started them.
+
+Python writes files on one core only, whatever the number of threads. A process for each layer, as many at a time as
+there are cores, and four at most: each takes about 30 MiB.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+from ocidist.layers.apart import Mark
+from ocidist.scope import Scope
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+
+__all__ = ["SMALL", "Worker", "Workers", "worthwhile"]
+
+MOST = 4
+SMALL = 1 << 20  # bytes of compressed layers that are extracted before a process has started
+_POLL = 0.02
+_START = "import sys; sys.path[:] = {path!r}; from ocidist.snapshots.worker import main; main()"
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worthwhile(layers: Sequence[Descriptor]) -> bool:
+    """Whether several processes would be faster, and can be started here."""
+    if sys.platform in ("emscripten", "wasi") or not sys.executable or not hasattr(os, "O_DIRECTORY"):
+        return False
+    large = [layer for layer in layers if layer.size > SMALL]
+    return len(large) > 1 and cores() > 1
+
+
+class Worker:
+    """One layer on its way. ``failed`` tells what it said where it could not be extracted apart."""
+
+    def __init__(self, layer: Descriptor, root: Path, report: Callable[[int], object]) -> None:
+        self.layer, self.root = layer, root
+        self.failed: str | None = None
+        self.diff_id: Digest | None = None
+        self.marks: list[Mark] = []
+        self.implied: list[bytes] = []
+        self._report = report
+        self._process: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+
+    def start(self, blob: int, lowest: bool, held: Sequence[int]) -> None:
+        """Raises OSError where no process can be started."""
+        code = _START.format(path=sys.path)
+        words = [str(self.root), str(self.layer.digest), str(self.layer.size), str(int(lowest))]
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", code, *words],
+            stdin=blob,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=held,
+            start_new_session=True,  # Ctrl-C is for the process that waits
+        )
+        assert self._process.stdout is not None
+        os.set_blocking(self._process.stdout.fileno(), False)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    def look(self) -> bool:
+        """Take in what it has said; True once it has ended."""
+        if self._process is None:
+            return True
+        assert self._process.stdout is not None
+        while True:
+            try:
+                data = os.read(self._process.stdout.fileno(), 1 << 16)
+            except BlockingIOError:
+                return False
+            if not data:
+                break
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            for line in lines:
+                self._heard(json.loads(line))
+        self.end()
+        if self.diff_id is None and self.failed is None:
+            self.failed = "its process ended"
+        return True
+
+    def _heard(self, said: dict[str, Any]) -> None:
+        if "done" in said:
+            self._report(said["done"])
+        elif "error" in said:
+            self.failed = said["error"]
+        else:
+            self.diff_id = Digest(said["diff_id"])
+            self.marks = [Mark(os.fsencode(parent), os.fsencode(name)) for parent, name in said["marks"]]
+            self.implied = [os.fsencode(path) for path in said["implied"]]
+
+    def end(self) -> None:
+        """Let it end, at once if it still runs. Idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+class Workers:
+    """At most as many at a time as there are cores."""
+
+    def __init__(self, scope: Scope, tick: Callable[[], object]) -> None:
+        self._scope, self._tick = scope, tick
+        self._most = min(cores(), MOST)
+        self._running: list[Worker] = []
+
+    def room(self) -> None:
+        """Wait until another may start."""
+        while len(self._running) >= self._most:
+            self._wait()
+
+    def add(self, worker: Worker) -> None:
+        """It has been started."""
+        self._running.append(worker)
+
+    def finish(self, worker: Worker) -> None:
+        """Wait until ``worker`` has ended."""
+        while worker.running:
+            self._wait()
+
+    def _wait(self) -> None:
+        self._scope.check()
+        self._tick()
+        before = len(self._running)
+        self._running = [worker for worker in self._running if not worker.look()]
+        if len(self._running) == before:
+            self._scope.sleep(_POLL)
+
+    def end(self) -> None:
+        """End all of them."""
+        for worker in self._running:
+            worker.end()
+        self._running.clear()

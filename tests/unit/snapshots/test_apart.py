@@ -1,0 +1,233 @@
+"""Layers extracted apart and brought together, by a merge or as a stack, are what one after the other makes."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import Sequence
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+from ocidist.errors import LayerError
+from ocidist.layers.apart import UNKNOWN, Apart
+from ocidist.layers.apply import apply_layer
+from ocidist.layers.diff import write_layer
+from ocidist.layers.merge import fits, merge
+from ocidist.layers.policy import Policy
+from ocidist.layers.reading import TreeReader
+from ocidist.scope import Scope
+from ocidist.snapshots.flatten import flatten
+from ocidist.snapshots.layering import NeedsOrder, Over, settle
+from ocidist.snapshots.stacked import StackedReader
+from tests.parts.forest import TREES, Branch, plant
+from tests.parts.required import require
+from tests.parts.tars import directory, entry, hardlink, layer, symlink
+from tests.parts.trees import assert_same, snapshot
+
+PRIVILEGED = Policy.of_process().privileged
+
+
+def apply(raw: bytes, root: Path, policy: Policy | None = None) -> None:
+    apply_layer(io.BytesIO(raw), root, Scope(), policy=policy, threads=False)
+
+
+def in_turn(layers: Sequence[bytes], root: Path) -> Path:
+    """What is wanted."""
+    root.mkdir()
+    for raw in layers:
+        apply(raw, root)
+    return root
+
+
+def extract(raw: bytes, root: Path) -> Apart | None:
+    """As a worker does it; None where the layer needs those beneath it."""
+    apart = Apart(PRIVILEGED)
+    root.mkdir()
+    os.utime(root, ns=(UNKNOWN, UNKNOWN))
+    try:
+        apply(raw, root, Policy(PRIVILEGED, apart))
+    except LayerError:
+        return None
+    return apart
+
+
+def merged(layers: Sequence[bytes], folder: Path) -> tuple[Path, int]:
+    """The native way, and how many layers could be merged."""
+    base, count = folder / "base", 0
+    base.mkdir()
+    apply(layers[0], base)
+    for number, raw in enumerate(layers[1:]):
+        root = folder / f"apart-{number}"
+        apart = extract(raw, root)
+        if apart is not None and fits(base, root, apart.implied):
+            merge(base, root, apart.marks, apart.implied, Scope(), "layer")
+            count += 1
+        else:
+            apply(raw, base)
+    return base, count
+
+
+def stacked(layers: Sequence[bytes], folder: Path, *, apart: bool) -> tuple[Path, int]:
+    """The overlay way, flattened again, and how many layers could be settled."""
+    stack: list[Path] = []
+    count = 0
+    for number, raw in enumerate(layers):
+        lower = StackedReader(stack) if stack else None
+        root = folder / f"layer-{number}"
+        found = extract(raw, root) if apart else None
+        if found is not None:
+            try:
+                settle(root, found.marks, found.implied, Over(lower, PRIVILEGED), "layer")
+                count += 1
+            except NeedsOrder:
+                found = None
+        if found is None:
+            root = folder / f"layer-{number}-in-turn"
+            root.mkdir()
+            if stack:  # as a snapshotter prepares it
+                info = os.stat(stack[0])
+                os.chown(root, info.st_uid, info.st_gid)
+                os.chmod(root, info.st_mode & 0o7777)
+                os.utime(root, ns=(info.st_atime_ns, info.st_mtime_ns))
+            apply(raw, root, Policy(PRIVILEGED, Over(lower, PRIVILEGED)))
+        stack.insert(0, root)
+        if lower is not None:
+            lower.close()
+    reader, whole = StackedReader(stack), folder / "whole"
+    whole.mkdir()
+    flatten(reader, whole, Scope(), privileged=PRIVILEGED)
+    reader.close()
+    return whole, count
+
+
+BASE = layer(
+    directory("./", mode=0o751, mtime=5),
+    directory("usr", mtime=6),
+    directory("usr/lib", mode=0o711, mtime=7),
+    entry("usr/lib/so", b"elf", mtime=8),
+    symlink("lib", "usr/lib"),
+    directory("d", mode=0o700, mtime=9),
+    entry("d/one", b"1"),
+    entry("d/two", b"2"),
+    hardlink("d/three", "d/two"),
+    entry("file", b"f"),
+).getvalue()
+
+# What a layer does, and whether it can be extracted before the one beneath it is known.
+CASES = {
+    "new entries": (layer(entry("usr/lib/new", b"n"), entry("usr/share/x/y", b"y")), True),
+    "a whiteout": (layer(entry("d/.wh.one")), True),
+    "a whiteout of a tree": (layer(entry(".wh.usr")), True),
+    "an opaque directory": (
+        layer(directory("d", mode=0o755), entry("d/.wh..wh..opq"), entry("d/new", b"n")),
+        True,
+    ),
+    "opaque, told last, of a directory that no entry describes": (
+        layer(entry("d/new", b"n"), entry("d/.wh..wh..opq")),
+        True,
+    ),
+    "a tree hidden and made anew": (layer(entry(".wh.d"), directory("d", mtime=3), entry("d/x", b"x")), True),
+    "a tree hidden that one's own entry is in": (layer(entry("d/x", b"x"), entry(".wh.d")), True),
+    "a whiteout of nothing": (layer(entry(".wh.nothing"), entry("no/.wh.nothing")), True),
+    "a file over a directory": (layer(entry("usr", b"file now")), True),
+    "a directory over a file": (layer(directory("file", mtime=4), entry("file/in", b"i")), True),
+    "an implied directory over a file": (layer(entry("file/in", b"i")), True),
+    "a directory over a link": (layer(directory("lib", mtime=4), entry("lib/own", b"o")), True),
+    "one of two names": (layer(entry("d/two", b"other")), True),
+    "the root": (layer(directory("./", mode=0o700, mtime=77), entry("x", b"x")), True),
+    "through a link beneath": (layer(entry("lib/through", b"t")), False),
+    "a whiteout through a link beneath": (layer(entry("lib/.wh.so")), True),
+    "a hardlink to a file beneath": (layer(hardlink("d/four", "d/two")), False),
+    "a link of its own": (layer(symlink("l", "usr/lib"), entry("l/x", b"x")), True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_way_makes_the_same_tree(name: str, tmp_path: Path) -> None:
+    """Merged, settled, or applied over a stack: entries, modes, times, links."""
+    require("os:link", "kernel", "root")
+    made, known = CASES[name]
+    # A last layer on top, so that what was made holds something.
+    layers = [BASE, made.getvalue(), layer(entry("d/top", b"t"), entry("usr/lib/top", b"t")).getvalue()]
+    # What no entry describes gets the time at which it was made.
+    unset = {"mtime_ns"}
+    wanted = snapshot(in_turn(layers, tmp_path / "wanted"))
+    for number, (way, count) in enumerate(
+        (
+            (merged, 1),
+            (lambda each, folder: stacked(each, folder, apart=True), 1),
+            (lambda each, folder: stacked(each, folder, apart=False), -1),
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found, able = way(layers, folder)
+        now = snapshot(found)
+        assert_same(wanted, now, ignore=unset | ({"hardlinks"} if number and not known else set()))
+        early = {path for path, node in wanted.items() if node.mtime_ns < 10**18 + 1}
+        assert_same(
+            {path: wanted[path] for path in early}, {path: now[path] for path in early}, ignore={"hardlinks"}
+        )
+        if count > 0 and number == 0:
+            assert (able == 2) is known, "which layers can be merged has changed"
+
+
+def layers_of(trees: Sequence[Path]) -> list[bytes]:
+    """The layers that lead from one tree to the next."""
+    layers = []
+    before: TreeReader | None = None
+    for tree in trees:
+        out, now = io.BytesIO(), TreeReader(tree)
+        write_layer(before, now, out.write, Scope(), compress=False)
+        layers.append(out.getvalue())
+        if before is not None:
+            before.close()
+        before = now
+    if before is not None:
+        before.close()
+    return layers
+
+
+def check_random(a: Branch, b: Branch, c: Branch) -> None:
+    """Three trees, one over the other."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        trees = [plant(tree, folder / str(number)) for number, tree in enumerate((a, b, c))]
+        layers = layers_of(trees)
+        wanted = snapshot(trees[-1])
+        assert_same(wanted, snapshot(in_turn(layers, folder / "turn")), root=False)
+        (folder / "m").mkdir()
+        assert_same(wanted, snapshot(merged(layers, folder / "m")[0]), root=False)
+        for number, apart in enumerate((True, False)):
+            (folder / f"s{number}").mkdir()
+            found, _ = stacked(layers, folder / f"s{number}", apart=apart)
+            assert_same(wanted, snapshot(found), root=False)
+
+
+_QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=_QUIET,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),
+)
+@given(TREES, TREES, TREES)
+def test_random_layers_come_to_the_same_tree_each_way(a: Branch, b: Branch, c: Branch) -> None:
+    """Every type of entry, replaced by every other."""
+    require("os:link", "os:mkfifo", "kernel", "root")
+    check_random(a, b, c)
+
+
+@pytest.mark.soak
+@settings(max_examples=2000, deadline=None, suppress_health_check=_QUIET)
+@given(TREES, TREES, TREES)
+def test_random_layers_come_to_the_same_tree_each_way_often(a: Branch, b: Branch, c: Branch) -> None:
+    """The same, with trees that nobody has seen yet."""
+    require("os:link", "os:mkfifo", "kernel", "root")
+    check_random(a, b, c)
