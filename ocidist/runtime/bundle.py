@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ocidist.errors import BundleError, quoted
 from ocidist.layers.reading import TreeReader
+from ocidist.rootfs import whole_tree
 from ocidist.runtime import accounts, spec
 from ocidist.runtime import mappings as maps
 from ocidist.runtime.annotations import left_out
@@ -101,11 +102,13 @@ def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, scope: Scop
         chain = store.chain_of(config)
         if chain is None:
             raise BundleError(str(store.root), "opened read-only, and the image is not unpacked in it")
-        yield store.snapshots.path(str(chain))
+        with whole_tree(store, str(chain), scope) as tree:
+            yield tree
         return
     with store.lease(scope=scope) as lease, scope.child(lease=lease) as inner:
         chain = store.unpack(manifest, config, inner)
-        yield store.snapshots.path(str(chain))
+        with whole_tree(store, str(chain), inner) as tree:
+            yield tree
 
 
 def _check_working_directory(inside: Inside, path: str) -> None:

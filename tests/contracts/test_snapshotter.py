@@ -11,16 +11,23 @@ from typing import Callable
 import pytest
 
 from ocidist.errors import OcidistError
+from ocidist.layers.policy import Policy
+from ocidist.scope import Scope
+from ocidist.snapshots.flatten import flatten
 from ocidist.snapshots.native import NativeSnapshotter
+from ocidist.snapshots.overlay import OverlaySnapshotter
 from ocidist.snapshots.protocols import Snapshotter
 from ocidist.spec.digest import Digest
 from tests.parts.required import require
-from tests.parts.trees import assert_same, snapshot
+from tests.parts.trees import Node, assert_same, snapshot
 
 CHAIN = str(Digest.of(b"a chain"))
 OTHER = str(Digest.of(b"another"))
 
-IMPLEMENTATIONS: dict[str, Callable[[Path], Snapshotter]] = {"native": NativeSnapshotter}
+IMPLEMENTATIONS: dict[str, Callable[[Path], Snapshotter]] = {
+    "native": NativeSnapshotter,
+    "overlay": OverlaySnapshotter,
+}
 
 
 @pytest.fixture(params=list(IMPLEMENTATIONS))
@@ -33,6 +40,15 @@ def commit(snapshots: Snapshotter, name: str, content: str = "x", parent: str = 
     (root / "file").write_text(content)
     snapshots.commit(name, "working", parent)
     return snapshots.path(name)
+
+
+def whole(snapshots: Snapshotter, key: str, place: Path) -> dict[str, Node]:
+    """All of a snapshot's tree, wherever its parts lie."""
+    place.mkdir()
+    reader = snapshots.reader(key)
+    flatten(reader, place, Scope(), privileged=Policy.of_process().privileged)
+    reader.close()
+    return snapshot(place)
 
 
 def keys(snapshots: Snapshotter) -> list[tuple[str, str]]:
@@ -102,9 +118,9 @@ def test_committing_what_was_not_prepared_is_an_error(snapshots: Snapshotter) ->
     assert keys(snapshots) == []
 
 
-def test_a_child_has_its_parent_s_tree_and_changes_its_own(snapshots: Snapshotter) -> None:
+def test_a_child_has_its_parent_s_tree_and_changes_its_own(snapshots: Snapshotter, tmp_path: Path) -> None:
     """All types, modes, times and hardlinks; the parent stays as it was."""
-    require("os:link", "os:mkfifo")
+    require("os:link", "os:mkfifo", "kernel")
     root = snapshots.prepare("working")
     (root / "d").mkdir()
     (root / "d/file").write_text("text")
@@ -118,13 +134,54 @@ def test_a_child_has_its_parent_s_tree_and_changes_its_own(snapshots: Snapshotte
     snapshots.commit(CHAIN, "working")
     before = snapshot(snapshots.path(CHAIN))
     child = snapshots.prepare("child", CHAIN)
-    assert_same(before, snapshot(child))
-    (child / "d/file").write_text("changed")
+    assert_same(before, whole(snapshots, "child", tmp_path / "first"))
+    (child / "new").write_text("changed")
+    if not snapshots.apart:
+        (child / "d/file").write_text("changed")
+    assert "new" in whole(snapshots, "child", tmp_path / "second")
     assert_same(before, snapshot(snapshots.path(CHAIN)))
     snapshots.commit(OTHER, "child", CHAIN)
     assert snapshots.stat(OTHER).parent == CHAIN
     with pytest.raises(OcidistError):
         snapshots.prepare("orphan", str(Digest.of(b"unknown")))
+
+
+def test_a_view_is_its_parent_s_tree_and_is_never_committed(snapshots: Snapshotter, tmp_path: Path) -> None:
+    """Nothing is copied for it, and what is mounted is read only."""
+    require("kernel")
+    commit(snapshots, CHAIN, "text")
+    snapshots.view("looking", CHAIN)
+    assert snapshots.stat("looking").kind == "view"
+    assert ("looking", "view") in keys(snapshots)
+    assert_same(snapshot(snapshots.path(CHAIN)), whole(snapshots, "looking", tmp_path / "whole"))
+    assert [mount.options for mount in snapshots.mounts("looking")] == [("rbind", "ro")]
+    with pytest.raises(OcidistError, match="view"):
+        snapshots.commit(OTHER, "looking")
+    assert snapshots.stat("looking").kind == "view"
+    with pytest.raises(OcidistError):
+        snapshots.view("orphan", OTHER)
+
+
+def test_usage_counts_a_snapshot_s_own_files(snapshots: Snapshotter) -> None:
+    """Bytes that are set aside, a file with two names once; mounts are for what is active."""
+    require("os:link", "kernel")
+    root = snapshots.prepare("working")
+    empty = snapshots.usage("working")
+    assert empty.inodes == 1
+    (root / "file").write_bytes(bytes(range(256)) * 256)
+    os.link(root / "file", root / "again")
+    found = snapshots.usage("working")
+    assert found.inodes == 2
+    assert found.size - empty.size >= 65536
+    [mount] = snapshots.mounts("working")
+    assert (mount.type, mount.source, mount.options) == ("bind", str(root), ("rbind", "rw"))
+    snapshots.commit(CHAIN, "working")
+    assert snapshots.usage(CHAIN).inodes == 2
+    for ask in (snapshots.usage, snapshots.mounts, snapshots.reader):
+        with pytest.raises(OcidistError):
+            ask("unknown")
+    with pytest.raises(OcidistError, match="prepare one over it"):
+        snapshots.mounts(CHAIN)
 
 
 def test_remove_takes_trees_of_any_depth_and_mode(snapshots: Snapshotter) -> None:

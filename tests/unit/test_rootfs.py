@@ -1,0 +1,302 @@
+"""rootfs prepare, view, diff, commit, rm and snapshots: on the command line, with either snapshotter."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from ocidist.cli.main import main
+from ocidist.errors import OcidistError
+from ocidist.layers.apply import apply_layer
+from ocidist.rootfs import find, prepare, remove, whole_tree
+from ocidist.scope import Scope
+from ocidist.spec.chain import chain_ids
+from ocidist.spec.config import ImageConfig
+from ocidist.spec.digest import Digest
+from ocidist.spec.manifest import Manifest, parse
+from ocidist.store import Store
+from tests.parts.required import require
+from tests.parts.tars import directory, entry, layer, symlink
+
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+Run = Callable[..., tuple[int, str, str]]
+
+LAYERS = [
+    layer(
+        directory("etc", mtime=1), entry("etc/passwd", b"root"), entry("gone", b"g"), symlink("l", "etc")
+    ).getvalue(),
+    layer(directory("etc", mtime=2), entry("etc/hosts", b"h"), entry(".wh.gone")).getvalue(),
+]
+
+
+@pytest.fixture(params=["native", "overlay"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A root of this kind."""
+    require("kernel", "os:mkfifo")
+    return Store(tmp_path / "root", snapshotter=request.param)
+
+
+def put(store: Store, media_type: str, data: bytes) -> dict[str, object]:
+    digest = Digest.of(data)
+    with store.ingest(f"put {digest}", total=len(data), expected=digest) as writer:
+        writer.write(data)
+        writer.commit(len(data), digest)
+    return {"mediaType": media_type, "digest": str(digest), "size": len(data)}
+
+
+def unpack(store: Store, layers: list[bytes]) -> str:
+    """An image of these layers, unpacked: its ChainID."""
+    blobs = [put(store, LAYER, gzip.compress(raw, mtime=0)) for raw in layers]
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(raw)) for raw in layers]},
+        }
+    ).encode()
+    manifest = json.dumps(
+        {"schemaVersion": 2, "config": put(store, CONFIG, config), "layers": blobs}
+    ).encode()
+    parsed = parse(manifest, "application/vnd.oci.image.manifest.v1+json")
+    assert isinstance(parsed, Manifest)
+    return str(store.unpack(parsed, ImageConfig.parse(config), Scope()))
+
+
+@pytest.fixture
+def run(store: Store, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command on that root: exit code, stdout, stderr."""
+
+    def command(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["--root", str(store.root), *words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command
+
+
+def change(store: Store, key: str) -> None:
+    """A new file in an active snapshot's root, at a time that does not change."""
+    root = store.snapshots.path(key)
+    (root / "new").write_text("new")
+    os.utime(root / "new", ns=(0, 3_000_000_000_500_000_000))
+    os.utime(root, ns=(0, 4_000_000_000))
+
+
+def test_prepare_prints_how_to_mount_and_takes_a_target_once(store: Store, run: Run, tmp_path: Path) -> None:
+    """The key is the target made absolute; a second time for it is an error that says what to do."""
+    chain = unpack(store, LAYERS)
+    target = tmp_path / "a target"
+    code, out, err = run("rootfs", "prepare", chain, str(target))
+    assert (code, err) == (0, "")
+    assert out.startswith("mount -t ")
+    assert out.endswith(f" '{target}'\n")
+    if store.snapshots.apart:
+        assert out.startswith("mount -t overlay -o lowerdir=")
+        assert ",upperdir=" in out
+        assert ",workdir=" in out
+        assert " overlay " in out
+    else:
+        assert out.startswith("mount -t bind -o rbind,rw ")
+    assert store.snapshots.stat(str(target)).parent == chain
+    code, out, err = run("rootfs", "prepare", chain, f"{target}/../{target.name}")
+    assert (code, out) == (1, "")
+    assert str(target) in err
+    assert "rootfs rm" in err
+
+
+def test_an_unknown_chain_is_named_with_the_way_out(store: Store, run: Run, tmp_path: Path) -> None:
+    """Nothing is made."""
+    unknown = str(Digest.of(b"unknown"))
+    for verb in ("prepare", "view"):
+        code, out, err = run("rootfs", verb, unknown, str(tmp_path / "t"))
+        assert (code, out) == (1, "")
+        assert unknown in err
+        assert "rootfs unpack" in err
+    assert list(store.snapshots.walk()) == []
+
+
+def test_snapshots_lists_what_there_is(store: Store, run: Run, tmp_path: Path) -> None:
+    """KEY PARENT KIND SIZE AGE; a view is one too."""
+    chain = unpack(store, LAYERS)
+    run("rootfs", "prepare", chain, str(tmp_path / "a"))
+    assert run("rootfs", "view", chain, str(tmp_path / "v"))[0] == 0
+    code, out, _ = run("snapshots")
+    assert code == 0
+    assert out.split("\n")[0].split() == ["KEY", "PARENT", "KIND", "SIZE", "AGE"]
+    found = {row["key"]: row for row in json.loads(run("snapshots", "--format", "json")[1])}
+    chains = [str(each) for each in chain_ids([Digest.of(raw) for raw in LAYERS])]
+    committed = chains if store.snapshots.apart else [chain]
+    assert sorted(found) == sorted([*committed, str(tmp_path / "a"), str(tmp_path / "v")])
+    assert found[str(tmp_path / "a")]["kind"] == "active"
+    assert found[str(tmp_path / "v")]["kind"] == "view"
+    assert found[str(tmp_path / "v")]["parent"] == chain
+    assert found[chain]["kind"] == "committed"
+    assert found[chain]["size"] > 0
+
+
+def test_diff_tells_what_changed_and_writes_it_as_a_layer(store: Store, run: Run, tmp_path: Path) -> None:
+    """Rows, or with -o the bytes: the same each time, and they apply."""
+    chain = unpack(store, LAYERS)
+    target = str(tmp_path / "t")
+    run("rootfs", "prepare", chain, target)
+    code, out, _ = run("rootfs", "diff", target, "--format", "json")
+    assert (code, json.loads(out)) == (0, [])
+    change(store, target)
+    rows = json.loads(run("rootfs", "diff", target, "--format", "json")[1])
+    assert [(row["kind"], row["path"]) for row in rows] == [("modified", "/"), ("added", "/new")]
+    for name in ("one", "two"):
+        assert run("rootfs", "diff", target, "-o", str(tmp_path / name))[0] == 0
+    raw = (tmp_path / "one").read_bytes()
+    assert raw == (tmp_path / "two").read_bytes()
+    (tmp_path / "applied").mkdir()
+    apply_layer(io.BytesIO(raw), tmp_path / "applied", Scope())
+    assert os.listdir(tmp_path / "applied") == ["new"]
+    reverse = json.loads(run("rootfs", "diff", target, chain, "--format", "json")[1])
+    assert [(row["kind"], row["path"]) for row in reverse] == [("modified", "/"), ("deleted", "/new")]
+
+
+def test_diff_takes_directories_as_well(store: Store, run: Run, tmp_path: Path) -> None:
+    """Neither has to be of the store."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (5, 5))
+    (tmp_path / "b/x").write_text("x")
+    os.utime(tmp_path / "b", (5, 5))
+    rows = json.loads(run("rootfs", "diff", str(tmp_path / "a"), str(tmp_path / "b"), "--format", "json")[1])
+    assert [(row["kind"], row["type"], row["size"], row["path"]) for row in rows] == [
+        ("added", "file", 1, "/x")
+    ]
+    code, _, err = run("rootfs", "diff", str(tmp_path / "nothing"))
+    assert code == 1
+    assert "nothing" in err
+
+
+def test_diff_writes_into_what_is_no_regular_file(store: Store, run: Run, tmp_path: Path) -> None:
+    """A device or a FIFO is never replaced; a file is, at the end, and keeps its mode."""
+    (tmp_path / "d").mkdir()
+    pipe, plain, link = tmp_path / "pipe", tmp_path / "plain", tmp_path / "link"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("rootfs", "diff", str(tmp_path / "d"), "-o", str(pipe))[0] == 0
+        assert os.read(reader, 1 << 16)[:2] == b"\x1f\x8b"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(os.lstat(pipe).st_mode)
+    plain.write_text("before")
+    os.chmod(plain, 0o640)
+    os.symlink("plain", link)
+    assert run("rootfs", "diff", str(tmp_path / "d"), "-o", str(link))[0] == 0
+    assert link.is_symlink()
+    assert plain.read_bytes()[:2] == b"\x1f\x8b"
+    assert stat.S_IMODE(plain.stat().st_mode) == 0o640
+    assert run("rootfs", "diff", str(tmp_path / "nothing"), "-o", str(plain))[0] == 1
+    assert plain.read_bytes()[:2] == b"\x1f\x8b"
+    assert sorted(os.listdir(tmp_path)) == ["d", "link", "pipe", "plain", "root"] or not store.root.exists()
+
+
+def test_commit_keeps_the_change_as_a_layer(
+    store: Store, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The blob and its DiffID are in the store, the tree is committed under the ChainID, and gc leaves both."""
+    chain = unpack(store, LAYERS)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    made = {}
+    for name in ("one", "two"):
+        run("rootfs", "prepare", chain, str(tmp_path / name))
+        change(store, str(tmp_path / name))
+        code, out, err = run("rootfs", "commit", str(tmp_path / name))
+        assert (code, err) == (0, "")
+        made[name] = out
+    assert made["one"] == made["two"]
+    digest, diff_id, top = made["one"].split()
+    assert Digest.of(gzip.decompress(store.content.path(Digest(digest)).read_bytes())) == diff_id
+    assert top == str(Digest.of(f"{chain} {diff_id}".encode()))
+    assert find(store, top).parent == chain
+    store.gc(Scope())
+    assert store.content.has(Digest(digest))
+    with whole_tree(store, top, Scope()) as tree:
+        assert sorted(os.listdir(tree)) == ["etc", "l", "new"]
+        assert sorted(os.listdir(tree / "etc")) == ["hosts", "passwd"]
+        assert os.stat(tree / "new").st_mtime_ns == 3_000_000_000_500_000_000
+    code, _, err = run("rootfs", "commit", str(tmp_path / "one"))
+    assert code == 1
+    assert "no such snapshot" in err
+
+
+def test_commit_honours_source_date_epoch(
+    store: Store, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time in the layer is later, nor in the tree that is kept; nonsense is refused."""
+    chain = unpack(store, LAYERS)
+    run("rootfs", "prepare", chain, str(tmp_path / "t"))
+    change(store, str(tmp_path / "t"))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    code, _, err = run("rootfs", "commit", str(tmp_path / "t"))
+    assert code == 2
+    assert "SOURCE_DATE_EPOCH" in err
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000")
+    code, out, err = run("rootfs", "commit", str(tmp_path / "t"))
+    assert (code, err) == (0, "")
+    with whole_tree(store, out.split()[2], Scope()) as tree:
+        assert os.stat(tree / "new").st_mtime == 1000
+    assert [info.kind for info in store.snapshots.walk()].count("active") == 0
+
+
+def test_rm_drops_snapshots_but_not_what_others_stand_on(store: Store, run: Run, tmp_path: Path) -> None:
+    """A bad one does not stop the rest; the exit code tells."""
+    chain = unpack(store, LAYERS)
+    run("rootfs", "prepare", chain, str(tmp_path / "t"))
+    code, out, err = run("rootfs", "rm", chain, "nothing", str(tmp_path / "t"))
+    assert code == 1
+    assert out == f"{tmp_path / 't'}\n"
+    assert "stands on it" in err
+    assert "nothing" in err
+    assert run("rootfs", "rm", chain)[:2] == (0, f"{chain}\n")
+
+
+def test_a_root_keeps_its_snapshotter(store: Store, run: Run) -> None:
+    """Said once; another one is refused while there are trees, and a name that is none at any time."""
+    name = store.snapshots.name
+    other = "native" if name == "overlay" else "overlay"
+    unpack(store, LAYERS)
+    assert Store(store.root).snapshots.name == name
+    code, _, err = run("--snapshotter", other, "snapshots")
+    assert code == 1
+    assert f"{name}'s" in err
+    assert run("--snapshotter", "aufs", "snapshots")[0] == 2
+    for info in list(store.snapshots.walk())[::-1]:
+        store.snapshots.remove(info.key)
+    assert run("--snapshotter", other, "snapshots")[0] == 0
+    assert Store(store.root).snapshots.name == other
+
+
+def test_gc_takes_layers_that_nothing_holds(store: Store, tmp_path: Path) -> None:
+    """With the lease gone they go, top first; an active snapshot holds what it stands on."""
+    chain = unpack(store, LAYERS)
+    prepare(store, chain, str(tmp_path / "t"), Scope())
+    assert store.gc(Scope(), everything=True).snapshots == ()
+    remove(store, str(tmp_path / "t"))
+    gone = store.gc(Scope(), everything=True).snapshots
+    assert gone[0] == chain
+    assert list(store.snapshots.walk()) == []
+
+
+def test_views_are_not_written_and_committed_ones_not_mounted(store: Store, run: Run, tmp_path: Path) -> None:
+    """Commit says why not."""
+    chain = unpack(store, LAYERS)
+    run("rootfs", "view", chain, str(tmp_path / "v"))
+    code, _, err = run("rootfs", "commit", str(tmp_path / "v"))
+    assert code == 1
+    assert "read only" in err
+    with pytest.raises(OcidistError):
+        store.snapshots.mounts(chain)
