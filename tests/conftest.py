@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Iterator
 
 import pytest
 
-from tests.parts import absent
+from tests.parts import absent, watched
 from tests.parts.required import (
     lacking,
     missing,
@@ -38,12 +38,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.get_closest_marker("soak") is None]
 
 
-def pytest_configure() -> None:
-    """Tests that ask for threads, processes or sockets skip on a system without; no test fails by its time.
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests that ask for threads, processes or sockets skip on a system without; no test fails by its time; secrets are watched.
 
     A shell starts background jobs with SIGINT ignored, which every process that a test interrupts would inherit.
     """
     absent.install(missing, lacking)
+    config.pluginmanager.register(watched, "ocidist-watched")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if missing("module:hypothesis") is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator
 import pytest
 
 from tests.parts.required import require
+from tests.parts.secrets import PASSWORD, USER
 
 if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tests.parts.registry import BlobHost, RegistryProcess
     from tests.parts.tokens import TokenServer
 
-ALICE, PASSWORD = "alice", "correct horse battery"
+ALICE = USER
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tests.interop.conftest import ALICE, PASSWORD
 from tests.interop.registries import Place, place
 from tests.parts.images import small_image
 from tests.parts.processes import Program
+from tests.parts.secrets import WRONG_PASSWORD
 
 if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority
@@ -96,16 +97,16 @@ def test_a_wrong_password_is_refused_and_not_kept(locked: Place, tmp_path: Path)
     program, host = user(locked, tmp_path), locked.registry.address
     program.ok("login", "-u", f"{ALICE}:{PASSWORD}", host)
     kept = config_of(tmp_path).read_bytes()
-    done = program.run("login", "-u", ALICE, "--password-stdin", host, stdin=b"wrong-password")
+    done = program.run("login", "-u", ALICE, "--password-stdin", host, stdin=WRONG_PASSWORD.encode())
     assert done.code == 1
     (line,) = done.stderr.splitlines()
     assert "401" in line
-    assert "wrong-password" not in line
+    assert WRONG_PASSWORD not in line
     assert config_of(tmp_path).read_bytes() == kept
-    line = program.fails("-u", f"{ALICE}:wrong-password", "pull", locked.ref)
+    line = program.fails("-u", f"{ALICE}:{WRONG_PASSWORD}", "pull", locked.ref)
     assert "401" in line
-    assert "wrong-password" not in line
-    assert base64.b64encode(f"{ALICE}:wrong-password".encode()).decode() not in line
+    assert WRONG_PASSWORD not in line
+    assert base64.b64encode(f"{ALICE}:{WRONG_PASSWORD}".encode()).decode() not in line
 
 
 def test_b28_login_leaves_the_rest_of_a_configuration_alone(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def with_helper(tmp_path: Path) -> Callable[..., tuple[Program, Path]]:
         file = config_of(tmp_path)
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(config))
-        state = tmp_path / "kept"
+        state = tmp_path / "kept-secrets.json"
         path = f"{folder}:{os.environ['PATH']}"
         program = Program(
             tmp_path / "home", tmp_path / "root", environment={"PATH": path, "HELPER_STATE": str(state)}
@@ -215,7 +216,7 @@ def test_b27_a_helper_keeps_and_gives_credentials(
         program.ok("pull", found.ref)
         program.ok("logout", host)
         assert json.loads(state.read_text()) == {}
-        asked = (tmp_path / "kept.log").read_text().split()
+        asked = (tmp_path / "kept-secrets.json.log").read_text().split()
         assert asked[0] == "get"
         assert set(asked) == {"get", "store", "erase"}
 

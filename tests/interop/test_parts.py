@@ -25,6 +25,8 @@ from tests.parts.images import (
     write_layout,
 )
 from tests.parts.required import program, require
+from tests.parts.secrets import PASSWORD
+from tests.parts.secrets import USER as ALICE
 
 if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from tests.parts.registry import BlobHost, RegistryProcess
     from tests.parts.tokens import TokenServer
     from tests.parts.world import ExampleWorld
-
-ALICE, PASSWORD = "alice", "correct horse battery"
 
 
 def _curl(*arguments: str) -> tuple[int, str]:

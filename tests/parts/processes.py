@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
+from tests.parts import watched
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 SUPPORTED = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
@@ -36,6 +38,16 @@ def clean_environment(home: Path, more: Mapping[str, str] | None = None) -> dict
     """PATH, HOME and a UTF-8 locale, then ``more``: no PYTHON*, OCIDIST_*, XDG_*, DOCKER_* or proxy of ours."""
     path = os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin")
     return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "TERM": "xterm-256color", **(more or {})}
+
+
+class _Watched(subprocess.Popen[bytes]):
+    """A process whose output may show no secret of the tests."""
+
+    def communicate(self, *arguments: Any, **named: Any) -> tuple[bytes, bytes]:
+        out, err = super().communicate(*arguments, **named)
+        for name, said in (("stdout", out), ("stderr", err)):
+            watched.look(said or b"", f"{name} of {self.args[1:3]}")
+        return out, err
 
 
 @dataclass
@@ -72,7 +84,7 @@ class Program:
             account = pwd.getpwnam(self.user)
             popen.update(user=account.pw_uid, group=account.pw_gid, extra_groups=[])
         environment = clean_environment(self.home, {**self.environment, **popen.pop("env", {})})
-        return subprocess.Popen(
+        return _Watched(
             self.command(*arguments), env=environment, cwd=self.cwd, start_new_session=True, **popen
         )
 

@@ -12,7 +12,6 @@ import fnmatch
 import hashlib
 import hmac
 import json
-import secrets
 import ssl
 import time
 import urllib.parse
@@ -26,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
+from tests.parts import secrets
 from tests.parts.web import Handler, RecordingServer, query
 
 ISSUER = "ocidist test tokens"
@@ -128,7 +128,7 @@ class TokenServer(RecordingServer):
 
     def refresh_token(self, user: str) -> str:
         """An identity token for ``user``, good until the server stops."""
-        token = f"refresh.{secrets.token_urlsafe(24)}"
+        token = secrets.make("refresh.")
         self.refresh_tokens[token] = user
         return token
 
@@ -144,7 +144,7 @@ class TokenServer(RecordingServer):
                 "exp": now + self.policy.lifetime,
                 "nbf": now - 600,
                 "iat": now,
-                "jti": secrets.token_hex(8),
+                "jti": secrets.make(""),
                 "access": access,
             }
         )

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tests.parts.ca import CertificateAuthority
 from tests.parts.registry import BlobHost, RegistryProcess
+from tests.parts.secrets import PASSWORD, USER
 from tests.parts.tokens import Policy, TokenServer
 
-USER, PASSWORD = "alice", "correct horse battery"
 REGISTRY, AUTH, BLOBS = "registry.example", "auth.example", "blobs.example"
 
 

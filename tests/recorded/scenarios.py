@@ -23,11 +23,11 @@ from ocidist.spec import manifest as manifests
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform, select
+from tests.parts.secrets import PASSWORD, USER, WRONG_PASSWORD
 
 HOST = "registry.example"
 SHOP = f"{HOST}/demo/shop"
 PRIVATE = f"{HOST}/private/shop"
-USER, PASSWORD = "alice", "correct horse battery"
 PAGE = 2
 TAGS = ("1.0", "1.0-docker", "1.1", "2.0", "latest")
 ABSENT = Digest("sha256:" + hashlib.sha256(b"nobody has this").hexdigest())
@@ -271,7 +271,7 @@ SCENARIOS = {
         Scenario("token-auth", "a user's token by GET with Basic", token_auth, ALICE),
         Scenario("identity-token", "a token by OAuth2 POST with a refresh token", token_auth, identity=True),
         Scenario("unauthorized", "a wrong password, refused by the token server", unauthorized,
-                 Credential(USER, "not the password")),
+                 Credential(USER, WRONG_PASSWORD)),
         Scenario("anonymous-denied", "401 again with a token that grants nothing", anonymous_denied),
         Scenario("index", "a tag of several platforms, resolved", index),
         Scenario("ranges", "206 Partial Content behind a redirect", ranges),
