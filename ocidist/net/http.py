@@ -339,8 +339,10 @@ def _log(call: _Call, status: int) -> None:
     if "logging" in sys.modules:  # who has not asked for logging does not pay for it
         import logging
 
+        from ocidist.net import scrub
+
         way = call.route
-        path = call.target.partition("?")[0].removeprefix(f"http://{way.authority}")
+        path = scrub.path(call.target.partition("?")[0].removeprefix(f"http://{way.authority}"))
         logging.getLogger("ocidist.net").debug(
             "%s %s://%s%s %d", call.request.method, way.scheme, way.authority, path, status
         )

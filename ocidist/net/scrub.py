@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 from ocidist.spec import document
 
-__all__ = ["PLACEHOLDER", "form", "headers", "request_body", "response_body", "secrets_of", "url"]
+__all__ = ["PLACEHOLDER", "form", "headers", "path", "request_body", "response_body", "secrets_of", "url"]
 
 PLACEHOLDER = "scrubbed"
 
@@ -57,6 +57,7 @@ BODY_LIMIT = 1 << 20
 """Bytes of a body that are looked into; no token answer is larger (threats H.70)."""
 
 _REALM = re.compile(r'(\brealm\s*=\s*)(?:"([^"]*)"|([^\s,"]+))', re.IGNORECASE)
+_KEY = re.compile(r"(?<=/)(?=[^/]*[A-Z])(?!sha512%3[aA])[A-Za-z0-9._~=%-]{129,}(?=/|\Z)")
 _BRACKETED = re.compile(r"<([^<>]*)>")
 _SECRET_KEY = re.compile(
     rb'"(?:%s)"\s*:' % b"|".join(key.encode() for key in sorted(SECRET_KEYS)), re.IGNORECASE
@@ -76,20 +77,33 @@ def _pairs(query: str, kept: frozenset[str]) -> str:
     return "&".join(pieces)
 
 
+def path(text: str) -> str:
+    """``text``, a path or a URL without its query, with no key in it that opens what it leads to.
+
+    Google's registries redirect to ``/artifacts-downloads/…/downloads/KEY``. A segment with capitals that is
+    longer than any tag may be (128 characters) is such a key; a name made of its hash takes its place.
+    """
+    return _KEY.sub(lambda match: _hidden(match[0]), text)
+
+
+def _hidden(key: str) -> str:
+    return f"{PLACEHOLDER}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+
 def url(text: str) -> str:
-    """``text``, absolute or relative, with no user, no fragment and only harmless query values.
+    """``text``, absolute or relative, with no user, no fragment, no key and only harmless query values.
 
     Scheme and host are lowercased and a default port is dropped, so that equal URLs are equal texts.
     """
     try:
-        scheme, netloc, path, query, _ = urlsplit(text)
+        scheme, netloc, place, query, _ = urlsplit(text)
     except ValueError:
         return PLACEHOLDER
     netloc = netloc.rpartition("@")[2].lower()
     for name, port in (("https", ":443"), ("http", ":80")):
         if scheme == name and netloc.endswith(port):
             netloc = netloc[: -len(port)]
-    return urlunsplit((scheme, netloc, path, _pairs(query, QUERY_KEPT), ""))
+    return urlunsplit((scheme, netloc, path(place), _pairs(query, QUERY_KEPT), ""))
 
 
 def form(data: str) -> str:

@@ -133,16 +133,21 @@ class Authenticator:
         challenge = _choose(challenges)
         if challenge is None:
             return False
-        with self._lock:
-            self._known[site] = challenge
-        if challenge.scheme == "basic":
+        key = (site, repository)
+        # Harbor names Basic to whoever shows a token that has run out: another token comes first.
+        stale = used is not None and used.key is not None and not used.fresh
+        if challenge.scheme == "bearer":
+            with self._lock:
+                self._known[site] = challenge
+                self._asked[key] = self._asked.get(key, frozenset()) | challenge.scopes
+        elif not stale:
             credential = self._credential(site, repository, scope)
             basic = credential.basic if credential is not None else ""
-            return bool(basic) and (used is None or used.header != basic)
-        key = (site, repository)
-        with self._lock:
-            before = self._asked.get(key, frozenset())
-            self._asked[key] = before | challenge.scopes
+            if not basic or (used is not None and used.header == basic):
+                return False
+            with self._lock:
+                self._known[site] = challenge
+            return True
         if used is None:
             return True
         if used.key is None:  # a ready registry token, or Basic before: nothing newer is to be had

@@ -214,10 +214,20 @@ class RegistryRemote:
         return parsed.descriptor(digest.algorithm), raw
 
     def _blob(self, digest: Digest, hint: str, scope: Scope) -> Descriptor | None:
-        """What HEAD says of a blob; None for 404 alone. A server without HEAD leaves the size unknown."""
-        url = wire.blob_url(self.host, self.repository, digest)
+        """What HEAD says of a blob; None for 404 alone. A server without HEAD leaves the size unknown.
+
+        So does a store that the registry redirects to, where its URLs are signed for GET alone.
+        """
+        request = Request("HEAD", wire.blob_url(self.host, self.repository, digest), _headers())
         try:
-            response = self._send("HEAD", url, _headers(), scope, expect=(400, 405, 501), digest=digest)
+            response = self.session.send(
+                request,
+                scope,
+                repository=self.repository,
+                expect=(400, 405, 501),
+                expect_elsewhere=(403,),
+                digest=digest,
+            )
         except NotFound:
             return None
         response.close()
@@ -241,15 +251,17 @@ class Registry:
         response.close()
 
     def catalog(self, scope: Scope) -> Iterator[str]:
-        """Every repository that the registry lists, a page at a time. Many registries refuse."""
+        """Every repository that the registry lists, a page at a time. Many registries refuse.
+
+        The scope that a token is asked for is what the registry's challenge names: Quay's names none, and
+        its token server refuses ``registry:catalog:*``, which others demand.
+        """
         url = wire.catalog_url(self.host, _PAGE)
-        for page in _pages(self.session, url, scope, scopes=("registry:catalog:*",)):
+        for page in _pages(self.session, url, scope):
             yield from wire.parse_catalog(page)
 
 
-def _pages(
-    session: RegistrySession, url: str, scope: Scope, *, repository: str = "", scopes: tuple[str, ...] = ()
-) -> Iterator[bytes]:
+def _pages(session: RegistrySession, url: str, scope: Scope, *, repository: str = "") -> Iterator[bytes]:
     """The bodies of a listing's pages. A link to another host is followed without credentials."""
     host = wire.host_of(url)
     link: str | None = url
@@ -260,15 +272,14 @@ def _pages(
             raise TransportError(host, "the pages of the listing link in a circle", False)
         seen.add(link)
         request = Request("GET", link, Headers([("Accept", "application/json")]))
-        response, page = session.read(
-            request, scope, wire.PAGE_LIMIT, foreign=foreign, repository=repository, scopes=scopes
-        )
+        response, page = session.read(request, scope, wire.PAGE_LIMIT, foreign=foreign, repository=repository)
         yield page
         here, link = response.url, wire.next_link(response.headers.get_all("Link"), response.url)
         if link is None:
             return
-        if wire.origin_of(link) is None:
-            raise TransportError(host, "the next page is at no http(s) URL", False)
+        reason = wire.refusal(here, link)
+        if reason:
+            raise TransportError(host, f"a link to the next page {reason}", False)
         foreign = foreign or not wire.same_origin(here, link)
         if not foreign:  # by the registry's own name again: the session knows where that is
             link = f"https://{host}/{link.partition('://')[2].partition('/')[2]}"

@@ -81,19 +81,20 @@ class RegistrySession:
         *,
         repository: str = "",
         actions: Iterable[str] = ("pull",),
-        scopes: Iterable[str] = (),
         idempotent: bool | None = None,
         expect: Collection[int] = (),
+        expect_elsewhere: Collection[int] = (),
         digest: Digest | None = None,
     ) -> Response:
         """The answer to a request to a registry, authenticated as it demands. Close it.
 
-        Answers below 300 and those in ``expect`` are returned, any other raises RegistryError. ``repository``
-        and ``actions``, or ``scopes`` as they are, say what a token is asked for; ``digest`` is what the
-        retries that are reported are about. ``idempotent`` defaults to what the method is.
+        Answers below 300, those in ``expect``, and of a host that was redirected to those in
+        ``expect_elsewhere``, are returned; any other raises RegistryError. ``repository`` and ``actions`` say
+        what a token is asked for, beside what challenges name; ``digest`` is what the retries that are
+        reported are about. ``idempotent`` defaults to what the method is.
         """
         host = wire.host_of(request.url).lower()
-        wanted = [*scopes, *([f"repository:{repository}:{','.join(actions)}"] if repository else [])]
+        wanted = [f"repository:{repository}:{','.join(actions)}"] if repository else []
         rounds = 0
         expired = False
         while True:
@@ -112,6 +113,8 @@ class RegistrySession:
                     _drain(response)
                     rounds += 1
                     continue
+            if crossed and response.status in expect_elsewhere:
+                return response
             if crossed and response.status in _EXPIRED and not expired:
                 expired = True  # a signed URL that has run out: the registry signs another
                 _drain(response)
@@ -127,7 +130,6 @@ class RegistrySession:
         accept: Callable[[Response], None] = lambda response: None,
         foreign: bool = False,
         repository: str = "",
-        scopes: Iterable[str] = (),
         digest: Digest | None = None,
     ) -> tuple[Response, bytes]:
         """An answer as of :meth:`send` (of :meth:`fetch` if ``foreign``) and its body, at most ``limit`` bytes.
@@ -140,7 +142,7 @@ class RegistrySession:
             if foreign:
                 response = self.fetch(request, scope, digest=digest)
             else:
-                response = self.send(request, scope, repository=repository, scopes=scopes, digest=digest)
+                response = self.send(request, scope, repository=repository, digest=digest)
             try:
                 accept(response)
                 return response, response.read(limit)
@@ -221,7 +223,7 @@ class RegistrySession:
             here, status = response.url, response.status
             _drain(response)
             target = wire.clean_url(here, location)
-            reason = _refusal(here, target)
+            reason = wire.refusal(here, target)
             if reason:
                 raise TransportError(wire.host_of(here), f"a redirect ({status}) {reason}", False)
             headers = request.headers.copy()
@@ -299,16 +301,6 @@ def _speaks_no_tls(error: TransportError) -> bool:
     return isinstance(error, NotTLS) or error.reason.startswith(
         ("connection refused", "the connection was closed in the TLS handshake")
     )
-
-
-def _refusal(here: str, target: str) -> str:
-    """Why a redirect is not followed; empty where it is."""
-    before, after = wire.origin_of(here), wire.origin_of(target)
-    if after is None:
-        return f"to {wire.redact(target)[:80]}, which is no http(s) URL, is refused"
-    if before is not None and before[0] == "https" and after[0] != "https":
-        return f"from https to http ({after[1]}) is refused"
-    return ""
 
 
 def _drain(response: Response) -> bytes:

@@ -20,6 +20,7 @@ from ocidist.errors import (
     RegistryError,
     Unauthorized,
 )
+from ocidist.net import scrub
 from ocidist.spec import document
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "ping_url",
     "range_header",
     "redact",
+    "refusal",
     "retry_after",
     "retryable_status",
     "same_origin",
@@ -144,6 +146,16 @@ def same_origin(one: str, other: str) -> bool:
     return first is not None and first == origin_of(other)
 
 
+def refusal(here: str, target: str) -> str:
+    """Why one URL may not lead to another: it is no http(s) URL, or leaves https; empty where it may."""
+    before, after = origin_of(here), origin_of(target)
+    if after is None:
+        return f"to {redact(target)[:80]}, which is no http(s) URL, is refused"
+    if before is not None and before[0] == "https" and after[0] != "https":
+        return f"from https to http ({after[1]}) is refused"
+    return ""
+
+
 def clean_url(base: str, location: str) -> str:
     """``location`` as seen from ``base``: absolute, without user name and fragment, ASCII, no controls.
 
@@ -159,7 +171,7 @@ def clean_url(base: str, location: str) -> str:
 
 
 def redact(url: str) -> str:
-    """``url`` for a person: no user name or password, and only harmless query values.
+    """``url`` for a person: no user name, password or key, and only harmless query values.
 
     Values are shown by an allow-list (n, last, scope, service, mount, from, digest, …); any other becomes
     ``***``, since signed URLs carry their secret there under a hundred names.
@@ -168,7 +180,7 @@ def redact(url: str) -> str:
         parts = urlsplit(url)
         netloc = parts.netloc.rpartition("@")[2]
         shown = "&".join(_shown(piece) for piece in parts.query.split("&")[:40]) if parts.query else ""
-        text = urlunsplit((parts.scheme, netloc, parts.path, shown, ""))
+        text = urlunsplit((parts.scheme, netloc, scrub.path(parts.path), shown, ""))
     except ValueError:
         return "(an invalid URL)"
     return _NOT_URL.sub(lambda found: quote(found.group(), safe="", errors="replace"), text)

@@ -121,3 +121,32 @@ def test_secrets_deep_in_json_are_replaced() -> None:
         "data": [{"Password": "scrubbed", "note": "y"}],
         "token": "",
     }
+
+
+KEY = "AI3WYFYe_-" + "Qg" * 80
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://registry.example/v2/a/blobs/sha512:" + "ab" * 64,
+        "https://registry.example/v2/a/blobs/sha512%3A" + "ab" * 64,
+        "https://registry.example/v2/" + "a" * 200 + "/manifests/V" + "1" * 127,
+        "/docker/registry/v2/blobs/sha512/ab/" + "ab" * 64 + "/data",
+    ],
+)
+def test_b29_digests_tags_and_names_are_no_keys(text: str) -> None:
+    """What a reference may hold is kept, however long it is."""
+    assert scrub.url(text) == text
+
+
+def test_b29_a_key_in_a_path_is_replaced() -> None:
+    """By the same name for the same key, another for another, and by itself for what was replaced before."""
+    base = "https://us-docker.pkg.dev/artifacts-downloads/namespaces/p/repositories/r/downloads/"
+    once = scrub.url(base + KEY)
+    assert once.startswith(base + "scrubbed-")
+    assert KEY not in once
+    assert once == scrub.url(once) == scrub.url(base + KEY)
+    assert once != scrub.url(base + KEY + "Qg")
+    assert scrub.url(f"/downloads/{KEY}/x?n=1").endswith("/x?n=1")
+    assert scrub.headers([("Location", f"/downloads/{KEY}")])[0][1] == scrub.path(f"/downloads/{KEY}")

@@ -308,6 +308,47 @@ def test_credentials_that_cannot_be_read_are_loud() -> None:
         repository(FakeRegistry(guard="bearer"), Broken()).resolve("latest", QuickScope())
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["anyone", "ann"])
+def test_b23_a_token_that_ran_out_is_renewed_whatever_the_challenge_names(known: bool) -> None:
+    """Harbor answers Basic to a refused token: another token is asked for before a password is sent there."""
+    fake = FakeRegistry(guard="bearer")
+    usual = fake.refusal
+
+    def refusal(request: Request) -> Response | None:
+        refused = usual(request)
+        tried = "Authorization" in request.headers
+        return unauthorized('Basic realm="harbor"') if refused is not None and tried else refused
+
+    fake.refusal = refusal  # type: ignore[method-assign]
+    remote = repository(fake, StaticCredentials(Credential("ann", "s3cret")) if known else None)
+    remote.resolve("latest", QuickScope())
+    fake.valid.clear()
+    remote.resolve("latest", QuickScope())
+    assert len(token_requests(fake)) == 2
+    sent = [
+        r.headers.get("Authorization", "") for r in fake.transport.requests if r not in token_requests(fake)
+    ]
+    assert not any(value.startswith("Basic") for value in sent if value)
+
+
+def test_a_basic_challenge_without_credentials_is_final() -> None:
+    """No loop: one request, then the registry's own answer."""
+    fake = FakeRegistry(guard="basic")
+    with pytest.raises(Unauthorized):
+        repository(fake).resolve("latest", QuickScope())
+    assert len(fake.transport.requests) == 1
+
+
+def test_the_catalog_is_asked_for_with_the_scope_of_its_challenge() -> None:
+    """``registry:catalog:*`` where the registry demands it; none where its challenge names none (Quay)."""
+    for named, wanted in (("registry:catalog:*", ["registry:catalog:*"]), ("", None)):
+        fake = FakeRegistry(guard="bearer")
+        fake.scope_of = lambda request, named=named: named  # type: ignore[method-assign,misc]
+        with pytest.raises(OcidistError):  # it has no catalog; that it was let in is enough
+            list(Registry(fake.session(), fake.host).catalog(QuickScope()))
+        assert [query(request).get("scope") for request in token_requests(fake)] == [wanted]
+
+
 # -- scopes --
 
 

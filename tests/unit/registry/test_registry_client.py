@@ -470,10 +470,15 @@ def test_a13_a_link_to_another_host_gets_no_credentials() -> None:
     ]
 
 
-def test_a13_a_link_to_another_scheme_is_refused() -> None:
-    """file: is no page."""
+@pytest.mark.parametrize(
+    "link", ["file:///etc/passwd", "http://registry.example/v2/a/tags/list?last=1", "ftp://x/"]
+)
+def test_a13_a_link_to_another_scheme_is_refused(link: str) -> None:
+    """file: is no page, and https does not become http."""
+    fake = paged((["1"], link))
     with pytest.raises(TransportError, match="next page"):
-        list(remote_of(paged((["1"], "file:///etc/passwd"))).tags(QuickScope()))
+        list(remote_of(fake).tags(QuickScope()))
+    assert len(fake.transport.requests) == 1
 
 
 @pytest.mark.parametrize("cycle", [("?n=1",), ("?last=b", "?last=a", "?last=b")])

@@ -79,6 +79,7 @@ def test_b29_queries_are_redacted_by_an_allow_list() -> None:
     assert shown == "https://h/x?scope=repository:a:pull&X-Amz-Signature=***&n=5&sig=***"
     assert "secret" not in wire.redact("https://h/x?secret")
     assert "secret" not in wire.redact("https://h/x?;secret&;")
+    assert "Secret" not in wire.redact("https://h/downloads/" + "Secret" * 30 + "/x")
 
 
 @pytest.mark.parametrize(
