@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Sequence
@@ -198,3 +199,43 @@ def test_c34_ended_at_every_call_that_changes_the_disk(tmp_path: Path, command: 
     line, places = every_place(command, tmp_path)
     killed = [ended_at(command, place, tmp_path, line) for place in places]
     assert sum(killed) > len(killed) * 0.9
+
+
+GC = Command(("gc", "--all"))
+
+
+def collecting(folder: Path, count: int | None) -> None:
+    """``gc`` over an image that was forgotten, ended at ``count`` of its calls (None: at each)."""
+    require("strace")
+    before, log = folder / "before", folder / "log"
+    PULL.run(before)
+    Program(folder / "home", before).ok("rmi", DEMO)
+    whole = Path(shutil.copytree(before, folder / "whole", symlinks=True))
+    assert GC.traced(whole, log=log) == 0
+    places = syscalls.places(syscalls.parse(log), whole)
+    chosen = places if count is None else sampled(places, count)
+    killed = 0
+    for place in chosen:
+        root = Path(shutil.copytree(before, folder / "-".join(map(str, place)), symlinks=True))
+        killed += GC.traced(root, *syscalls.killing(*place)) == -9
+        assert {digest for digest, real in roots.blobs(root).items() if digest != real} == set(), place
+        with Store(root) as store:
+            assert list(store.check()) == [], place
+        GC.run(root)
+        assert (roots.blobs(root), roots.snapshots(root), roots.leftovers(root)) == ({}, [], []), place
+        with Store(root) as store:
+            assert store.metadata.labeled("") == [], place
+        PULL.run(root)
+        shutil.rmtree(root)
+    assert killed > len(chosen) / 2
+
+
+def test_c34_a_collector_ended_at_calls_that_change_the_disk(tmp_path: Path) -> None:
+    """What it had not removed yet the next one removes, and nothing is left of it: no lock, no label, no tree."""
+    collecting(tmp_path, 8)
+
+
+@pytest.mark.soak
+def test_c34_a_collector_ended_at_every_call_that_changes_the_disk(tmp_path: Path) -> None:
+    """The same at each of them."""
+    collecting(tmp_path, None)
