@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import sys
 import tarfile
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Callable, Iterator, Mapping, Sequence
 
 import pytest
@@ -98,8 +97,8 @@ def untimed(tree: Mapping[str, Node], tars: Sequence[bytes], peer: str) -> set[s
     else:
         # umoci leaves a time of its own where a further layer puts something into a directory without naming it.
         for above in entries[1:]:
-            put = {os.path.dirname(path) or "." for path in above if ".wh." not in path}
-            lost |= put - above
+            put = {path for path in above if ".wh." not in path}
+            lost |= {str(parent) for path in put for parent in PurePosixPath(path).parents} - above
     return lost
 
 
