@@ -225,7 +225,6 @@ def collecting(folder: Path, count: int | None) -> None:
         assert (roots.blobs(root), roots.snapshots(root), roots.leftovers(root)) == ({}, [], []), place
         with Store(root) as store:
             assert store.metadata.labeled("") == [], place
-        PULL.run(root)
         shutil.rmtree(root)
     assert killed > len(chosen) / 2
 
