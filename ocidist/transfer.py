@@ -25,8 +25,10 @@ from ocidist.errors import (
     Cancelled,
     ContentError,
     DeadlineExceeded,
+    DigestMismatch,
     InvalidManifest,
     OcidistError,
+    SizeMismatch,
     TransferError,
 )
 from ocidist.progress import Failed, Finished, Queued, Retrying
@@ -303,7 +305,9 @@ class _Walk:
                     with self.slots.one(self.scope):
                         self.sink.push(target, source, self.scope)
             except OcidistError as error:
-                side = "source" if source.error is not None else "destination"
+                # What does not verify is what the source sent: the destination only found it out.
+                foreign = isinstance(error, (DigestMismatch, SizeMismatch))
+                side = "source" if foreign or source.error is not None else "destination"
                 raise self.failure(target, error, side) from error
         node.raw = None
         self.watcher.arrived(target)
@@ -312,7 +316,10 @@ class _Walk:
         if isinstance(error, (Cancelled, DeadlineExceeded, TransferError)):
             return error
         step = f"copy of {mediatype.kind(target.media_type)}"
-        return TransferError(step, side, target, str(error))
+        reason = str(error)
+        if isinstance(error, ContentError) and getattr(error.descriptor, "digest", None) == target.digest:
+            reason = error.reason  # which names it once more
+        return TransferError(step, side, target, reason)
 
     # -- the workers --
 

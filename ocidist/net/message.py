@@ -11,7 +11,7 @@ from typing import Iterable, Iterator, Protocol
 
 from ocidist.scope import Scope
 
-__all__ = ["Headers", "Request", "Response", "Transport"]
+__all__ = ["Headers", "Held", "Request", "Response", "Transport"]
 
 
 class Headers:
@@ -120,6 +120,38 @@ class Response(Protocol):
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else drop it. Idempotent."""
         ...
+
+
+class Held:
+    """An answer whose body has been read to its end: nothing about it can fail any more.
+
+    Reads ``inner`` and closes it. Raises TransportError for a body that is cut short or longer than ``limit`` bytes.
+    """
+
+    def __init__(self, inner: Response, limit: int) -> None:
+        self.status, self.reason = inner.status, inner.reason
+        self.headers, self.url = inner.headers, inner.url
+        self._raw = inner.read(limit)
+        self._at = 0
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+        return len(self._raw)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` as far as there are bytes; 0 at the end."""
+        part = self._raw[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+    def read(self, limit: int) -> bytes:
+        """The whole body: it was bounded when it was read."""
+        return self._raw
+
+    def close(self) -> None:
+        """Nothing to do: the connection went back when the body had been read."""
 
 
 class Transport(Protocol):

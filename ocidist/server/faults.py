@@ -79,6 +79,8 @@ KINDS: dict[str, Kind] = {
     "endless-trailers": Kind(
         "trailer lines follow the body for ever, N bytes a second, 0 is at full speed", _BODIES
     ),
+    "hang-up": Kind("the connection is closed after the answer, without a word", _BODIES),
+    "extra": Kind("another answer, to nothing that was asked, comes behind the answer", _BODIES),
     "framing": Kind("two lengths are announced that differ by N", _ALL, 1),
     "chunk-size": Kind("the body is chunked, with sizes of which one is no number", _BODIES),
     "garbage": Kind("something answers that does not speak HTTP", _ALL),
@@ -213,6 +215,11 @@ def _other(fault: Fault, right: Reply, url: str) -> Reply:
         )
     if kind.startswith("endless-"):
         return replace(_endless(kind.partition("-")[2], right), rate=fault.at or None)
+    if kind == "hang-up":
+        return replace(right, ends_at=len(right.body))
+    if kind == "extra":
+        sent = right.body + _UNASKED
+        return replace(right, content=sent, start=0, end=len(sent))
     if kind == "framing":
         length = str(len(right.body) + fault.at)
         return replace(right, headers=(*right.headers, ("Content-Length", length)))
@@ -241,6 +248,7 @@ def _other(fault: Fault, right: Reply, url: str) -> Reply:
     return _ranged(kind, right)
 
 
+_UNASKED = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 _FILLER = b"X-Filler: and on it goes\r\n"
 
 

@@ -40,6 +40,8 @@ OTHER_WAY = "tokens are asked for with POST where GET is not found"
 BY_GET = "where HEAD is not understood, or says too little, GET is asked"
 CIRCLE = "ten redirects at most"
 ENDLESS = "what never ends is cut at a limit"
+RECONNECTED = "a connection that is gone is replaced, and nothing was missing"
+NEVER_READ = "bytes behind an answer never begin the next"
 AMBIGUOUS = "where a body ends is never guessed"
 
 BLOBS, DOCUMENTS = ("config", "layer", "resume", "redirect"), ("head", "resolve", "manifest", ENTRY)
@@ -97,6 +99,8 @@ ENDS: dict[str, dict[str, End]] = {
         **dict.fromkeys(BLOBS, End(RIGHT, "SizeMismatch", ANEW)),
         "resume": End(RIGHT, RIGHT, ANEW),
     },
+    "hang-up": {"*": End(RIGHT, RIGHT, RECONNECTED)},
+    "extra": {"*": End(RIGHT, RIGHT, NEVER_READ)},
     "framing": {"*": End("TransportError", "TransportError", AMBIGUOUS)},
     "chunk-size": {"*": End("TransportError", "TransportError", AMBIGUOUS)},
     "garbage": {"*": End("TransportError", "TransportError", NO_HTTP)},

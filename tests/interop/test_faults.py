@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from ocidist.client import Client
-from ocidist.errors import OcidistError, TransferError
+from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, TransferError
 from ocidist.net.http import HTTPOptions, HTTPTransport
 from ocidist.scope import Scope
 from ocidist.server.faults import KINDS, PHASES, parse_faults
@@ -87,8 +87,21 @@ def run(client: Client, registry: FaultyRegistry, phase: str, scope: Scope | Non
         else:
             client.pull(name_in(registry, phase), scope=scope)
     except OcidistError as error:
+        assert_clear(error, registry)
         return type(error.__cause__ if isinstance(error, TransferError) else error).__name__
     return RIGHT
+
+
+def assert_clear(error: OcidistError, registry: FaultyRegistry) -> None:
+    """B29: one line that names what it is about, each digest once, and shows no secret."""
+    said = str(error)
+    assert "\n" not in said
+    if not isinstance(error, (Cancelled, DeadlineExceeded)):
+        servers = (registry.registry, registry.storage, registry.tokens)
+        hosts = [server.address for server in servers if server is not None]
+        assert any(name in said for name in (*hosts, "docker.io", "sha256:"))
+    for secret in ("password", *registry.given, *registry.signatures):
+        assert secret not in said
 
 
 def spec_of(kind: str, phase: str, times: str) -> str:

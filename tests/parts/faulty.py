@@ -49,6 +49,7 @@ class FaultyRegistry:
             for blob in made.everything().values():
                 self._add(blob.media_type, blob.raw)
         self.given: set[str] = set()
+        self.signatures: list[str] = []
         self.lock = threading.Lock()
         self.registry = _Server(self, self._registry)
         self.storage = _Server(self, self._storage) if redirect else None
@@ -115,7 +116,9 @@ class FaultyRegistry:
         if content is None:
             return phase, _document(404, "application/json", b'{"errors":[{"code":"BLOB_UNKNOWN"}]}')
         if self.storage is not None:
-            there = f"{self.storage.url}/{digest}?X-Signature={secrets.token_hex(8)}"
+            signature = secrets.token_hex(8)
+            self.signatures.append(signature)
+            there = f"{self.storage.url}/{digest}?X-Signature={signature}"
             return phase, _document(307, "text/plain", b"").with_header("Location", there)
         return phase, _part(content, asked)
 

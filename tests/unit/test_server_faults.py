@@ -82,6 +82,9 @@ def test_what_some_faults_make_of_a_part() -> None:
     assert (made["416"].status, made["416"].header("Content-Range")) == (416, "bytes */100")
     assert made["unframed"].header("Content-Length") is None
     assert made["loop"].header("Location") == "http://h/x"
+    assert (made["hang-up"].ends_at, made["hang-up"].body) == (60, PART.body)
+    assert made["extra"].body.startswith(PART.body + b"HTTP/1.1 200 OK\r\n")
+    assert made["extra"].header("Content-Length") == "60"
     assert made["no-digest"].header("Docker-Content-Digest") is None
     assert [value for name, value in made["framing"].headers if name == "Content-Length"] == ["60", "65"]
     assert made["chunk-size"].body == b"3c_0\r\n" + BODY[40:] + b"\r\n0\r\n\r\n"

@@ -177,6 +177,18 @@ def test_the_destination_is_named_where_it_failed() -> None:
     assert caught.value.side == "destination"
 
 
+def test_wrong_bytes_are_the_sources_fault_and_their_digest_is_said_once() -> None:
+    """The destination only found it out."""
+    source = Shelf()
+    root = image(source, b"one")
+    bad = Digest.of(b"one")
+    source.blobs[bad] = b"eno"
+    with pytest.raises(TransferError) as caught:
+        copy_graph(source, Sink(), root, Scope())
+    assert (caught.value.side, str(caught.value).count(bad)) == ("source", 1)
+    assert f"hash to {Digest.of(b'eno')}" in str(caught.value)
+
+
 def test_cancelling_ends_waiting_workers_at_once() -> None:
     """A copy whose source hangs ends with the scope, from another thread."""
     source, sink = Shelf(), Sink()

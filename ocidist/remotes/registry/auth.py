@@ -237,35 +237,26 @@ class Authenticator:
         if wire.origin_of(realm) is None or wire.clean_url(realm, realm) != realm:
             raise TransportError(site.host, "the registry names a token server that is no http(s) URL", False)
         started = self._clock()
-        response, body = self._whole(lambda: self._ask(realm, service, scopes, credential, scope))
-        return self._read_token(response, body, started, site, credential is not None)
+        method, response = self._ask(realm, service, scopes, credential, scope)
+        if response.status != 200:
+            raise _no_token(method, response, site, credential is not None)
+        return self._read_token(method, response, started)
 
     def _ask(
         self, realm: str, service: str, scopes: Iterable[str], credential: Credential | None, scope: Scope
-    ) -> Response:
-        """The token server's answer: of the endpoint that suits the credential, else of the other one."""
+    ) -> tuple[str, Response]:
+        """The token server's answer, and to which method: that which suits the credential, else the other one."""
         if credential is not None and credential.identity_token:
             response = self._post(realm, service, scopes, credential, scope)
-            if response.status in (400, 404, 405) and credential.password:
-                response.close()
-                response = self._get(realm, service, scopes, credential, scope)
-        else:
-            response = self._get(realm, service, scopes, credential, scope)
-            if response.status in (404, 405) and credential is not None:
-                response.close()
-                response = self._post(realm, service, scopes, credential, scope)
-        return response
-
-    def _whole(self, ask: Callable[[], Response]) -> tuple[Response, bytes]:
-        """An answer and its body; a body that breaks off is asked for again."""
-        for last in (False, False, True):
-            response = ask()
-            try:
-                return response, response.read(wire.ERROR_LIMIT)
-            except TransportError as error:
-                if last or not error.retryable:
-                    raise
-        raise AssertionError("unreachable")  # the last round returns or raises
+            if response.status not in (400, 404, 405) or not credential.password:
+                return "POST", response
+            response.close()
+            return "GET", self._get(realm, service, scopes, credential, scope)
+        response = self._get(realm, service, scopes, credential, scope)
+        if response.status not in (404, 405) or credential is None:
+            return "GET", response
+        response.close()
+        return "POST", self._post(realm, service, scopes, credential, scope)
 
     def _get(
         self, realm: str, service: str, scopes: Iterable[str], credential: Credential | None, scope: Scope
@@ -294,13 +285,9 @@ class Authenticator:
         # The secret is in the body: a redirect, which could take it anywhere, is not followed for a POST.
         return self._exchange(Request("POST", realm, headers, urlencode(form).encode()), scope)
 
-    def _read_token(self, response: Response, body: bytes, started: float, site: Site, known: bool) -> _Token:
+    def _read_token(self, method: str, response: Response, started: float) -> _Token:
         url, status = response.url, response.status
-        if status != 200:
-            hint = (
-                f"the token server refuses the credentials for {site.host}" if known else "no token was given"
-            )
-            raise wire.error_for("GET", url, status, wire.parse_errors(body), hint)
+        body = response.read(wire.ERROR_LIMIT)
         try:
             document.check_depth(body, "token")
             data = json.loads(body)
@@ -308,17 +295,34 @@ class Authenticator:
             data = None
         if not isinstance(data, dict):
             raise RegistryError(
-                "GET", wire.redact(url), status, (), "the token server's answer is no JSON object"
+                method, wire.redact(url), status, (), "the token server's answer is no JSON object"
             )
         value = data.get("token") or data.get("access_token")
         if not isinstance(value, str):
-            raise RegistryError("GET", wire.redact(url), status, (), "the token server's answer has no token")
+            raise RegistryError(
+                method, wire.redact(url), status, (), "the token server's answer has no token"
+            )
         life = data.get("expires_in")
         if isinstance(life, bool) or not isinstance(life, (int, float)) or not life < 1e9:
             life = MINIMUM_LIFE
         return _Token(
             _checked_token(value, wire.host_of(url)), started + max(MINIMUM_LIFE, float(life) - _MARGIN)
         )
+
+
+def _no_token(method: str, response: Response, site: Site, known: bool) -> RegistryError:
+    """What a token server's refusal comes to; only some are about the credentials."""
+    try:
+        said = wire.parse_errors(response.read(wire.ERROR_LIMIT))
+    except TransportError:  # its status is enough
+        said = ()
+    finally:
+        response.close()
+    hint = f"the token server of {site.host} gives no token"
+    if known and response.status in (400, 401, 403):
+        hint = f"the token server refuses the credentials for {site.host}"
+    wait = wire.retry_after(response.headers.get("Retry-After"), time.time())
+    return wire.error_for(method, response.url, response.status, said, hint, wait)
 
 
 def _checked_token(value: str, host: str) -> str:

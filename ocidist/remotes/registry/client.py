@@ -14,10 +14,12 @@ from ocidist.content.verify import MemoryBody
 from ocidist.errors import (
     DigestMismatch,
     InvalidDigest,
+    InvalidManifest,
     NotFound,
     RegistryError,
     SizeMismatch,
     TransportError,
+    quoted,
 )
 from ocidist.net.message import Headers, Request, Response
 from ocidist.remotes.registry import wire
@@ -159,7 +161,11 @@ class RegistryRemote:
         """Every tag, in the registry's order, a page at a time."""
         url = wire.tags_url(self.host, self.repository, _PAGE)
         for page in _pages(self.session, url, scope, repository=self.repository):
-            yield from wire.parse_tags(page)
+            try:
+                found = wire.parse_tags(page)
+            except InvalidManifest as error:
+                raise _about(error, self.name) from None
+            yield from found
 
     # -- requests --
 
@@ -210,7 +216,13 @@ class RegistryRemote:
         if said is not None and digest != said:
             where = "" if pinned is not None else " (by its Docker-Content-Digest)"
             raise DigestMismatch(said, f"{self.host} sent a manifest with digest {digest}{where}")
-        parsed = manifests.parse(raw, response.headers.get("Content-Type") or "")
+        media_type = response.headers.get("Content-Type") or ""
+        try:
+            parsed = manifests.parse(raw, media_type)
+        except InvalidManifest as error:
+            known = mediatype.kind(media_type) in ("manifest", "index")
+            came = "" if known else f" (it came as {quoted(media_type)})"
+            raise _about(error, f"{self.name}{'@' if pinned is not None else ':'}{name}", came) from None
         return parsed.descriptor(digest.algorithm), raw
 
     def _blob(self, digest: Digest, hint: str, scope: Scope) -> Descriptor | None:
@@ -258,7 +270,11 @@ class Registry:
         """
         url = wire.catalog_url(self.host, _PAGE)
         for page in _pages(self.session, url, scope):
-            yield from wire.parse_catalog(page)
+            try:
+                found = wire.parse_catalog(page)
+            except InvalidManifest as error:
+                raise _about(error, self.host) from None
+            yield from found
 
 
 def _pages(session: RegistrySession, url: str, scope: Scope, *, repository: str = "") -> Iterator[bytes]:
@@ -300,6 +316,11 @@ def _digest_of(response: Response) -> Digest | None:
         return Digest((response.headers.get("Docker-Content-Digest") or "").strip())
     except InvalidDigest:
         return None
+
+
+def _about(error: InvalidManifest, name: str, came: str = "") -> InvalidManifest:
+    """The same, naming whose document it is."""
+    return InvalidManifest(f"{error.what} of {name}", error.reason + came, error.where)
 
 
 def _acceptable(response: Response) -> None:

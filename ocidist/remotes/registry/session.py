@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Callable, Collection, Iterable, Mapping
 
 from ocidist.errors import TransportError
-from ocidist.net.message import Headers, Request, Response, Transport
+from ocidist.net.message import Headers, Held, Request, Response, Transport
 from ocidist.progress import Retrying
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.auth import Authenticator, Grant, Site
@@ -67,7 +67,7 @@ class RegistrySession:
         self._schemes = dict(schemes or {})
         self.auth = Authenticator(
             credentials if credentials is not None else NoCredentials(),
-            lambda request, scope: self._exchange(request, scope)[0],
+            self._for_token,
             plain_http=self._plain_http,
             clock=clock,
         )
@@ -85,13 +85,15 @@ class RegistrySession:
         expect: Collection[int] = (),
         expect_elsewhere: Collection[int] = (),
         digest: Digest | None = None,
+        limit: int | None = None,
     ) -> Response:
         """The answer to a request to a registry, authenticated as it demands. Close it.
 
         Answers below 300, those in ``expect``, and of a host that was redirected to those in
         ``expect_elsewhere``, are returned; any other raises RegistryError. ``repository`` and ``actions`` say
         what a token is asked for, beside what challenges name; ``digest`` is what the retries that are
-        reported are about. ``idempotent`` defaults to what the method is.
+        reported are about. ``idempotent`` defaults to what the method is. With ``limit`` a body of at most that
+        many bytes has been read when this returns: a drop in it was a failure like any other.
         """
         host = wire.host_of(request.url).lower()
         wanted = [f"repository:{repository}:{','.join(actions)}"] if repository else []
@@ -101,7 +103,12 @@ class RegistrySession:
             site = Site(host, self._scheme(host) or "https")
             grant = self.auth.header(site, repository, wanted, scope)
             response, crossed = self._exchange(
-                _authorized(request, grant), scope, registry=host, idempotent=idempotent, digest=digest
+                _authorized(request, grant),
+                scope,
+                registry=host,
+                idempotent=idempotent,
+                digest=digest,
+                limit=limit,
             )
             if response.status in (401, 403) and not crossed and rounds < _AUTH_ROUNDS:
                 site = Site(host, self._scheme(host) or "https")
@@ -136,32 +143,30 @@ class RegistrySession:
 
         A body that breaks off is asked for again. ``accept`` may refuse an answer before its body is read.
         """
-        attempt = 0
-        while True:
-            attempt += 1
-            if foreign:
-                response = self.fetch(request, scope, digest=digest)
-            else:
-                response = self.send(request, scope, repository=repository, digest=digest)
-            try:
-                accept(response)
-                return response, response.read(limit)
-            except TransportError as error:
-                if attempt >= self._attempts or not error.retryable:
-                    raise
-                why = error.reason
-            finally:
-                response.close()
-            self.pause(attempt, why, scope, digest)
+        if foreign:
+            response = self.fetch(request, scope, digest=digest, limit=limit)
+        else:
+            response = self.send(request, scope, repository=repository, digest=digest, limit=limit)
+        try:
+            accept(response)
+            return response, response.read(limit)
+        finally:
+            response.close()
 
     def fetch(
-        self, request: Request, scope: Scope, *, expect: Collection[int] = (), digest: Digest | None = None
+        self,
+        request: Request,
+        scope: Scope,
+        *,
+        expect: Collection[int] = (),
+        digest: Digest | None = None,
+        limit: int | None = None,
     ) -> Response:
         """The answer to a request to any URL (a foreign layer), never with a credential of any kind."""
         bare = _authorized(request, None)
         for name in _SECRET_HEADERS:
             bare.headers.remove(name)
-        response, _ = self._exchange(bare, scope, digest=digest)
+        response, _ = self._exchange(bare, scope, digest=digest, limit=limit)
         return self._checked(response, request, expect, "no credentials are sent there")
 
     def forget(self) -> None:
@@ -169,6 +174,10 @@ class RegistrySession:
         self.auth.forget()
 
     # -- one request, until it is answered --
+
+    def _for_token(self, request: Request, scope: Scope) -> Response:
+        """Of a token server. To ask for a token twice does no harm, also where it is asked for with POST."""
+        return self._exchange(request, scope, idempotent=True, limit=wire.ERROR_LIMIT)[0]
 
     def _exchange(
         self,
@@ -178,6 +187,7 @@ class RegistrySession:
         registry: str | None = None,
         idempotent: bool | None = None,
         digest: Digest | None = None,
+        limit: int | None = None,
     ) -> tuple[Response, bool]:
         """An answer after retries and redirects, and whether it came from another origin than was asked."""
         again = request.method in ("GET", "HEAD", "PUT", "DELETE") if idempotent is None else idempotent
@@ -187,6 +197,9 @@ class RegistrySession:
             last = attempt >= self._attempts
             try:
                 response, crossed = self._follow(request, scope, registry)
+                # A longer one is for the caller to refuse, and an error is one whatever else it says.
+                if limit is not None and response.status < 300 and (response.length or 0) <= limit:
+                    response = Held(response, limit)
             except TransportError as error:
                 # Nobody listens there: a restart is worth a second's wait, a wrong port no more than that.
                 refused = attempt >= 2 and error.reason.startswith("connection refused")
@@ -314,6 +327,11 @@ def _drain(response: Response) -> bytes:
 
 
 def _hint(host: str, status: int, grant: Grant | None, crossed: bool) -> str:
+    if status == 429:
+        anonymous = grant is not None and not grant.known
+        return "it limits requests; try again later" + (
+            f", or log in: ocidist login {host}" if anonymous else ""
+        )
     if status not in (401, 403, 404):
         return ""
     if crossed:

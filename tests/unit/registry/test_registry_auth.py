@@ -10,7 +10,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ocidist.errors import Cancelled, CredentialError, Denied, OcidistError, TransportError, Unauthorized
+from ocidist.errors import (
+    Cancelled,
+    CredentialError,
+    Denied,
+    OcidistError,
+    RegistryError,
+    TransportError,
+    Unauthorized,
+)
 from ocidist.net.message import Request, Response
 from ocidist.remotes.registry.client import Registry, RegistryRemote
 from ocidist.remotes.registry.credentials import Credential, StaticCredentials
@@ -194,6 +202,57 @@ def test_refused_by_the_token_server_is_unauthorized() -> None:
         repository(fake, StaticCredentials(Credential("ann", "wr0ng"))).resolve("latest", QuickScope())
     assert len(token_requests(fake)) == 1
     assert "wr0ng" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (
+            403,
+            "GET https://auth.example/token[^ ]* answered 403: .*refuses the credentials for registry.example",
+        ),
+        (
+            404,
+            "POST https://auth.example/token answered 404: .*the token server of registry.example gives no token",
+        ),
+        (429, "GET .* answered 429: .*the token server of registry.example gives no token"),
+    ],
+)
+def test_a_token_server_that_gives_none_says_why(status: int, said: str) -> None:
+    """The method that was answered, and only refusals are about the credentials; a 429 keeps its Retry-After."""
+    fake = FakeRegistry(guard="bearer")
+    fake.token = lambda request: ScriptedResponse(status, b"{}", [("Retry-After", "9")])  # type: ignore[method-assign]
+    with pytest.raises(RegistryError, match=said) as caught:
+        repository(fake, ANN).resolve("latest", QuickScope())
+    assert getattr(caught.value, "retry_after", 9.0) == 9.0
+
+
+def test_a1_a_token_that_breaks_off_is_asked_for_again() -> None:
+    """After a pause, as any failure of the network; a refusal that breaks off is one all the same."""
+    fake = FakeRegistry(guard="bearer")
+    usual, cut = fake.token, [ScriptedResponse(200, b'{"tok', announced=40)]
+    fake.token = lambda request: cut.pop() if cut else usual(request)  # type: ignore[method-assign]
+    scope = QuickScope()
+    repository(fake, ANN).resolve("latest", scope)
+    assert (scope.slept, len(token_requests(fake))) == ([0.5], 2)
+    fake.token = lambda request: ScriptedResponse(403, b"{", announced=40)  # type: ignore[method-assign]
+    with pytest.raises(Denied):
+        repository(fake, ANN).resolve("latest", QuickScope())
+
+
+def test_a16_a_token_that_is_asked_for_with_post_may_be_asked_for_twice() -> None:
+    """A connection that was closed while it was idle ends no pull."""
+    fake = FakeRegistry(guard="bearer")
+    ends = [TransportError("auth.example", "the connection was closed without an answer")]
+
+    def token(request: Request) -> Response | BaseException:
+        assert request.method == "POST"
+        return ends.pop() if ends else fake.give(["repository:team/app:pull"])
+
+    fake.token = token  # type: ignore[assignment,method-assign]
+    identity = StaticCredentials(Credential(identity_token="refresh"))
+    repository(fake, identity).resolve("latest", QuickScope())
+    assert [request.method for request in token_requests(fake)] == ["POST", "POST"]
 
 
 def test_ping_checks_credentials() -> None:

@@ -152,6 +152,18 @@ def test_a9_a_head_without_a_usable_digest_is_followed_by_get() -> None:
     assert hub(fake).resolve("7", QuickScope())[1] is not None
 
 
+def test_a_page_in_place_of_a_document_is_named_for_what_it_is() -> None:
+    """A guest network's page: which image, or whose tags, were asked for, and what came."""
+    html = b"<!doctype html><title>Welcome</title>"
+    remote = answering(("Content-Type", "text/html"), body=html)
+    with pytest.raises(InvalidManifest, match=r"of registry.example/a:v1: .*it came as 'text/html'"):
+        remote.resolve("v1", QuickScope())
+    with pytest.raises(InvalidManifest, match=r"invalid tag list of registry.example/a: not JSON"):
+        list(remote.tags(QuickScope()))
+    with pytest.raises(InvalidManifest, match=r"invalid catalog of registry.example: not JSON"):
+        list(Registry(remote.session, "registry.example").catalog(QuickScope()))
+
+
 @pytest.mark.parametrize("hint", ["", mediatype.OCI_MANIFEST])
 def test_a9_5xx_on_a_manifest_never_tries_the_blob_path(hint: str) -> None:
     """A server's trouble is no 404."""

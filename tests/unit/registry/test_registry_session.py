@@ -227,6 +227,39 @@ def test_a8_rate_limits_tell_their_pause() -> None:
     with pytest.raises(RateLimited) as caught:
         RegistrySession(transport).send(get(), QuickScope())
     assert caught.value.retry_after == 9.0
+    assert str(caught.value).endswith("answered 429: it limits requests; try again later")
+
+
+def test_a8_an_anonymous_client_at_its_limit_is_told_to_log_in() -> None:
+    """Who has no credentials may be let in more often with some."""
+    token = ScriptedResponse(200, b'{"token":"anyone"}')
+    full = [ScriptedResponse(429) for _ in range(5)]
+    made, _ = session(unauthorized('Bearer realm="https://auth.example/t"'), token, *full)
+    with pytest.raises(RateLimited, match=r"or log in: ocidist login registry.example"):
+        made.send(get(), QuickScope())
+
+
+def test_a1_a_body_that_is_wanted_whole_is_asked_for_again() -> None:
+    """With ``limit`` a drop in the body is a failure as one before it; without, it is the reader's."""
+    made, transport = session(ScriptedResponse(200, b"wh", announced=5), ScriptedResponse(200, b"whole"))
+    scope = QuickScope()
+    answer = made.send(get(), scope, limit=5)
+    buffer = bytearray(3)
+    assert answer.readinto(memoryview(buffer)) == 3
+    assert (bytes(buffer), answer.read(5), answer.length, len(scope.slept)) == (b"who", b"whole", 5, 1)
+    made, transport = session(ScriptedResponse(200, b"wh", announced=5))
+    with pytest.raises(TransportError):
+        made.send(get(), QuickScope()).read(5)
+    assert len(transport.requests) == 1
+
+
+def test_a1_a_body_that_always_breaks_off_is_asked_for_five_times() -> None:
+    """In all: one count for what fails before, in and behind the head of an answer."""
+    answers = [ScriptedResponse(503), *(ScriptedResponse(200, b"wh", announced=5) for _ in range(4))]
+    made, transport = session(*answers)
+    with pytest.raises(TransportError):
+        made.read(get(), QuickScope(), 5)
+    assert len(transport.requests) == 5
 
 
 def test_failures_of_the_network_are_retried_if_they_may_pass() -> None:
