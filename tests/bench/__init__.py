@@ -7,7 +7,8 @@
 ``pull``    ocidist pull against the faster of skopeo copy + umoci unpack and a containerd's own pull
 ``start``   python -S -m ocidist list on an empty store against the imports that such a program needs
 ``import``  import ocidist against nothing
-``unpack``  layers of a store to a tree, against pigz | tar and umoci: for information, no bound
+``unpack``  layers of a store to trees of both snapshotters, against pigz | tar and umoci
+``growth``  ocidist apply of ever larger layers: what an entry, and a megabyte, costs
 
 Contenders take turns (A B A B …), each from a clean state that is made outside the measured time; figures are
 medians, and each bound stands beside its figure with "holds" or "DOES NOT HOLD". Everything that is read or written

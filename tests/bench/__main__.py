@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import tests.bench
-from tests.bench import moving, place, starting
+from tests.bench import growing, moving, place, starting
 from tests.bench.measure import Failed, Track
 from tests.bench.report import Report
 from tests.parts.required import missing
@@ -36,8 +36,9 @@ BENCHES = {
         4 * GIB,
     ),
     "unpack": Entry(
-        moving.unpack, ("docker-registry", "umoci", "mmdebstrap", "pigz", "tar", "root"), 4 * GIB
+        moving.unpack, ("docker-registry", "umoci", "mmdebstrap", "pigz", "tar", "root"), 5 * GIB
     ),
+    "growth": Entry(growing.growth, (), 3 * GIB),
 }
 
 

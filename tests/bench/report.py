@@ -57,6 +57,12 @@ class Report:
         figure = f"{ours.peak / MIB:.1f} MiB {what}"
         self._figure("peak", figure, ours.peak, bound - 1, f"under {bound // MIB} MiB")
 
+    def growth(self, unit: str, each: Sequence[float], bound: float) -> None:
+        """What one of ``unit`` costs in seconds of CPU, in ever larger runs: the last over the first, with its bound."""
+        shown = ", ".join(f"{1e6 * cost:.1f}" for cost in each)
+        figure = f"{each[-1] / each[0]:.2f} × (µs each of {unit}: {shown})"
+        self._figure("growth", figure, each[-1] / each[0], bound, f"{bound} ×")
+
     def absent(self, what: str, loaded: set[str], unwanted: Sequence[str]) -> None:
         """That none of the ``unwanted`` modules is among the ``loaded``."""
         found = [name for name in unwanted if name in loaded]
