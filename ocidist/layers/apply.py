@@ -79,7 +79,7 @@ def apply_layer(
     except (OverflowError, ValueError) as error:
         if isinstance(error, OcidistError):
             raise
-        raise LayerError(layer, applier.shown(), f"a number or name that can't be used: {error}") from error
+        raise applier.unusable(error) from error
     finally:
         feed.close()
         applier.close(str(root))
@@ -121,6 +121,11 @@ class _Applier:
             self.tree.close()
         except OSError as error:
             raise self.failure(error, root) from error
+        except OverflowError as error:
+            raise self.unusable(error) from error
+
+    def unusable(self, error: Exception) -> LayerError:
+        return LayerError(self.layer, self.shown(), f"a number or name that can't be used: {error}")
 
     def shown(self) -> str:
         return os.fsdecode(self.tree.member)

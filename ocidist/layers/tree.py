@@ -92,11 +92,11 @@ class Tree:
 
     def close(self) -> None:
         """Settle and let go of everything, also when that fails for some."""
-        trouble: OSError | None = None
+        trouble: OSError | OverflowError | None = None
         for directory in [*self._open.values(), self.root]:
             try:
                 self._close(directory)
-            except OSError as error:
+            except (OSError, OverflowError) as error:  # the latter for a time that no clock has
                 trouble = error
         self._open.clear()
         self._aliases.clear()

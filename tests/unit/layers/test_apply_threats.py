@@ -578,6 +578,10 @@ def test_e59_times_that_no_clock_has(box: Path) -> None:
     """Past what the system can hold: refused, not a crash; before 1970 is fine."""
     with pytest.raises(LayerError):
         run(box, layer(entry("x", mtime=1 << 80)))
+    # A directory gets its time at the end, also where something else went wrong before.
+    for more in ([], [entry("../out")]):
+        with pytest.raises(LayerError):
+            run(box, layer(directory("d", mtime=1 << 80), directory("e"), *more))
     run(box, layer(entry("x", mtime=-5)))
     assert os.stat(box / "root/x").st_mtime == -5
 
