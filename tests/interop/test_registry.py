@@ -15,6 +15,7 @@ from ocidist.remotes.registry.credentials import Credential
 from ocidist.spec.digest import Digest
 from tests.interop.conftest import ALICE, PASSWORD
 from tests.interop.registries import AUTHS, REPOSITORY, TAG, Place, blobs_in, place
+from tests.parts import secrets
 from tests.parts.images import (
     MANIFEST,
     Blob,
@@ -270,7 +271,7 @@ def test_a13_each_registry_sees_its_own_password(
     tmp_path: Path, make_registry: Callable[..., RegistryProcess]
 ) -> None:
     """Two registries on one host, told apart by their ports: neither is shown what is the other's."""
-    passwords = ("one's password", "two's password")
+    passwords = (secrets.make("one's password "), secrets.make("two's password "))
     home = tmp_path / "home"
     registries = [make_registry(auth="htpasswd", users={ALICE: password}) for password in passwords]
     values = [base64.b64encode(f"{ALICE}:{password}".encode()).decode() for password in passwords]

@@ -19,6 +19,7 @@ from ocidist.spec.descriptor import Descriptor
 from tests.parts.images import layout_graph, push_layout, small_image, small_index, write_layout
 from tests.parts.registry import RegistryProcess
 from tests.parts.required import require
+from tests.parts.secrets import PASSWORD
 from tests.parts.world import REGISTRY, ExampleWorld
 
 
@@ -111,11 +112,11 @@ def test_a_loopback_registry_without_tls_is_found_by_itself(tmp_path: Path, plai
 def test_basic_credentials_at_a_registry_with_htpasswd(tmp_path: Path) -> None:
     """401 once, then the password with every request; without it Unauthorized."""
     require("docker-registry")
-    with RegistryProcess(tmp_path / "basic", auth="htpasswd", users={"ann": "s3cret"}) as running:
+    with RegistryProcess(tmp_path / "basic", auth="htpasswd", users={"ann": PASSWORD}) as running:
         layout = write_layout(tmp_path / "layout", {"1": small_image()})
         push_layout(running.loader.url, layout, "a", "1")
         with HTTPTransport() as transport:
-            good = RegistrySession(transport, StaticCredentials(Credential("ann", "s3cret")))
+            good = RegistrySession(transport, StaticCredentials(Credential("ann", PASSWORD)))
             assert everything(RegistryRemote(good, f"{running.address}/a"), "1", Scope())
             with pytest.raises(Unauthorized):
                 RegistryRemote(RegistrySession(transport), f"{running.address}/a").resolve("1", Scope())

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import socket
 import struct
 import threading
@@ -17,6 +16,7 @@ from typing import Callable
 
 from ocidist.server.faults import Reply, misbehave, parse_faults
 from ocidist.server.script import Script
+from tests.parts import secrets
 from tests.parts.images import TestImage, sha256
 from tests.parts.web import Dropped, Handler, RecordingServer
 
@@ -54,6 +54,8 @@ class FaultyRegistry:
         self.registry = _Server(self, self._registry)
         self.storage = _Server(self, self._storage) if redirect else None
         self.tokens = _Server(self, self._tokens) if tokens else None
+        if self.storage is not None:
+            self.storage.trusted = False
         self._stack = ExitStack()
 
     def _add(self, media_type: str, raw: bytes) -> None:
@@ -116,7 +118,7 @@ class FaultyRegistry:
         if content is None:
             return phase, _document(404, "application/json", b'{"errors":[{"code":"BLOB_UNKNOWN"}]}')
         if self.storage is not None:
-            signature = secrets.token_hex(8)
+            signature = secrets.make("")
             self.signatures.append(signature)
             there = f"{self.storage.url}/{digest}?X-Signature={signature}"
             return phase, _document(307, "text/plain", b"").with_header("Location", there)
@@ -132,7 +134,7 @@ class FaultyRegistry:
         return "redirect", _part(content, _RANGE.match(handler.headers.get("Range") or ""))
 
     def _tokens(self, handler: Handler) -> tuple[str, Reply]:
-        token = secrets.token_hex(16)
+        token = secrets.make("")
         with self.lock:
             self.given.add(token)
         return "token", _document(

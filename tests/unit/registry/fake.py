@@ -14,7 +14,10 @@ from ocidist.remotes.registry.session import RegistrySession
 from ocidist.scope import Scope
 from ocidist.spec import mediatype
 from ocidist.spec.digest import Digest
+from tests.parts import secrets
 from tests.parts.scripted import ScriptedResponse
+
+PASSWORD = secrets.make("s3cret")
 
 Handler = Callable[[Request], Union[Response, BaseException]]
 
@@ -66,7 +69,7 @@ class FakeRegistry:
         self.host, self.guard, self.scheme = host, guard, scheme
         self.manifests: dict[str, tuple[str, bytes]] = {}  # tag or digest -> type, bytes
         self.blobs: dict[str, bytes] = {}
-        self.users = {"ann": "s3cret"}
+        self.users = {"ann": PASSWORD}
         self.realm = "https://auth.example/token"
         self.tokens_given = 0
         self.valid: dict[str, set[str]] = {}  # token -> scopes
@@ -183,9 +186,14 @@ class FakeRegistry:
             return ScriptedResponse(401, b'{"details":"incorrect username or password"}')
         return self.give(parse_qs(urlsplit(request.url).query).get("scope", []))
 
+    @staticmethod
+    def token_of(number: int) -> str:
+        """The token that is given as that one."""
+        return f"token-{secrets.MARK}-{number}"
+
     def give(self, scopes: Iterable[str], **extra: Any) -> Response:
         self.tokens_given += 1
-        value = f"token-{self.tokens_given}"
+        value = self.token_of(self.tokens_given)
         self.valid[value] = set(scopes)
         return ScriptedResponse(200, json.dumps({"token": value, "expires_in": 300, **extra}).encode())
 

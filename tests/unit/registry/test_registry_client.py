@@ -27,9 +27,17 @@ from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from tests.parts.scripted import ScriptedResponse
-from tests.unit.registry.fake import FakeRegistry, FunctionTransport, QuickScope, missing, read, unauthorized
+from tests.unit.registry.fake import (
+    PASSWORD,
+    FakeRegistry,
+    FunctionTransport,
+    QuickScope,
+    missing,
+    read,
+    unauthorized,
+)
 
-ANN = StaticCredentials(Credential("ann", "s3cret"))
+ANN = StaticCredentials(Credential("ann", PASSWORD))
 MANIFEST: dict[str, Any] = {"mediaType": mediatype.OCI_MANIFEST, "config": None, "layers": []}
 
 
@@ -454,7 +462,7 @@ def test_tags_come_page_by_page() -> None:
     assert len(fake.transport.requests) == 3  # 401, token, page
     assert list(tags) == ["2", "3"]
     assert fake.transport.lines[-1] == "GET https://registry.example/v2/a/tags/list?n=2&last=2"
-    assert fake.transport.requests[-1].headers.get("Authorization") == "Bearer token-1"
+    assert fake.transport.requests[-1].headers.get("Authorization") == "Bearer " + fake.token_of(1)
 
 
 def test_a_link_of_docker_hub_leads_to_docker_hub() -> None:

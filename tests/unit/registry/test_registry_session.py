@@ -23,10 +23,10 @@ from ocidist.remotes.registry.session import RegistrySession
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from tests.parts.scripted import ScriptedResponse, ScriptedTransport
-from tests.unit.registry.fake import FunctionTransport, QuickScope, unauthorized
+from tests.unit.registry.fake import PASSWORD, FunctionTransport, QuickScope, unauthorized
 
 URL = "https://registry.example/v2/a/blobs/x"
-ANN = StaticCredentials(Credential("ann", "s3cret"))
+ANN = StaticCredentials(Credential("ann", PASSWORD))
 
 
 def get(url: str = URL, **headers: str) -> Request:
@@ -145,12 +145,12 @@ def test_a_signed_url_that_has_expired_is_signed_again() -> None:
 
 def test_b29_a_signed_redirect_is_not_shown() -> None:
     """The error names the host that answered, not its signature."""
-    answers = (to("https://blobs.example/x?X-Amz-Signature=s3cret"), ScriptedResponse(403))
+    answers = (to("https://blobs.example/x?X-Amz-Signature=" + PASSWORD), ScriptedResponse(403))
     made, _ = session(*answers, *answers)
     with pytest.raises(RegistryError) as caught:
         made.send(get(), QuickScope())
     assert "blobs.example" in str(caught.value)
-    assert "s3cret" not in repr(caught.value)
+    assert PASSWORD not in repr(caught.value)
 
 
 # -- retries --
