@@ -206,10 +206,14 @@ def configure_label(parser: argparse.ArgumentParser) -> None:
 
 
 def run_label(args: argparse.Namespace, context: Context) -> None:
+    from ocidist.errors import UsageError, quoted
+
     digest = context.store.content.info(context.digest(args.digest)).digest
     changes: dict[str, str | None] = {}
     for label in args.labels:
         key, equals, value = label.partition("=")
+        if not key:
+            raise UsageError(f"{quoted(label)}: a label is KEY=VALUE, KEY, or KEY= to remove it")
         changes[key] = (value or None) if equals else "true"
     with context.quiet():
         labels = context.store.set_labels(digest, changes) if changes else context.store.labels(digest)

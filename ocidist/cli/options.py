@@ -43,6 +43,10 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{verb}: {message}; {self.prog} --help tells more" if verb else message)
 
 
+LONGEST = 8760 * 3600.0
+"""Seconds."""
+
+
 def duration(text: str) -> float:
     """``500ms``, ``30s``, ``1m30s``, ``2h``, or seconds, as seconds. Raises ArgumentTypeError."""
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -59,6 +63,8 @@ def duration(text: str) -> float:
         rest = rest[len(unit) :]
     if total <= 0:
         raise argparse.ArgumentTypeError(f"{text!r}: a duration is more than nothing")
+    if total > LONGEST:  # system calls take no more than some hundred years
+        raise argparse.ArgumentTypeError("a duration is at most a year (8760h)")
     return total
 
 

@@ -329,6 +329,8 @@ class Metadata:
             yield
         except sqlite3.Error as error:
             raise StoreError(self.path, _explained(error)) from error
+        except UnicodeDecodeError as error:  # of sqlite's own words about a damaged file
+            raise StoreError(self.path, _explained(ValueError("malformed"))) from error
         except UnicodeEncodeError as error:
             raise StoreError(self.path, "a name or label is not valid Unicode") from error
         except OSError as error:
@@ -421,7 +423,7 @@ def _is_busy(error: Exception) -> bool:
 
 
 def _explained(error: Exception) -> str:
-    text = str(error) or type(error).__name__
+    text = quoted(str(error) or type(error).__name__)[1:-1]
     if "not a database" in text or "malformed" in text or "no such table" in text or "no such column" in text:
         return (
             f"the database of names is damaged ({text}); move the file away to go on: blobs stay, "
@@ -431,7 +433,7 @@ def _explained(error: Exception) -> str:
         return "the database of names can't be written to by this user"
     if _is_busy(error):
         return f"other processes held the database for {BUSY:.0f} s"
-    return f"the database of names: {quoted(text)[1:-1]}"
+    return f"the database of names: {text}"
 
 
 def _lease(run: Callable[[str, tuple[object, ...]], object], id_: str, expires_at: float) -> None:

@@ -20,7 +20,7 @@ import io
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Callable, Iterable, Mapping
 
-from ocidist.errors import DigestMismatch, InvalidDigest, OcidistError, SizeMismatch, StoreError
+from ocidist.errors import DigestMismatch, InvalidDigest, OcidistError, SizeMismatch, StoreError, quoted
 from ocidist.spec.digest import Digest
 
 __all__ = ["FORMAT", "Exchange", "Payload", "from_json", "har_entry", "iso", "line", "to_json"]
@@ -232,7 +232,7 @@ def _fields_from_json(value: object) -> Fields:
     for name, found in _object(value, "headers").items():
         for item in found if isinstance(found, list) else [found]:
             if not isinstance(item, str):
-                raise ValueError(f"header {name} is not a text")
+                raise ValueError(f"header {quoted(name)} is not a text")
             fields.append((name, item))
     return tuple(fields)
 

@@ -99,6 +99,8 @@ def url(text: str) -> str:
         scheme, netloc, place, query, _ = urlsplit(text)
     except ValueError:
         return PLACEHOLDER
+    if netloc.endswith("@"):  # a user at no host: the path could be read as one
+        return PLACEHOLDER
     netloc = netloc.rpartition("@")[2].lower()
     for name, port in (("https", ":443"), ("http", ":80")):
         if scheme == name and netloc.endswith(port):

@@ -67,6 +67,8 @@ def parse_hosts(text: str, path: Path) -> tuple[Endpoint, ...]:
         document = _toml(path).loads(text)
     except ValueError as error:  # TOMLDecodeError is one
         raise UsageError(f"{path}: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: nested too deeply") from None
     hosts = document.pop("host", {})
     server = document.pop("server", "")
     if not isinstance(hosts, dict):

@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Any, Iterable, Sequence
-from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
 from ocidist.errors import (
     Denied,
@@ -163,11 +163,19 @@ def clean_url(base: str, location: str) -> str:
     """
     try:
         parts = urlsplit(urljoin(base, location.strip()))
-        netloc = parts.netloc.rpartition("@")[2]
-        url = urlunsplit((parts.scheme, netloc, parts.path, parts.query, ""))
+        url = urlunsplit((parts.scheme, _without_user(parts), parts.path, parts.query, ""))
     except ValueError:
         return ""
     return _NOT_URL.sub(lambda found: quote(found.group(), safe="", errors="replace"), url)
+
+
+def _without_user(parts: SplitResult) -> str:
+    """Where a URL leads, without user name and password. Raises ValueError for a user at no host: written again, a
+    path that begins with // would become the host, with what it says of a user."""
+    netloc = parts.netloc.rpartition("@")[2]
+    if parts.netloc and not netloc:
+        raise ValueError("a user at no host")
+    return netloc
 
 
 def redact(url: str) -> str:
@@ -178,7 +186,7 @@ def redact(url: str) -> str:
     """
     try:
         parts = urlsplit(url)
-        netloc = parts.netloc.rpartition("@")[2]
+        netloc = _without_user(parts)
         shown = "&".join(_shown(piece) for piece in parts.query.split("&")[:40]) if parts.query else ""
         text = urlunsplit((parts.scheme, netloc, scrub.path(parts.path), shown, ""))
     except ValueError:

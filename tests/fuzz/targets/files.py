@@ -12,19 +12,20 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ocidist.errors import CredentialError, StoreError, TransportError
+from ocidist.errors import CredentialError, StoreError, TransportError, UsageError
 from ocidist.metadata.database import Metadata
 from ocidist.net.cassette import read_cassette
 from ocidist.net.message import Headers, Request
 from ocidist.net.replay import ReplayTransport
 from ocidist.remotes.registry.credentials import Credential, CredentialStore
+from ocidist.remotes.registry.hosts_toml import parse_hosts
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from tests.fuzz.harness import Target, mutated, refused_or, seeds
 from tests.fuzz.targets.documents import changed
 
-__all__ = ["CASSETTES", "CREDENTIALS", "DATABASES"]
+__all__ = ["CASSETTES", "CREDENTIALS", "DATABASES", "HOSTS"]
 
 PASSWORD = "s3cret-w0rd"
 
@@ -83,6 +84,16 @@ def check_credentials(raw: bytes) -> None:
         else:
             assert readable or not raw.strip()
             careful(store.delete, "registry.example")
+
+
+def check_hosts(text: str) -> None:
+    """Endpoints that requests can be sent to, or a UsageError that names the file."""
+    found = refused_or(parse_hosts, text, Path("hosts.toml"), by=UsageError)
+    for endpoint in found or ():
+        assert endpoint.scheme in ("http", "https", "")
+        assert endpoint.url.isprintable()
+        assert bool(endpoint.host) == bool(endpoint.url)
+        assert not any(set("\r\n\0") & set(name + value) for name, value in endpoint.header)
 
 
 def _json(raw: bytes) -> Any:
@@ -170,4 +181,27 @@ DATABASES = Target(
     ),
     check_database,
     text=False,
+)
+HOSTS = Target(
+    "hosts",
+    mutated(
+        seeds("hosts"),
+        '"',
+        "[",
+        "]",
+        "=",
+        "\n",
+        "[host.",
+        "{",
+        "}",
+        "true",
+        "1",
+        "#",
+        "\\u0000",
+        "http://",
+        ".",
+        "'" * 3,
+    ),
+    check_hosts,
+    longest=32 << 10,
 )

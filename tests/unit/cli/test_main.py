@@ -63,7 +63,25 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "1d", "1 m", "-1s", "1e3", "٣s", "1_0", "1..5s", ".", "0", "0ms", "nan", "inf"]
+    "text",
+    [
+        "",
+        "s",
+        "1d",
+        "1 m",
+        "-1s",
+        "1e3",
+        "٣s",
+        "1_0",
+        "1..5s",
+        ".",
+        "0",
+        "0ms",
+        "nan",
+        "inf",
+        "8761h",
+        "9" * 400,
+    ],
 )
 def test_what_is_no_duration(text: str) -> None:
     """Refused with an example, never read as something else."""

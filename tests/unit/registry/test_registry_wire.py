@@ -14,6 +14,7 @@ from ocidist.errors import (
     RegistryError,
     Unauthorized,
 )
+from ocidist.net import scrub
 from ocidist.remotes.registry import wire
 
 
@@ -63,6 +64,14 @@ def test_origins_know_default_ports_and_refuse_other_schemes() -> None:
     assert wire.origin_of("file:///etc/passwd") is None
     assert wire.origin_of("https://h:port/") is None
     assert wire.origin_of("https://[::1/") is None
+
+
+def test_a13_b29_a_user_at_no_host_does_not_make_a_host_of_the_path() -> None:
+    """Taken away alone, ``ann:s3cret@`` would leave ``//`` in front of what it hid."""
+    for url in ("https://x@//ann:s3cret@other.example/", "//ann@//other.example/"):
+        assert wire.clean_url("https://registry.example/", url) == ""
+        assert "s3cret" not in wire.redact(url)
+    assert "s3cret" not in scrub.url("https://x@//ann:s3cret@other.example/")
 
 
 def test_a_cleaned_location_has_no_user_fragment_or_control() -> None:
