@@ -13,6 +13,7 @@ from typing import Any, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from ocidist.errors import UsageError, quoted
+from ocidist.net.framing import Malformed, check_field
 
 __all__ = ["CAPABILITIES", "Endpoint", "parse_hosts"]
 
@@ -76,7 +77,7 @@ def parse_hosts(text: str, path: Path) -> tuple[Endpoint, ...]:
     if not isinstance(server, str):
         raise UsageError(f"{path}: server is no text")
     return (
-        *(_endpoint(path, f'host."{_shown(url)}"', url, table) for url, table in hosts.items()),
+        *(_endpoint(path, f'host."{_shown(url)[:200]}"', url, table) for url, table in hosts.items()),
         _endpoint(path, "", server, document),
     )
 
@@ -126,7 +127,8 @@ def _address(path: Path, where: str, url: str, override: bool) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc:
+    plain = re.fullmatch(r"[\x21-\x7e]+", full)  # it goes into a request's line as it is
+    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or not plain:
         raise UsageError(f"{path}: {where}: {quoted(_shown(url))} is no http(s) URL of a host")
     clean = posixpath.normpath(parts.path).lstrip("/") if parts.path else ""
     clean = "" if clean == "." else clean
@@ -176,4 +178,8 @@ def _headers(path: Path, where: str, value: Any) -> Iterator[tuple[str, str]]:
         raise UsageError(f"{path}: {where} is no table")
     for name, said in value.items():
         for text in _texts(path, f"{where}.{name}", said):
+            try:
+                check_field(name, text)
+            except Malformed as error:  # it shows no value
+                raise UsageError(f"{path}: {where}: {error}") from None
             yield name, text
