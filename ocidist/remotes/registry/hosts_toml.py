@@ -77,7 +77,7 @@ def parse_hosts(text: str, path: Path) -> tuple[Endpoint, ...]:
     if not isinstance(server, str):
         raise UsageError(f"{path}: server is no text")
     return (
-        *(_endpoint(path, f'host."{_shown(url)[:200]}"', url, table) for url, table in hosts.items()),
+        *(_endpoint(path, f'host."{quoted(_shown(url))[1:-1]}"', url, table) for url, table in hosts.items()),
         _endpoint(path, "", server, document),
     )
 
@@ -177,7 +177,7 @@ def _headers(path: Path, where: str, value: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(value, Mapping):
         raise UsageError(f"{path}: {where} is no table")
     for name, said in value.items():
-        for text in _texts(path, f"{where}.{name}", said):
+        for text in _texts(path, f"{where}.{quoted(name)[1:-1]}", said):
             try:
                 check_field(name, text)
             except Malformed as error:  # it shows no value
