@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ocidist.errors import OcidistError as OcidistError
     from ocidist.image import Image as Image
     from ocidist.interactive import demo as demo
+    from ocidist.interactive import doctor as doctor
     from ocidist.interactive import login as login
     from ocidist.interactive import logout as logout
     from ocidist.interactive import online as online
@@ -45,7 +46,7 @@ _WHERE = {
     "Scope": "scope",
     "Store": "store",
     **dict.fromkeys(
-        ("demo", "login", "logout", "online", "open", "pull", "replay", "resolve", "tags", "trace"),
+        ("demo", "doctor", "login", "logout", "online", "open", "pull", "replay", "resolve", "tags", "trace"),
         "interactive",
     ),
 }

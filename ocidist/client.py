@@ -24,6 +24,7 @@ from ocidist.transfer import DEFAULT_WORKERS, MAX_DEPTH, Slots, copy_graph, read
 
 if TYPE_CHECKING:
     from ocidist.image import Image
+    from ocidist.net.http import HTTPOptions
     from ocidist.net.message import Transport
     from ocidist.net.recording import Trace
     from ocidist.remotes.registry.credentials import Credential, CredentialSource
@@ -123,24 +124,37 @@ class Client:
                 self._transport = self._network()
             return self._transport
 
-    def _network(self, endpoint: Endpoint | None = None) -> Transport:
-        """The network; with an endpoint's certificates, if one is given."""
+    def network_options(self, endpoint: Endpoint | None = None) -> HTTPOptions:
+        """How the network is reached; with an endpoint's certificates, if one is given."""
         from ocidist import __version__
-        from ocidist.net.http import HTTPOptions, HTTPTransport
+        from ocidist.net.http import HTTPOptions
 
-        return HTTPTransport(
-            HTTPOptions(
-                connect_timeout=self.connect_timeout,
-                ca_file=self._ca or self.settings.ca_file,
-                ca_files=endpoint.ca if endpoint is not None else (),
-                certificates=endpoint.client if endpoint is not None else (),
-                insecure=self.insecure or (endpoint is not None and endpoint.skip_verify),
-                proxies=self.settings.proxies,
-                no_proxy=self.settings.no_proxy,
-                connect_to=self._connect_to,
-                user_agent=f"ocidist/{__version__}",
-            )
+        return HTTPOptions(
+            connect_timeout=self.connect_timeout,
+            ca_file=self._ca or self.settings.ca_file,
+            ca_files=endpoint.ca if endpoint is not None else (),
+            certificates=endpoint.client if endpoint is not None else (),
+            insecure=self.insecure or (endpoint is not None and endpoint.skip_verify),
+            proxies=self.settings.proxies,
+            no_proxy=self.settings.no_proxy,
+            connect_to=self._connect_to,
+            user_agent=f"ocidist/{__version__}",
         )
+
+    def _network(self, endpoint: Endpoint | None = None) -> Transport:
+        from ocidist.net.http import HTTPTransport
+
+        return HTTPTransport(self.network_options(endpoint))
+
+    @property
+    def offline(self) -> bool:
+        """True where something stands in for the network: a cassette, a test."""
+        return self._offline
+
+    @property
+    def hosts_dirs(self) -> tuple[Path, ...]:
+        """Where HOST/hosts.toml is looked for; the folders may not exist."""
+        return self._hosts_dirs if self._hosts_dirs is not None else self.settings.hosts_dirs
 
     def record(self, *, bodies: bool = True) -> Trace:
         """From here on collect every exchange; the trace saves them as a cassette (which needs ``bodies``),
@@ -177,8 +191,7 @@ class Client:
 
         Nothing is where a cassette is replayed. Raises UsageError where what is said can't be read.
         """
-        named = self._hosts_dirs if self._hosts_dirs is not None else self.settings.hosts_dirs
-        folders = [] if self._offline else [folder for folder in named if folder.is_dir()]
+        folders = [] if self._offline else [folder for folder in self.hosts_dirs if folder.is_dir()]
         if not folders:
             return ()
         from ocidist.remotes.registry.hosts import read_hosts
@@ -217,6 +230,12 @@ class Client:
             schemes={name: endpoint.scheme} if endpoint.scheme else None,
             attempts=ATTEMPTS if last else 1,
         )
+
+    @property
+    def credentials(self) -> CredentialSource:
+        """Who tells a registry's credentials: what was given, else Docker's and podman's files."""
+        found: CredentialSource = self._credentials()
+        return found
 
     def _credentials(self) -> Any:
         from ocidist.remotes.registry.credentials import Credential, StaticCredentials

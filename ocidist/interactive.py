@@ -17,14 +17,17 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.platform import Platform
 
 if TYPE_CHECKING:
+    from ocidist.doctor.finding import Finding
     from ocidist.image import Image
     from ocidist.net.recording import Trace
+    from ocidist.rows import Rows
     from ocidist.store import Store
 
 __all__ = [
     "Replaying",
     "client",
     "demo",
+    "doctor",
     "login",
     "logout",
     "online",
@@ -107,6 +110,16 @@ def resolve(locator: str) -> Descriptor:
 def tags(remote: str) -> list[str]:
     """All tags of a repository."""
     return list(client().tags(remote))
+
+
+def doctor(locator: str | None = None) -> Rows[Finding]:
+    """What stands in the way of pulling ``locator``: this machine, then each step, tried.
+
+    Columns: part, check, state (ok, note, failed, skipped), found, advice. Without a locator the machine alone.
+    """
+    from ocidist.doctor.examination import examine
+
+    return examine(client(), locator)
 
 
 def login(host: str, username: str, password: str) -> None:

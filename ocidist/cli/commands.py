@@ -108,6 +108,13 @@ config.json, with the image's program, environment, user and working directory o
 it: the container's root is that user, and further users are mapped where /etc/subuid has a range for them.
 """
 
+_DOCTOR = """\
+Look at what a pull depends on: root, space and locks, certificate authorities, proxies, where credentials come from,
+mirrors, packages that help. With REF each step of a pull is then tried, at each host that answers for its registry:
+name, connection, TLS, /v2/, token, manifest, the first bytes of a layer. What fails is explained, with the way out, and
+the exit code is 1. No step takes longer than --connect-timeout. No secret is shown, nothing is stored.
+"""
+
 COMMANDS = (
     Command("pull", "move", "fetch an image, unpack it, and name it", "move"),
     Command("fetch", "move", "fetch all content of an image", "move"),
@@ -119,6 +126,7 @@ COMMANDS = (
     Command("manifest", "look", "write the exact bytes of a manifest", "look"),
     Command("tags", "look", "list the tags of a repository", "look"),
     Command("catalog", "look", "list the repositories of a registry", "look"),
+    Command("doctor", "look", "find what stands in the way of a pull", "doctor", about=_DOCTOR),
     Command("images", "store", "list the images of the store", "images"),
     Command("rmi", "store", "forget images; gc frees their content", "images"),
     Command("list", "store", "list blobs", "blobs", ("ls",)),

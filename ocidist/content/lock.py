@@ -29,7 +29,7 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from ocidist.scope import Scope
 
-__all__ = ["FileLock", "Gate", "is_held"]
+__all__ = ["FileLock", "Gate", "is_held", "keeps_locks"]
 
 NO_LOCKS = "its file system keeps no locks (flock), so nothing is written there; choose a root on another"
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
@@ -224,6 +224,22 @@ def _poll(attempt: Callable[[], bool], scope: Scope | None) -> None:
             scope.check()
         time.sleep(delay)
         delay = min(delay * 2, 0.05)
+
+
+def keeps_locks(folder: str) -> bool:
+    """True if files below ``folder`` can be locked against other processes. Tries it on a file without a name.
+
+    Raises OSError where no file can be made.
+    """
+    import tempfile
+
+    if fcntl is None:
+        return False
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            return _flock(file.fileno(), exclusive=True)
+        except OSError:
+            return False
 
 
 def _flock(fd: int, *, exclusive: bool) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
-__all__ = ["Link", "readable"]
+__all__ = ["Link", "look_up", "readable"]
 
 _MAKING = threading.Lock()
 _HEAD = 16 << 10  # bytes of a proxy's answer to CONNECT
@@ -109,7 +109,7 @@ class Link:
             address = (proxy.host, proxy.port)
         host, port = self._connect_to.get(host_port(*address), address)
         until = time.monotonic() + self._connect_timeout
-        found = _look_up(host, port, self.scope, until)
+        found = look_up(host, port, self.scope, until)
         for index, candidate in enumerate(found):
             left = until - time.monotonic()
             turns = len(found) - index
@@ -194,7 +194,7 @@ def tunnel_status(head: bytes) -> int:
     return 0 if 200 <= status < 300 and not head.endswith(b"\r\n\r\n") else status
 
 
-def _look_up(host: str, port: int, scope: Scope, until: float) -> list[tuple[Any, ...]]:
+def look_up(host: str, port: int, scope: Scope, until: float) -> list[tuple[Any, ...]]:
     """``getaddrinfo``, in a thread of its own, because nothing can interrupt it."""
     import socket
 

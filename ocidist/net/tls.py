@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from ssl import SSLContext
     from types import ModuleType
 
-__all__ = ["NotTLS", "explain", "make_context", "read_anyway", "unbelieving_context"]
+__all__ = [
+    "NO_AUTHORITIES",
+    "NotTLS",
+    "authorities",
+    "explain",
+    "make_context",
+    "read_anyway",
+    "unbelieving_context",
+]
 
-_NO_AUTHORITIES = (
+NO_AUTHORITIES = (
     "this machine has no certificate authorities: install the package ca-certificates (or pip install certifi), "
     "or name a file with --ca-cert"
 )
@@ -121,6 +129,20 @@ def _ssl(host: str) -> ModuleType:
     return ssl
 
 
+def authorities() -> str:
+    """Where trusted authorities come from: a file, a folder, certifi's; "" where there are none."""
+    from importlib.util import find_spec
+
+    try:
+        import ssl
+    except ImportError:
+        return ""
+    if _system_authorities():
+        paths = ssl.get_default_verify_paths()
+        return str(paths.cafile or paths.capath)
+    return "certifi" if find_spec("certifi") is not None else ""
+
+
 def _system_authorities() -> bool:
     import ssl
 
@@ -142,7 +164,7 @@ def explain(error: ssl.SSLError, host: str, handshake: bool, ca_file: Path | Non
         # 19 and 20: a root, or an issuer, that is not among the trusted.
         if error.verify_code in (18, 19, 20, 21):
             known = ca_file is not None or _system_authorities()
-            reason += "; --ca-cert FILE trusts another authority" if known else f"; {_NO_AUTHORITIES}"
+            reason += "; --ca-cert FILE trusts another authority" if known else f"; {NO_AUTHORITIES}"
         return TransportError(host, reason, False)
     said = (getattr(error, "reason", "") or "").upper()
     if handshake and said in _NO_RECORD:

@@ -159,6 +159,23 @@ class CredentialStore:
                 return f"{path}, auths[{key!r}]"
         return ""
 
+    def files(self) -> Iterator[tuple[Path, tuple[str, ...] | CredentialError]]:
+        """Each file that is there, with the hosts and helpers that it names (no secret), or why it can't be used."""
+        for path in self._paths:
+            try:
+                data = _read(path)
+            except CredentialError as error:
+                yield path, error
+                continue
+            if data is None:
+                continue
+            named = [key for key, entry in data["auths"].items() if entry]
+            helpers = data.get("credHelpers")
+            named += list(helpers) if isinstance(helpers, dict) else []
+            if data.get("credsStore"):
+                named.append(f"all others by docker-credential-{data['credsStore']}")
+            yield path, tuple(map(str, named))
+
     @staticmethod
     def _from_helpers(
         path: Path, data: Mapping[str, Any], host: str, scheme: str, scope: Scope | None

@@ -100,7 +100,7 @@ class RegistrySession:
         rounds = 0
         expired = False
         while True:
-            site = Site(host, self._scheme(host) or "https")
+            site = Site(host, self.scheme(host) or "https")
             grant = self.auth.header(site, repository, wanted, scope)
             response, crossed = self._exchange(
                 _authorized(request, grant),
@@ -111,7 +111,7 @@ class RegistrySession:
                 limit=limit,
             )
             if response.status in (401, 403) and not crossed and rounds < _AUTH_ROUNDS:
-                site = Site(host, self._scheme(host) or "https")
+                site = Site(host, self.scheme(host) or "https")
                 challenges = parse_challenges(response.headers.get_all("WWW-Authenticate"))
                 lacking = any(challenge.error == "insufficient_scope" for challenge in challenges)
                 if (response.status == 401 or lacking) and self.auth.answer(
@@ -252,7 +252,7 @@ class RegistrySession:
 
     # -- where a registry is --
 
-    def _scheme(self, host: str) -> str | None:
+    def scheme(self, host: str) -> str | None:
         """The scheme that ``host`` is reached by; None while that is not known."""
         if self._all_plain or host in self._plain_http:
             return "http"
@@ -264,7 +264,7 @@ class RegistrySession:
     def _first(self, request: Request, scope: Scope, registry: str | None) -> Response:
         if registry is None:
             return self.transport.send(request, scope)
-        known = self._scheme(registry)
+        known = self.scheme(registry)
         path = request.url.partition("://")[2].partition("/")[2]
         endpoint = wire.endpoint_host(registry)
         for scheme in (known,) if known is not None else ("https", "http"):

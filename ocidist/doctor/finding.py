@@ -1,0 +1,34 @@
+"""A finding: one thing that was looked at, how it is, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ocidist.rows import Column, Schema
+
+__all__ = ["FAILED", "FINDINGS", "NOTE", "OK", "SKIPPED", "Finding"]
+
+OK = "ok"
+NOTE = "note"
+"""Nothing is broken, but it may be what is amiss."""
+FAILED = "failed"
+SKIPPED = "skipped"
+"""It could not be tried, or there is nothing to try."""
+
+FINDINGS = Schema(
+    "findings", (Column("part"), Column("check"), Column("state"), Column("found"), Column("advice"))
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``part`` is "machine", or the host that a step asks; ``state`` is ok, note, failed or skipped.
+
+    ``found`` never holds a secret. ``advice`` is the way out, "" where there is nothing to do.
+    """
+
+    part: str
+    check: str
+    state: str
+    found: str
+    advice: str = ""
