@@ -22,6 +22,7 @@ from tests.parts.faulty import REPOSITORY, FaultyRegistry
 from tests.parts.images import Entry, image
 from tests.parts.processes import Program
 from tests.parts.registry import free_port
+from tests.parts.secrets import make
 
 if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 STEPS = ["name", "connection", "TLS", "/v2/", "token", "manifest", "layer"]
 IMAGE = image([[Entry("a", b"a" * 100_000)], [Entry("b", b"b" * 100)]])
 EXAMPLE = f"registry.example/{REPOSITORY}:1"
-SECRET = "do-not-show-this"
+SECRET = make("doctor-")
 
 
 class Silent:
