@@ -17,8 +17,11 @@ from ocidist.layers.tree import Directory, Tree
 
 __all__ = ["UNKNOWN", "Apart", "Mark", "is_implied"]
 
-UNKNOWN = -3_141_592_653_589_793_238
-"""The time of a directory that no entry describes, in nanoseconds: in June 1870."""
+UNKNOWN = -1_141_592_653 * 10**9
+"""The time of a directory that no entry describes, in nanoseconds: in October 1933.
+
+A whole second after 1901, so that every file system can hold it: ext4 and xfs know no earlier one.
+"""
 
 
 @dataclass(frozen=True)
