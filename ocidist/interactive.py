@@ -17,7 +17,7 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.platform import Platform
 
 if TYPE_CHECKING:
-    from ocidist.doctor.finding import Finding
+    from ocidist.diagnosis.finding import Finding
     from ocidist.image import Image
     from ocidist.net.recording import Trace
     from ocidist.rows import Rows
@@ -117,7 +117,7 @@ def doctor(locator: str | None = None) -> Rows[Finding]:
 
     Columns: part, check, state (ok, note, failed, skipped), found, advice. Without a locator the machine alone.
     """
-    from ocidist.doctor.examination import examine
+    from ocidist.diagnosis.examination import examine
 
     return examine(client(), locator)
 

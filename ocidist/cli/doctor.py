@@ -12,8 +12,8 @@ def configure_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def run_doctor(args: argparse.Namespace, context: Context) -> int:
-    from ocidist.doctor.examination import examine
-    from ocidist.doctor.finding import FAILED
+    from ocidist.diagnosis.examination import examine
+    from ocidist.diagnosis.finding import FAILED
 
     with context.quiet() as scope:
         findings = examine(context.client, args.ref, scope)

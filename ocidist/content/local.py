@@ -11,6 +11,7 @@ import io
 import os
 import stat
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
 from ocidist.content.disk import CLOEXEC, NOFOLLOW, failure, make_folders, remove_file, settle_folders
@@ -218,21 +219,28 @@ class LocalContent:
     def _taken(self, lock: FileLock, folder: str) -> bool:
         while True:
             try:
-                self._make_ingest(folder)
-                return lock.acquire()
+                made = self._make_ingest(folder)
+                taken = lock.acquire()
+                if made and not taken:
+                    # Its holder, on the way out, has removed the directory before: nobody would remove this one.
+                    with suppress(OSError):  # not empty: somebody came in between
+                        os.rmdir(folder)
+                return taken
             except (FileNotFoundError, NotADirectoryError):
                 if any(os.path.lexists(path) and not os.path.isdir(path) for path in (self._ingest, folder)):
                     raise
                 continue  # the last holder removed the directory just now
 
-    def _make_ingest(self, folder: str) -> None:
+    def _make_ingest(self, folder: str) -> bool:
         # Not fsynced: an ingest that is lost in a crash is fetched again.
         try:
             os.mkdir(folder)
+            return True
         except FileExistsError:  # also if its last holder removes it just now; the lock will tell
             pass
         except FileNotFoundError:
             os.makedirs(self._ingest, exist_ok=True)  # and the caller comes again
+        return False
 
     def _begin(
         self, folder: str, lock: FileLock, key: str, total: int, expected: Digest | None

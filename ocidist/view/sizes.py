@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -72,9 +73,9 @@ def duration(seconds: float) -> str:
 
 
 def moment(value: Any) -> float | None:
-    """Seconds since the epoch of a number or a ``datetime``; None for anything else, not-a-number too."""
+    """Seconds since the epoch of a number or a ``datetime``; None for anything else, not-a-number and infinities too."""
     if isinstance(value, (int, float)):
-        return None if value != value else value
+        return value if -math.inf < value < math.inf else None
     stamp = getattr(value, "timestamp", None)
     try:
         return float(stamp()) if callable(stamp) else None

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator
 import pytest
 
 from ocidist.client import Client
-from ocidist.doctor.examination import examine, is_well
-from ocidist.doctor.finding import FAILED, OK, SKIPPED, Finding
+from ocidist.diagnosis.examination import examine, is_well
+from ocidist.diagnosis.finding import FAILED, OK, SKIPPED, Finding
 from ocidist.errors import UsageError
 from ocidist.scope import Scope
 from ocidist.settings import Settings

@@ -244,3 +244,12 @@ def test_an_interrupted_script_ends_with_a_short_traceback(tmp_path: Path) -> No
     assert "interrupted; what was transferred is kept; the same call goes on from there" in err
     assert err.rstrip().endswith("KeyboardInterrupt")
     assert "transfer.py" not in err
+
+
+def test_doctor_is_a_function_however_often_it_is_called() -> None:
+    """Offline too: what the cassette answers for is skipped, the rest is looked at; its module does not hide it."""
+    with oci.replay("demo"):
+        oci.doctor()
+        rows = oci.doctor("registry.example/demo/shop:1.0")
+    states = {row.check: row.state for row in rows}
+    assert (states["connection"], states["manifest"], states["layer"]) == ("skipped", "ok", "ok")

@@ -8,8 +8,8 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Callable, Iterator
 
-from ocidist.doctor.advice import advice_for
-from ocidist.doctor.finding import FAILED, OK, SKIPPED, Finding
+from ocidist.diagnosis.advice import advice_for
+from ocidist.diagnosis.finding import FAILED, OK, SKIPPED, Finding
 from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, TransportError, UsageError
 from ocidist.net import probe
 from ocidist.net.message import Headers, Request

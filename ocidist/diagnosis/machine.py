@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
-from ocidist.doctor.finding import FAILED, NOTE, OK, SKIPPED, Finding
+from ocidist.diagnosis.finding import FAILED, NOTE, OK, SKIPPED, Finding
 from ocidist.errors import CredentialError, OcidistError
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ocidist.doctor.finding import FAILED, FINDINGS, Finding
-from ocidist.doctor.machine import machine
+from ocidist.diagnosis.finding import FAILED, FINDINGS, Finding
+from ocidist.diagnosis.machine import machine
 from ocidist.rows import Rows
 from ocidist.scope import Scope
 
@@ -23,7 +23,7 @@ def examine(client: Client, locator: str | None = None, scope: Scope | None = No
     """
     if locator is None:
         return Rows(FINDINGS, machine(client))
-    from ocidist.doctor.steps import reference_of, steps
+    from ocidist.diagnosis.steps import reference_of, steps
 
     reference = reference_of(locator)
     host = reference.name.partition("/")[0]
