@@ -10,7 +10,10 @@ from typing import Any, Callable, NamedTuple
 
 import pytest
 
+from tests.parts.required import everything_required
+
 _KEY = "ocidist-table"
+LONG = 60  # rows
 
 Add = Callable[..., None]
 
@@ -59,9 +62,16 @@ def rendered(which: Table, rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what was collected: a hook of pytest's, made known by ``tests/conftest.py``."""
+    """Print what was collected: a hook of pytest's, made known by ``tests/conftest.py``.
+
+    A long table is named alone, unless it is asked for (``-v``) or the run is that of ``.ci/run``.
+    """
+    whole = everything_required() or terminalreporter.config.get_verbosity() > 0
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
     for which, rows in collected(reports).items():
         terminalreporter.section(f"{which.title} ({len(rows)})", "-")
+        if len(rows) > LONG and not whole:
+            terminalreporter.line(f"{len(rows)} rows; -v prints them")
+            continue
         for line in rendered(which, rows):
             terminalreporter.line(line)
