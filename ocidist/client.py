@@ -91,7 +91,8 @@ class Client:
 
     def __repr__(self) -> str:
         store = self._store if self._store is not None else self.settings.root
-        return f"Client(store={str(getattr(store, 'root', store))!r})"
+        root = store if isinstance(store, (str, Path)) else store.root
+        return f"Client(store={str(root)!r})"
 
     # -- the parts, each made at first use --
 

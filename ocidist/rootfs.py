@@ -6,6 +6,7 @@ A snapshot is named by its target, made absolute, as containerd's early ``dist``
 from __future__ import annotations
 
 import os
+import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Iterator, Sequence
@@ -38,6 +39,8 @@ __all__ = [
     "snapshots",
     "whole_tree",
 ]
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 SNAPSHOTS = Schema(
     "snapshots",
@@ -159,11 +162,24 @@ def remove(store: Store, name: str) -> str:
     """Remove a snapshot; its key. Raises StoreError where others stand on it."""
     store.require_writable()
     info = find(store, name)
+    _refuse_mounted(info.key)
     above = sorted(other.key for other in store.snapshots.walk() if other.parent == info.key)
     if above:
         raise StoreError(info.key, f"{above[0]} stands on it; remove that first")
     store.snapshots.remove(info.key)
     return info.key
+
+
+def _refuse_mounted(key: str) -> None:
+    """Whoever has it mounted could go on writing into what is committed, or removed (proc(5), mountinfo)."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            points = [line.split(b" ")[4] for line in file]
+    except (OSError, IndexError):  # another system: nothing can be told
+        return
+    target = os.fsencode(os.path.realpath(key))
+    if any(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), point) == target for point in points):
+        raise StoreError(key, f"it is mounted; `umount {key}` first")
 
 
 @contextmanager
@@ -284,6 +300,7 @@ def commit(store: Store, name: str, scope: Scope, *, epoch: int | None = None) -
     if info.kind != "active":
         why = "it is committed already" if info.kind == "committed" else "a view is read only"
         raise StoreError(info.key, f"nothing to commit: {why}")
+    _refuse_mounted(info.key)
     content = store.content.within(scope)
     with content.writer(f"commit {info.key}") as writer:
         writer.truncate(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from threading import get_ident
 from typing import TYPE_CHECKING, Callable, Mapping, TextIO
 
 from ocidist.progress import Failed, ProgressState
@@ -64,6 +65,9 @@ def make(
 class Quiet:
     """Takes events and says nothing; the base of the others."""
 
+    lines = False
+    """Whether it writes a line for an event, rather than a picture of the whole."""
+
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.stream = stream
         self.state = ProgressState()
@@ -73,6 +77,7 @@ class Quiet:
         self._queue: deque[Event | str] = deque()
         self._ended = False
         self._broken = False
+        self._painter = get_ident()
 
     @property
     def elapsed(self) -> float:
@@ -85,8 +90,11 @@ class Quiet:
         return self.elapsed if self.state.done < self.state.total else self._moved
 
     def observe(self, event: Event) -> None:
-        """Take an event; from any thread, never blocks, never writes."""
+        """Take an event; from any thread. Lines about the doings of the thread that paints are written at once, for it
+        may be about to wait for a registry that says nothing; all else at the next tick."""
         self._queue.append(event)  # deque.append is atomic
+        if self.lines and get_ident() == self._painter:
+            self.tick()
 
     __call__ = observe
 
@@ -148,6 +156,8 @@ class Quiet:
 class Plain(Quiet):
     """A line for each thing that is done, and a status line about every five seconds."""
 
+    lines = True
+
     def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream, clock=clock)
         self._last = self._began
@@ -177,6 +187,8 @@ class Plain(Quiet):
 
 class Json(Quiet):
     """One JSON object for each event, with ``elapsed`` in seconds; the last one is ``{"event": "ended"}``."""
+
+    lines = True
 
     def _took(self, event: Event) -> None:
         self._object({**event_object(event), "elapsed": round(self.elapsed, 3)})

@@ -46,6 +46,7 @@ def run_rmi(args: argparse.Namespace, context: Context) -> int:
             name = context.store.find_image(ref)
             if name is None:
                 _checked(ref)
+                context.warn(f"{ref}: no such image here; `images` lists them")
             elif context.store.remove_image(name):
                 context.line(name)
         except OcidistError as error:

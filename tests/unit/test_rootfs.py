@@ -15,7 +15,7 @@ import pytest
 from ocidist.cli.main import main
 from ocidist.errors import OcidistError
 from ocidist.layers.apply import apply_layer
-from ocidist.rootfs import find, prepare, remove, whole_tree
+from ocidist.rootfs import commit, find, prepare, remove, whole_tree
 from ocidist.scope import Scope
 from ocidist.spec.chain import chain_ids
 from ocidist.spec.config import ImageConfig
@@ -300,3 +300,29 @@ def test_views_are_not_written_and_committed_ones_not_mounted(store: Store, run:
     assert "read only" in err
     with pytest.raises(OcidistError):
         store.snapshots.mounts(chain)
+
+
+def test_what_is_mounted_is_neither_committed_nor_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing would go on in what is committed. A mount point is told from the kernel's list, with its escapes."""
+    target = tmp_path / "a place"
+    listed = b"1 2 0:1 / %s rw - none none rw\n" % os.fsencode(target).replace(b" ", b"\\040")
+    (tmp_path / "mountinfo").write_bytes(b"1 2 0:1 / / rw - none none rw\n" + listed)
+    opened = open
+    monkeypatch.setattr(
+        "builtins.open",
+        lambda path, *more, **options: opened(
+            tmp_path / "mountinfo" if path == "/proc/self/mountinfo" else path, *more, **options
+        ),
+    )
+    with Store(tmp_path / "root") as store:
+        prepare(store, "", str(target), Scope())
+        for refused in (
+            lambda: commit(store, str(target), Scope()),
+            lambda: remove(store, str(target)),
+        ):
+            with pytest.raises(OcidistError, match="it is mounted; `umount "):
+                refused()
+        (tmp_path / "mountinfo").write_bytes(b"odd\n")
+        remove(store, str(target))
