@@ -291,11 +291,15 @@ exchange = getattr(ctypes.CDLL(None), "renameat2", None)
 count = 0
 print("ready", flush=True)
 while not select.select([sys.stdin], [], [], 0)[0]:
-    for name in ("d0", "d1", "d0/deep", "d1/deep"):
+    for folder, name in (("", b"d0"), ("", b"d1"), ("/d0", b"deep"), ("/d1", b"deep")):
+        try:  # not through a link that was left there: this process itself would reach the victim
+            at = os.open(root + folder, os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
         for _ in range(2):  # there, and back: at every moment the name is a directory or the link
-            path = os.fsencode(f"{root}/{name}")
-            if exchange and exchange(-100, os.fsencode(root + "/trap"), -100, path, 2) == 0:
+            if exchange and exchange(-100, os.fsencode(root + "/trap"), at, name, 2) == 0:
                 count += 1
+        os.close(at)
     if not os.path.lexists(root + "/trap"):  # at first, and where a layer has emptied the root
         os.symlink(victim, root + "/trap")
 print(count, flush=True)
