@@ -99,6 +99,7 @@ def test_a_layer_applied_to_the_one_tree_gives_the_other_often(a: Branch, b: Bra
 @pytest.fixture
 def trees(tmp_path: Path) -> tuple[Path, Path]:
     """Two equal trees."""
+    require("kernel")  # times, of links too, that stay as they were set
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
@@ -112,7 +113,6 @@ def trees(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_changes_are_told_in_order_and_only_where_there_are_any(trees: tuple[Path, Path]) -> None:
     """Content with the same size and time counts; a directory is named once it differs itself."""
-    require("kernel")  # times that stay as they were set
     one, two = trees
     assert changes(one, two) == []
     info = os.stat(one / "d/file")
