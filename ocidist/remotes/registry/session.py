@@ -141,7 +141,7 @@ class RegistrySession:
     ) -> tuple[Response, bytes]:
         """An answer as of :meth:`send` (of :meth:`fetch` if ``foreign``) and its body, at most ``limit`` bytes.
 
-        A body that breaks off is asked for again. ``accept`` may refuse an answer before its body is read.
+        A body that breaks off is asked for again. ``accept`` may refuse an answer by its headers.
         """
         if foreign:
             response = self.fetch(request, scope, digest=digest, limit=limit)
