@@ -24,6 +24,7 @@ SECTIONS = {
     "F": ("Registry server", 62, 65),
     "G": ("Notebook", 66, 68),
     "H": ("Limits", 69, 71),
+    "I": ("Found by attack", 72, 85),
 }
 
 _PUSH = "there is no push yet"
@@ -39,7 +40,7 @@ WITHOUT = {
     "F.65": _SERVER,
 }
 
-_NAME = re.compile(r"test_((?:[a-h][0-9]{1,2}_)+)")
+_NAME = re.compile(r"test_((?:[a-i][0-9]{1,2}_)+)")
 
 
 class Found(NamedTuple):
