@@ -3,7 +3,10 @@
 Pure: bytes in, a :class:`Member` out. What can't be read raises :class:`Malformed`, which the record loop turns
 into a LayerError.
 
-Sources: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
+What decides between the formats is as in Go's ``archive/tar``, which the engines read layers with: the first six bytes
+of ustar's magic whatever its version, star by its trailer.
+
+Sources: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format"; star(5).
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ MAX_ID = 0xFFFF_FFFE  # 4294967295 means "leave it as it is" to chown
 
 # name mode uid gid size mtime checksum type link magic+version … prefix
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s80x155s12x")
+_USTAR, _GNU = b"ustar\0", b"ustar  \0"
+_STAR_PREFIX = 131  # bytes, then the times of access and change
 
 
 class Malformed(Exception):
@@ -71,8 +76,10 @@ class Headers:
         name, mode, uid, gid, size, mtime, checksum, kind, link, magic, prefix = _HEADER.unpack(block)
         name = name.partition(b"\0")[0]
         _verify(block, checksum)
-        if magic == b"ustar\00000" and prefix[0]:
-            name = prefix.partition(b"\0")[0] + b"/" + name
+        if prefix[0]:
+            folder = _prefix(block, magic, prefix)
+            if folder:
+                name = folder + b"/" + name
         type_ = kind[0]
         if type_ == 0 or type_ == 0x37:  # old archives; "contiguous" files
             # Before ustar a directory was a regular file whose name ends in a slash.
@@ -101,12 +108,31 @@ class Headers:
             number(mtime, name) * 1_000_000_000,
             link.partition(b"\0")[0] if link[0] else b"",
         )
-        if type_ == 0x33 or type_ == 0x34:
+        if (type_ == 0x33 or type_ == 0x34) and (magic[:6] == _USTAR or magic == _GNU):
             member.major = number(block[329:337], name)
             member.minor = number(block[337:345], name)
         if uid_ > MAX_ID or gid_ > MAX_ID or uid_ < 0 or gid_ < 0:
             check_ids(member)
         return member
+
+
+def _prefix(block: bytes, magic: bytes, prefix: bytes) -> bytes:
+    """What stands before the name. Go before 1.8 wrote it into GNU's headers too, which have two times there."""
+    if magic[:6] == _USTAR:
+        if block[508:] == b"tar\0":
+            prefix = prefix[:_STAR_PREFIX]
+        return prefix.partition(b"\0")[0]
+    if magic == _GNU and not (_is_time(prefix[:12]) and _is_time(prefix[12:24])):
+        folder = prefix.partition(b"\0")[0]
+        return folder if folder.isascii() else b""
+    return b""
+
+
+def _is_time(field: bytes) -> bool:
+    try:
+        return field[0] == 0 or -(1 << 63) <= number(field, b"") < 1 << 63
+    except Malformed:
+        return False
 
 
 def check_ids(member: Member) -> None:
@@ -124,7 +150,7 @@ def check_size(size: int, name: bytes) -> None:
 
 def _verify(block: bytes, field: bytes) -> None:
     """Refuse a wrong checksum, by Malformed without a reason: what it means depends on where the header stands."""
-    text = field.strip(b"\0 ")
+    text = field.strip(b"\0 ").partition(b"\0")[0]
     try:
         stored = int(text, 8) if text.isdigit() else -1
     except ValueError:
@@ -145,12 +171,12 @@ def _verify(block: bytes, field: bytes) -> None:
 
 
 def number(field: bytes, name: bytes) -> int:
-    """Octal, or GNU's base-256 where the first bit is set (two's complement)."""
+    """Octal, between NULs and spaces, or GNU's base-256 where the first bit is set (two's complement)."""
     if field[0] & 0x80:
         value = int.from_bytes(field, "big")
         bits = 8 * len(field)
         return value - (1 << bits) if field[0] & 0x40 else value - (1 << (bits - 1))
-    text = field.partition(b"\0")[0].strip(b" ")
+    text = field.strip(b"\0 ").partition(b"\0")[0].rstrip(b" ")
     if not text:
         return 0
     if text.isdigit():  # int() takes signs, underscores and prefixes

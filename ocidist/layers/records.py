@@ -28,6 +28,7 @@ _ZEROS = bytes(BLOCK)
 _ZERO_PIECE = memoryview(bytes(64 * 1024))
 
 _FILE = 0x30
+_DIRECTORY = 0x35
 _SPARSE = 0x53
 _HEADER_ONLY = frozenset(b"123456")  # types that have no data, whatever their size field says
 _KNOWN = frozenset(b"01234567")
@@ -226,14 +227,14 @@ class Records:
                 self._end(block)
                 return None, 0
             member = self._decode(block)
-        if long_name:
-            member.name = long_name
-            if member.type == _FILE and long_name[-1:] == b"/" and block[156] == 0:
-                member.type = 0x35
-        if long_link:
-            member.link = long_link
         if records:
             pax.describe(member, records)
+        if long_name:  # GNU's come before those of PAX, as in Go
+            member.name = long_name
+        if long_link:
+            member.link = long_link
+        if block[156] == 0:  # an old directory, by the name that counts
+            member.type = _DIRECTORY if member.name[-1:] == b"/" else _FILE
         return member, self._unfold(member, block, records)
 
     def _unfold(self, member: Member, block: bytes, records: dict[bytes, bytes]) -> int:

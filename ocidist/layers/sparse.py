@@ -36,6 +36,8 @@ def unfold_old(member: Member, block: bytes, take: Take) -> int:
     while True:
         for at in range(0, len(table), 24):
             pair = table[at : at + 24]
+            if not pair[0]:
+                break
             if pair.strip(b"\0 "):  # else it isn't used
                 extents.append((number(pair[:12], member.name), number(pair[12:], member.name)))
         if not more:
@@ -63,15 +65,15 @@ def unfold_pax(member: Member, pax: dict[bytes, bytes], take: Take) -> int:
     if version == (b"1", b"0"):
         numbers, used = _map_in_data(member, take)
         stored -= used
-    elif version in ((b"0", b"0"), (b"0", b"1")) and pax.get(MAP):
-        words = pax[MAP].split(b",")
+    elif version in ((b"0", b"0"), (b"0", b"1")) and (pax.get(MAP) or pax.get(b"GNU.sparse.major")):
+        words = pax[MAP].split(b",") if pax.get(MAP) else []  # one hole
         _check_count(len(words) // 2, member)
         numbers = [_decimal(word, member) for word in words]
     else:
         raise Malformed("a sparse file of an unknown form", member.name)
     if len(numbers) % 2:
         raise _damaged(member)
-    real = pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size") or b""
+    real = pax.get(b"GNU.sparse.size") or pax.get(b"GNU.sparse.realsize") or b""
     _settle(member, list(zip(numbers[::2], numbers[1::2], strict=True)), _decimal(real, member), stored)
     return stored
 

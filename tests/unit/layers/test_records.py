@@ -109,6 +109,82 @@ def test_old_archives_mark_directories_by_a_slash_and_gnu_ones_have_no_prefix() 
     assert [(member.name, member.type) for member in found] == [(b"old/", ord("5")), (b"gnu", ord("0"))]
 
 
+@pytest.mark.parametrize("version", [b"00", b"\0\0", b"  ", b"0\0", b"xy"])
+def test_the_prefix_counts_whatever_the_version_is(version: bytes) -> None:
+    """Of ustar's magic the first six bytes alone decide, as in Go: without its prefix a file is elsewhere."""
+    block = header("name", magic=b"ustar\0" + version, prefix=b"some/folder")
+    assert names(block + END) == [b"some/folder/name"]
+
+
+def test_star_s_prefix_ends_before_its_times() -> None:
+    """star has 131 bytes of it, then two times, and "tar" at the very end."""
+    times = {476: b"12345670123 12345670123 ", 508: b"tar\0"}
+    assert names(header("name", prefix=b"p" * 131, fields=times) + END) == [b"p" * 131 + b"/name"]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        (b"some/folder", b"some/folder/name"),
+        (b"12345670123", b"name"),
+        (b"12345670123\x0012345670123", b"name"),
+        (b"1234567012 x/y", b"1234567012 x/y/name"),
+        (b"fold\xe9r", b"name"),
+        (b"\x80" + bytes(10) + b"\1", b"name"),
+        (bytes(12) + b"not a time", b"name"),
+    ],
+)
+def test_a_prefix_in_gnu_s_header_is_one_where_it_is_no_time(prefix: bytes, expected: bytes) -> None:
+    """Go before 1.8 wrote it there, where GNU has two times; Go's readers take it since."""
+    block = header("name", magic=b"ustar  \0", prefix=prefix)
+    assert names(block + END) == [expected]
+
+
+@pytest.mark.parametrize(
+    "field", [b"\0\0\0\0\0\0\x00701\0", b"  \0 701 \0\0\0\0", b"00000000701\0", b" 701\0 rest\0\0"]
+)
+def test_numbers_may_have_nul_bytes_before_them(field: bytes) -> None:
+    """As Go reads them: spaces and NULs on both sides are no part of the number."""
+    block = header("name", fields={124: field, 136: field})
+    [(member, content)] = read(block + padded(b"x" * 0o701) + END)
+    assert (member.size, content, member.mtime) == (0o701, b"x" * 0o701, 0o701 * 10**9)
+
+
+def test_a_checksum_may_have_nul_bytes_before_it() -> None:
+    """It is a number as the others are."""
+    total = sum(header("name", checksum=b" " * 8))
+    for field in (b"\0\0%06o" % total, b"%06o\x007" % total, b"  %05o\0" % total):
+        assert names(header("name", checksum=field) + END) == [b"name"]
+
+
+def test_a_device_of_a_header_without_numbers_has_none() -> None:
+    """Before ustar there was no field for them; what stands there is not looked at."""
+    old = header("old", "3", device=(8, 1), magic=b"")
+    new = header("new", "3", device=(8, 1), magic=b"ustar\0xx")
+    gnu = header("gnu", "4", device=(8, 2), magic=b"ustar  \0")
+    found = [(member.major, member.minor) for member, _ in read(old + new + gnu + END)]
+    assert found == [(0, 0), (8, 1), (8, 2)]
+
+
+def test_the_name_that_counts_says_whether_an_old_entry_is_a_directory() -> None:
+    """Type NUL: the slash at the end of the whole name, wherever that stands."""
+    plain = pax(record("path", "d/")) + header("name", "\0")
+    other = pax(record("path", "f")) + header("name/", "\0")
+    gnu = header("././@LongLink", "L", size=3) + padded(b"g/\0") + header("name", "\0")
+    gnu_file = header("././@LongLink", "L", size=2) + padded(b"h\0") + header("name/", "\0")
+    found = [(member.name, chr(member.type)) for member, _ in read(plain + other + gnu + gnu_file + END)]
+    assert found == [(b"d/", "5"), (b"f", "0"), (b"g/", "5"), (b"h", "0")]
+
+
+def test_gnu_s_long_names_come_before_those_of_pax() -> None:
+    """Both before one entry: Go's readers take GNU's."""
+    long = header("././@LongLink", "L", size=4) + padded(b"gnu\0")
+    link = header("././@LongLink", "K", size=3) + padded(b"to\0")
+    other = pax(record("path", "pax"), record("linkpath", "elsewhere"))
+    found = read(long + link + other + symlink("name", "target") + END)
+    assert [(member.name, member.link) for member, _ in found] == [(b"gnu", b"to")]
+
+
 def test_signed_checksums_of_old_programs_are_accepted() -> None:
     """A name with high bytes, summed as signed characters."""
     block = header("caf\u00e9")

@@ -135,6 +135,24 @@ def test_e59_maps_of_every_length(tmp_path: Path, form: str, count: int) -> None
     assert sorted(os.listdir(root)) == ["after", "before", "f"]
 
 
+def test_e59_a_map_without_pieces_is_one_hole(tmp_path: Path) -> None:
+    """Of the forms 0.0 and 0.1, where the records name them: as Go reads it."""
+    records = [record("GNU.sparse.major", "0"), record("GNU.sparse.minor", "1")]
+    records += [record("GNU.sparse.numblocks", "0"), record("GNU.sparse.size", "900")]
+    root = unpack(tmp_path / "root", pax(*records) + entry("f"), entry("after", b"2"))
+    assert ((root / "f").read_bytes(), (root / "after").read_bytes()) == (bytes(900), b"2")
+
+
+def test_e59_an_old_map_ends_where_a_piece_begins_with_nul(tmp_path: Path) -> None:
+    """Whatever stands behind it, as GNU tar, libarchive and Go read it."""
+    sparse = bytearray(old("f", 900, [(100, 3)], b"abc"))
+    sparse[410:434] = b"\0" * 3 + b"rest of what was there"[:21]
+    sparse[148:156] = b" " * 8
+    sparse[148:156] = b"%06o\0 " % sum(sparse[:512])
+    root = unpack(tmp_path / "root", bytes(sparse))
+    assert (root / "f").read_bytes() == whole(900, [(100, 3)], b"abc")
+
+
 LIES: dict[str, tuple[int, list[tuple[int, int]], int]] = {
     "past the end": (100, [(50, 51)], 51),
     "overlapping": (100, [(0, 20), (10, 20)], 40),
