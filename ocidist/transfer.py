@@ -50,6 +50,7 @@ DAMAGED = "the copy in the store is damaged; fetching it again"
 MAX_DEPTH = 16  # of indices in indices; real ones nest once
 MAX_NODES = 100_000
 MANIFEST_LIMIT = 4 << 20  # bytes; the distribution specification's advice for registries
+_LEAVES = frozenset({"blob", "config", "layer"})
 _JOIN = 0.2  # seconds that an ended copy waits for its workers to let go of their ingests
 
 PlatformChoice = Union[Platform, Literal["all"], None]
@@ -121,6 +122,7 @@ def copy_graph(
     """
     with scope.child() as inner:
         walk = _Walk(source, sink, inner, platform, slots or Slots(max(workers, 1)), watcher or Watcher())
+        walk.named[root.digest] = root
         node = walk.add(root, None, 0)
         node.raw = root_bytes
         walk.run(workers)
@@ -199,6 +201,7 @@ class _Walk:
         self.source, self.sink, self.scope = source, sink, scope
         self.platform, self.slots, self.watcher = platform, slots, watcher
         self.nodes: dict[Digest, _Node] = {}
+        self.named: dict[Digest, Descriptor] = {}
         self.ready: deque[_Node] = deque()
         self.busy = 0
         self.error: BaseException | None = None
@@ -253,11 +256,27 @@ class _Walk:
         elif hasattr(self.sink, "discard_damaged"):
             self.held(node.target)  # else a damaged copy of it would stay
         value = manifests.parse(node.raw, node.target.media_type)
+        self.agree(value)
         self.watcher.parsed(node.target, value)
         for child in self.children(value):
             if child.digest == node.target.digest:
                 raise InvalidManifest("index", "it contains itself")
             self.add(child, node, node.depth + 1)
+
+    def agree(self, value: Manifest | Index) -> None:
+        """Raise InvalidManifest if one digest is named as two kinds of content, or with two sizes, in this graph:
+        also by entries of an index that are not chosen, which whatever walks the store would follow."""
+        what = "index" if hasattr(value, "manifests") else "manifest"
+        for child in value.children():
+            with self.changed:
+                other = self.named.setdefault(child.digest, child)
+            one, two = mediatype.kind(other.media_type), mediatype.kind(child.media_type)
+            if one != two and not {one, two} <= _LEAVES:
+                raise InvalidManifest(what, f"{child.digest} is named as a {one} and as a {two}")
+            if other.size not in (child.size, -1):
+                raise InvalidManifest(
+                    what, f"{child.digest} is named with {other.size} bytes and with {child.size}"
+                )
 
     def children(self, value: Manifest | Index) -> tuple[Descriptor, ...]:
         children = value.children()

@@ -74,7 +74,7 @@ def configure_gc(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_gc(args: argparse.Namespace, context: Context) -> None:
+def run_gc(args: argparse.Namespace, context: Context) -> int:
     from ocidist.view.sizes import human
 
     with context.quiet() as scope:
@@ -91,6 +91,10 @@ def run_gc(args: argparse.Namespace, context: Context) -> None:
             f"{'is' if len(report.held) == 1 else 'are'} held for up to 24 hours; "
             f"gc --all removes {'it' if len(report.held) == 1 else 'them'} too"
         )
+
+    for problem in report.problems:
+        context.warn(problem)
+    return 1 if report.problems else 0
 
 
 def _count(items: Sized, name: str) -> str:

@@ -20,7 +20,7 @@ from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import ALGORITHMS, Digest
-from ocidist.upkeep.collect import CONTENT_LABEL, SNAPSHOT_LABEL
+from ocidist.upkeep.collect import CONTENT_LABEL, SNAPSHOT_LABEL, origins
 from ocidist.upkeep.damage import identity
 from ocidist.upkeep.graph import LIMIT, may_name, verified
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckReport", "DamageRow", "check", "references"]
 
-SOURCE_LABEL = "containerd.io/distribution.source."
 UNKNOWN = "application/octet-stream"
 DAMAGE = Schema(
     "damage",
@@ -210,13 +209,13 @@ class _Following:
     def images(self) -> None:
         """Each name's target and all below it that must be here."""
         for record in self.content.metadata.images():
-            seen: set[Digest] = set()
+            seen: set[tuple[Digest, bool]] = set()  # a layer for one parent may be a manifest for another
             todo = [record.target]
             while todo:
                 self.scope.check()
                 target = todo.pop()
-                if target.digest not in seen:
-                    seen.add(target.digest)
+                if (target.digest, may_name(target)) not in seen:
+                    seen.add((target.digest, may_name(target)))
                     self._want(target).images.append(record.name)
                     size = self._other_size(target)
                     if size and target.digest not in self.bad:
@@ -279,10 +278,7 @@ class _Following:
                 wanted.labels.append(f"the label {key} of {holder} points to it")
         for digest in self.bad:
             self._want(Descriptor(UNKNOWN, digest, -1))
-        repositories: dict[str, list[str]] = {}
-        for holder, key, value in metadata.labeled(SOURCE_LABEL):
-            host = key[len(SOURCE_LABEL) :]
-            repositories.setdefault(holder, []).extend(f"{host}/{part}" for part in value.split(",") if part)
+        repositories = origins(self.content)
         for digest, wanted in self.wanted.items():
             wanted.sources += repositories.get(str(digest), [])
 

@@ -1,27 +1,30 @@
 """Garbage collection: what no name, no lease and no label holds is removed.
 
 Roots are the images' targets, the content of unexpired leases, and blobs labelled ``containerd.io/gc.root``.
-From them manifests and indices are followed, each only if its bytes are what its digest says: a damaged one
-hides what it names, so then nothing is removed at all. The collector is alone inside the gate that every
-commit passes, so it never sees a blob before the lease that holds it.
+From them manifests and indices are followed, each only if its bytes are what its digest says. A damaged one, or
+one that can't be parsed, hides what it names: then all digests that it spells and all content of the same origin
+stay, a problem is reported, and the rest is collected. The collector is alone inside the gate that every commit
+passes, so it never sees a blob before the lease that holds it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.content.disk import remove_file
 from ocidist.content.lock import is_held
-from ocidist.errors import BlobNotFound, ContentError, InvalidDigest, OcidistError, StoreError
+from ocidist.errors import BlobNotFound, DigestMismatch, InvalidDigest, OcidistError, SizeMismatch, StoreError
 from ocidist.metadata.content import DAY, LEASED, UNNAMED
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.upkeep.graph import LIMIT, may_name, verified
+from ocidist.spec.reference import Reference
+from ocidist.upkeep.graph import LIMIT, may_name, mentioned, verified
 from ocidist.upkeep.usage import measure
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CollectReport", "Removed", "collect"]
 
+SOURCE_LABEL = "containerd.io/distribution.source."
 ROOT_LABEL = "containerd.io/gc.root"
 CONTENT_LABEL = "containerd.io/gc.ref.content"
 SNAPSHOT_LABEL = "containerd.io/gc.ref.snapshot."
@@ -49,7 +53,8 @@ class Removed:
 class CollectReport:
     """What went, or with ``dry_run`` would go; ``kept`` counts the blobs that stay. ``held`` are those among them
     that stay for up to 24 hours only: nothing but the leases of fetch, ingest and interrupted pulls holds them.
-    ``snapshot_bytes`` is the size of the files in the trees that went."""
+    ``snapshot_bytes`` is the size of the files in the trees that went. ``problems`` are sentences, one for each
+    manifest that can't be followed, with the image or lease that holds it and what to do."""
 
     blobs: tuple[Removed, ...] = ()
     ingests: tuple[str, ...] = ()
@@ -59,6 +64,7 @@ class CollectReport:
     dry_run: bool = False
     held: tuple[Removed, ...] = ()
     snapshot_bytes: int = 0
+    problems: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -82,8 +88,7 @@ def collect(
     """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases. With
     ``everything`` also the leases of 24 hours that nobody is using, and ingests of any age.
 
-    Waits for commits under way, and they for it. Raises the scope's end, or StoreError, also before anything
-    is removed where a manifest on the way from a root is damaged.
+    Waits for commits under way, and they for it. Raises the scope's end, or StoreError.
     """
     with content.gate.looking(scope) if dry_run else content.gate.exclusive(scope):
         now = time.time()
@@ -121,7 +126,15 @@ def collect(
             if info.digest in kept and info.digest not in firmly
         )
         return CollectReport(
-            blobs, ingests, tuple(names), ended, len(here) - len(blobs), dry_run, held, in_trees
+            blobs,
+            ingests,
+            tuple(names),
+            ended,
+            len(here) - len(blobs),
+            dry_run,
+            held,
+            in_trees,
+            tuple(marking.problems.values()),
         )
 
 
@@ -138,19 +151,22 @@ def _lock_path(content: HeldContent, name: str) -> str:
 
 @dataclass(frozen=True)
 class _Step:
-    """Something to keep; ``holder`` is what holds it, in words, and ``way_out`` what can be done about it."""
+    """Something to keep; ``holder`` is what holds it, in words, ``way_out`` what can be done about it, and ``image``
+    the name that led to it."""
 
     target: Descriptor
     holder: str
     way_out: str
+    image: str = ""
 
 
 class _Marking:
-    """All that is held, found from roots; more roots can follow."""
+    """All that is held, found from roots; more roots can follow. ``problems`` are manifests that can't be followed."""
 
     def __init__(self, content: HeldContent, scope: Scope) -> None:
         self.content, self.scope = content, scope
         self.kept: set[Digest] = set()
+        self.problems: dict[Digest, str] = {}
         self._seen: set[tuple[Digest, str]] = set()
         self._references: dict[str, list[str]] = {}
         for digest, _, value in content.metadata.labeled(CONTENT_LABEL):
@@ -160,12 +176,12 @@ class _Marking:
         """The images' targets, and what is labelled as a root."""
         metadata = self.content.metadata
         todo = [
-            _Step(record.target, record.name, f"pull {record.name} again, or rmi it")
+            _Step(record.target, record.name, f"pull {record.name} again, or rmi it", record.name)
             for record in metadata.images()
         ]
         for digest, key, _ in metadata.labeled(ROOT_LABEL):
             if key == ROOT_LABEL:
-                way_out = f"bring it again, or delete {digest}"
+                way_out = f"fetch it again, or delete {digest}"
                 todo.append(_Step(_unknown(self.content, digest), f"the label {ROOT_LABEL}", way_out))
         self._follow(todo)
 
@@ -193,11 +209,11 @@ class _Marking:
             self.kept.add(target.digest)
             found = list(self._named(step)) if seen[1] else []
             found += [_unknown(self.content, ref) for ref in self._references.get(str(target.digest), ())]
-            todo += [_Step(item, step.holder, step.way_out) for item in found]
+            todo += [replace(step, target=item) for item in found]
 
-    def _named(self, step: _Step) -> tuple[Descriptor, ...]:
-        """What a manifest names; () if it is missing. Raises StoreError if it is not what its digest says, or
-        is called a manifest and can't be read as one."""
+    def _named(self, step: _Step) -> Iterable[Descriptor]:
+        """What a manifest names; () if it is missing. Of one that is damaged, or is called a manifest and can't be
+        read as one, all that it might."""
         target = step.target
         generic = mediatype.is_generic(target.media_type)
         try:
@@ -208,23 +224,49 @@ class _Marking:
             raw = verified(self.content, Descriptor(target.media_type, target.digest, size), self.scope)
         except BlobNotFound:
             return ()
-        except ContentError as error:
-            raise self._refusal(step, "is damaged") from error
+        except OcidistError as error:
+            self.scope.check()
+            damaged = isinstance(error, (DigestMismatch, SizeMismatch))
+            return self._spared(step, "is damaged" if damaged else f"can't be read ({error})")
         try:
             return manifests.parse(raw, target.media_type).children()
         except OcidistError as error:
-            if generic:
-                return ()
-            raise self._refusal(step, f"can't be read ({error})") from error
+            return () if generic else self._spared(step, f"can't be read ({error})")
 
-    def _refusal(self, step: _Step, why: str) -> StoreError:
+    def _spared(self, step: _Step, why: str) -> Iterator[Descriptor]:
+        """What a manifest that can't be followed may name: the digests in its bytes, and all content of its origin."""
         target = step.target
         kind = "content" if mediatype.is_generic(target.media_type) else mediatype.kind(target.media_type)
-        return StoreError(
-            str(self.content.path(target.digest)),
-            f"the {kind} {target.digest}, held by {step.holder}, {why}; what it names is not known, so nothing "
-            f"was removed: {step.way_out}",
-        )
+        problem = f"the {kind} {target.digest}, held by {step.holder}, {why}"
+        self.problems.setdefault(target.digest, f"{problem}; what it may name is kept: {step.way_out}")
+        for digest in mentioned(self.content, target.digest, self.scope):
+            yield _unknown(self.content, digest)
+        own = {*self._origins.get(target.digest, [""]), *_repository(step.image)}
+        for info in self.content.walk():
+            if not own.isdisjoint(self._origins.get(info.digest, [""])):
+                yield _unknown(self.content, info.digest)
+
+    @cached_property
+    def _origins(self) -> dict[str, list[str]]:
+        return origins(self.content)
+
+
+def origins(content: HeldContent) -> dict[str, list[str]]:
+    """Digest -> the repositories that a blob is known to come from."""
+    found: dict[str, list[str]] = {}
+    for digest, key, value in content.metadata.labeled(SOURCE_LABEL):
+        host = key[len(SOURCE_LABEL) :]
+        found.setdefault(digest, []).extend(f"{host}/{part}" for part in value.split(",") if part)
+    return found
+
+
+def _repository(name: str) -> set[str]:
+    """The repository in an image's name; empty for any other name."""
+    try:
+        reference = Reference.parse(name)
+    except OcidistError:
+        return set()
+    return {f"{reference.domain}/{reference.path}"}
 
 
 def _unknown(content: HeldContent, text: str) -> Descriptor:

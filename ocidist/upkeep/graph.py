@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Iterator
 
 from ocidist.content.verify import fill_buffer, stream
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from ocidist.content.protocols import Body, Provider
     from ocidist.scope import Scope
 
-__all__ = ["LIMIT", "children", "may_name", "verified", "walk"]
+__all__ = ["LIMIT", "children", "may_name", "mentioned", "verified", "walk"]
 
 LIMIT = 4 << 20  # bytes of a manifest
+_SPELLED = re.compile(rb"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
 def children(provider: Provider, target: Descriptor, scope: Scope) -> tuple[Descriptor, ...]:
@@ -53,6 +55,21 @@ def _read(body: Body, limit: int) -> bytes:
     return bytes(buffer[: fill_buffer(body, buffer)])
 
 
+def mentioned(provider: Provider, digest: Digest, scope: Scope) -> set[Digest]:
+    """Return the digests that a blob's first LIMIT bytes spell, whole and parsable or not; empty if it can't be
+    read."""
+    try:
+        body = provider.open(Descriptor("application/octet-stream", digest, -1), scope)
+        try:
+            raw = _read(body, LIMIT)
+        finally:
+            body.close()
+    except OcidistError:
+        scope.check()
+        return set()
+    return {Digest(found.decode("ascii")) for found in _SPELLED.findall(raw)}
+
+
 def verified(provider: Provider, target: Descriptor, scope: Scope) -> bytes:
     """The first LIMIT + 1 bytes of a blob that was hashed as a whole. Raises ContentError."""
     head = bytearray()
@@ -65,12 +82,16 @@ def verified(provider: Provider, target: Descriptor, scope: Scope) -> bytes:
 
 
 def walk(provider: Provider, root: Descriptor, scope: Scope) -> Iterator[Descriptor]:
-    """``root`` and all that it names, each digest once, whether it is here or not."""
+    """``root`` and all that it names, each digest once, whether it is here or not. What one parent calls a layer and
+    another a manifest is followed."""
     seen: set[Digest] = set()
+    followed: set[Digest] = set()
     todo = [root]
     while todo:
         target = todo.pop()
         if target.digest not in seen:
             seen.add(target.digest)
             yield target
+        if may_name(target) and target.digest not in followed:
+            followed.add(target.digest)
             todo += reversed(children(provider, target, scope))

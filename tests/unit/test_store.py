@@ -16,7 +16,7 @@ import pytest
 from ocidist.content.fill import ref_key
 from ocidist.content.local import LocalContent
 from ocidist.content.verify import MemoryBody, read_all
-from ocidist.errors import AlreadyExists, BlobNotFound, InvalidManifest, InvalidReference, StoreError
+from ocidist.errors import AlreadyExists, BlobNotFound, InvalidReference, StoreError
 from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo
 from ocidist.spec import mediatype
@@ -564,78 +564,6 @@ def flip(store: Store, digest: Any, at: int = 20) -> None:
     raw[at] ^= 1
     path.chmod(0o644)
     path.write_bytes(raw)
-
-
-def parents_of(image: TestImage) -> list[str]:
-    """The image's index, if any, and its manifests."""
-    found = []
-    for digest, blob in image.everything().items():
-        try:
-            parse(blob.raw)
-        except InvalidManifest:
-            continue
-        found.append(str(digest))
-    return found
-
-
-def test_gc_refuses_where_a_manifest_of_an_image_is_damaged(store: Store) -> None:
-    """Wherever on the way it lies and whether it still parses: nothing goes, and the error says whose it is."""
-    image = small_index()
-    source = pull(store, image)
-    snapshots = Snapshots(SnapshotInfo("s", "", "committed", 0.0))
-    store._snapshots = snapshots  # type: ignore[assignment]
-    assert len(parents_of(image)) >= 3
-    for digest in parents_of(image):
-        for at in (0, image.everything()[digest].raw.index(b"sha256:") + 8):
-            flip(store, digest, at)
-            for dry_run in (False, True):
-                with pytest.raises(StoreError) as caught:
-                    store.gc(Scope(), dry_run=dry_run)
-            for part in (digest, NAME, f"pull {NAME} again, or rmi it", "nothing was removed"):
-                assert part in str(caught.value)
-            assert digests(store) == set(image.everything())
-            assert set(snapshots.infos) == {"s"}
-            flip(store, digest, at)
-    assert store.gc(Scope()).blobs == ()
-    path = store.content.path(source.root.digest)
-    path.chmod(0o644)
-    path.write_bytes(b"")
-    with pytest.raises(StoreError, match="is damaged"):
-        store.gc(Scope())
-    store.remove_image(NAME)
-    assert set(store.gc(Scope()).digests) == set(image.everything())
-
-
-def test_gc_refuses_where_a_root_by_label_or_lease_is_damaged(store: Store) -> None:
-    """Nothing tells what it was, so nothing tells what it named."""
-    image = small_image()
-    source = pull(store, image)
-    store.remove_image(NAME)
-    store.set_labels(source.root.digest, {"containerd.io/gc.root": "now"})
-    flip(store, source.root.digest)
-    with pytest.raises(StoreError, match=r"gc\.root"):
-        store.gc(Scope())
-    store.set_labels(source.root.digest, {"containerd.io/gc.root": None})
-    store.metadata.hold("mine", time.time() + 9000, [("content", str(source.root.digest))])
-    with pytest.raises(StoreError, match="lease mine"):
-        store.gc(Scope())
-    assert digests(store) == set(image.everything())
-    store.delete_blob(source.root.digest)
-    assert len(store.gc(Scope()).blobs) == len(image.everything()) - 1
-
-
-def test_gc_refuses_what_is_called_a_manifest_and_is_none(store: Store) -> None:
-    """A newer program may know how to read it; a lease on the same bytes alone is no reason to stop."""
-    raw = b'{"schemaVersion": 2, "layers": 7}'
-    with store.ingest("k") as writer:
-        writer.write(raw)
-        digest = writer.commit(len(raw), None)
-    assert store.gc(Scope()).kept == 1
-    store.tag("odd", Descriptor(mediatype.OCI_MANIFEST, digest, len(raw)), Scope())
-    with pytest.raises(StoreError, match="can't be read"):
-        store.gc(Scope())
-    store.remove_image("odd")
-    assert store.gc(Scope()).kept == 1
 
 
 def test_gc_passes_over_what_is_missing(store: Store) -> None:

@@ -1,0 +1,258 @@
+"""The collector beside images that can't be followed: theirs stays, the rest goes, and what is wrong is reported."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from ocidist.cli.main import main
+from ocidist.client import Client
+from ocidist.errors import InvalidManifest, OcidistError
+from ocidist.scope import Scope
+from ocidist.snapshots.protocols import SnapshotInfo
+from ocidist.spec import mediatype
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from ocidist.spec.manifest import parse
+from ocidist.spec.platform import Platform
+from ocidist.store import Store
+from tests.parts.images import MANIFEST, Blob, TestImage, index, small_image, small_index, to_json
+from tests.unit.registry.fake import FakeRegistry
+from tests.unit.test_hostile_images import image as hosted
+from tests.unit.test_hostile_images import of
+from tests.unit.test_store import NAME, Snapshots, Source, digests, drop_leases, flip, pull
+
+HOSTILE = "registry.example/a:1"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty store with a snapshotter that only remembers keys."""
+    with Store(tmp_path / "root") as store:
+        store._snapshots = Snapshots()  # type: ignore[assignment]
+        yield store
+
+
+def parents_of(image: TestImage) -> list[str]:
+    """The image's index, if any, and its manifests."""
+    found = []
+    for digest, blob in image.everything().items():
+        try:
+            parse(blob.raw)
+        except InvalidManifest:
+            continue
+        found.append(str(digest))
+    return found
+
+
+def garbage(store: Store, image: TestImage) -> set[str]:
+    """An image of another repository that nothing names or leases any more: its blobs."""
+    source = Source(image, ("containerd.io/distribution.source.registry.example", "other"))
+    for target in (
+        source.root,
+        *[Descriptor("a/b", Digest(d), len(b.raw)) for d, b in image.everything().items()],
+    ):
+        store.push(target, source, Scope())
+    drop_leases(store)
+    return set(image.everything())
+
+
+def test_i80_a_damaged_image_stops_neither_gc_nor_du_of_the_rest(store: Store) -> None:
+    """Wherever on the way the damage lies and whether it still parses: all of that image stays, the rest goes, and a
+    problem says whose it is."""
+    image, other = small_index(), small_image("other")
+    source = pull(store, image)
+    assert len(parents_of(image)) >= 3
+    for digest in parents_of(image):
+        for at in (0, image.everything()[digest].raw.index(b"sha256:") + 8):
+            rest = garbage(store, other)
+            flip(store, Digest(digest), at)
+            assert store.du(Scope())
+            for dry_run in (True, False):
+                store._snapshots = Snapshots(SnapshotInfo("s", "", "committed", 0.0))  # type: ignore[assignment]
+                report = store.gc(Scope(), dry_run=dry_run)
+                assert set(report.digests) == rest, (digest, at)
+                assert report.snapshots == ("s",)
+                [problem] = report.problems
+                for part in (digest, NAME, f"pull {NAME} again, or rmi it", "is damaged"):
+                    assert part in problem
+            assert digests(store) == set(image.everything())
+            flip(store, Digest(digest), at)
+    assert store.gc(Scope()).problems == ()
+    path = store.content.path(source.root.digest)
+    path.chmod(0o644)
+    path.write_bytes(b"")  # what it named is known by where it came from alone
+    report = store.gc(Scope())
+    assert (report.blobs, len(report.problems)) == ((), 1)
+    store.remove_image(NAME)
+    assert set(store.gc(Scope()).digests) == set(image.everything())
+
+
+def test_i80_damage_under_a_label_or_a_lease_keeps_what_came_with_it(store: Store) -> None:
+    """The label or the lease is named; another image's content goes."""
+    image = small_image()
+    source = pull(store, image)
+    store.remove_image(NAME)
+    rest = garbage(store, small_image("other"))
+    store.set_labels(source.root.digest, {"containerd.io/gc.root": "now"})
+    flip(store, source.root.digest)
+    report = store.gc(Scope())
+    assert set(report.digests) == rest
+    assert "gc.root" in report.problems[0]
+    store.set_labels(source.root.digest, {"containerd.io/gc.root": None})
+    store.metadata.hold("mine", time.time() + 9000, [("content", str(source.root.digest))])
+    report = store.gc(Scope())
+    assert (report.blobs, digests(store)) == ((), set(image.everything()))
+    assert "lease mine" in report.problems[0]
+    store.delete_blob(source.root.digest)
+    assert len(store.gc(Scope()).blobs) == len(image.everything()) - 1
+
+
+def test_i80_what_is_called_a_manifest_and_is_none_keeps_what_it_spells(store: Store) -> None:
+    """A newer program may know how to read it. A lease on the same bytes alone makes no problem."""
+    blobs = []
+    for raw in (b"named by it", b"named by nothing"):
+        with store.ingest(str(raw)) as writer:
+            writer.write(raw)
+            blobs.append(writer.commit(len(raw), None))
+    image = small_image()  # its blobs have an origin; those ingested have none
+    pull(store, image)
+    raw = b'{"schemaVersion": 9, "parts": ["%s"]}' % blobs[0].encode()
+    store.push(target := Descriptor(mediatype.OCI_MANIFEST, Digest.of(raw), len(raw)), _Raw(raw), Scope())
+    assert store.gc(Scope()).problems == ()
+    store.tag("registry.example/odd:1", target, Scope())
+    drop_leases(store)
+    report = store.gc(Scope())
+    assert report.digests == (blobs[1],)
+    assert "can't be read" in report.problems[0]
+    assert "rmi it" in report.problems[0]
+    store.remove_image("registry.example/odd:1")
+    assert set(store.gc(Scope()).digests) == {blobs[0], target.digest}
+
+
+class _Raw(Source):
+    """One blob, of a repository of its own."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw, self.origin = raw, ("containerd.io/distribution.source.registry.example", "odd")
+
+    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> object:
+        from ocidist.content.verify import MemoryBody
+
+        return MemoryBody(self.raw, offset)
+
+
+def test_i80_a_manifest_that_another_calls_a_layer_is_counted_and_checked_whole(store: Store) -> None:
+    """An index of one that names the second as its layer hides nothing of the second."""
+    second = small_image("second")
+    first = json.loads(small_image("first").root.raw)
+    first["layers"] = [{**second.root.descriptor(), "mediaType": mediatype.OCI_LAYER}]
+    outer = TestImage(Blob(to_json(first), MANIFEST), small_image("first").blobs[:1])
+    image = index([outer, second])
+    source = Source(image)
+    for digest, blob in image.everything().items():
+        store.push(Descriptor(blob.media_type, Digest(digest), len(blob.raw)), source, Scope())
+    store.tag(NAME, source.root, Scope())
+    [row] = [row for row in store.du(Scope()) if row.kind == "image"]
+    assert row.files == len(image.everything())
+    gone = Digest(second.blobs[-1].digest)
+    store.delete_blob(gone)
+    assert [row.name for row in store.check() if row.kind == "blob"] == [gone]
+
+
+# -- one digest that is named as two things --
+
+
+@pytest.fixture
+def registry() -> FakeRegistry:
+    return FakeRegistry()
+
+
+@pytest.fixture
+def client(registry: FakeRegistry, tmp_path: Path) -> Client:
+    return Client(store=tmp_path / "root", transport=registry.transport, auth=("ann", "s3cret"), workers=0)
+
+
+def conflicting(
+    registry: FakeRegistry, media_type: str, *, extra: int = 0, architecture: str = "sparc64"
+) -> Digest:
+    """An index whose second entry names the first one's config as ``media_type``, ``extra`` bytes longer."""
+    inner = hosted(registry)
+    raw = registry.manifests[inner][1]
+    config = json.loads(raw)["config"]
+    ours = {"os": "linux", "architecture": Platform.host().architecture}
+    entries = [
+        {"mediaType": mediatype.OCI_MANIFEST, "digest": inner, "size": len(raw), "platform": ours},
+        {
+            **config,
+            "mediaType": media_type,
+            "size": config["size"] + extra,
+            "platform": {"os": "linux", "architecture": architecture},
+        },
+    ]
+    return registry.add_manifest({"mediaType": mediatype.OCI_INDEX, "manifests": entries}, "1")
+
+
+def test_i80_one_digest_as_config_and_as_manifest_is_refused(registry: FakeRegistry, client: Client) -> None:
+    """At pull and at fetch, also by an entry that is not the one chosen: no name is left."""
+    conflicting(registry, mediatype.OCI_MANIFEST)
+    for move in (client.pull, client.fetch):
+        with pytest.raises(
+            OcidistError, match=r"is named as a (config and as a manifest|manifest and as a config)"
+        ):
+            move(HOSTILE)
+    assert list(client.store.image_records()) == []
+
+
+def test_i80_one_digest_with_two_sizes_is_refused(registry: FakeRegistry, client: Client) -> None:
+    """Its two sizes are in the error."""
+    conflicting(registry, mediatype.OCI_CONFIG, extra=1)
+    with pytest.raises(OcidistError, match=r"is named with \d+ bytes and with \d+"):
+        client.pull(HOSTILE)
+
+
+def test_i80_one_digest_as_two_leaves_is_taken(registry: FakeRegistry, client: Client) -> None:
+    """The empty config of an artifact that is its layer as well, under another type."""
+    empty = of(registry, b"{}", mediatype.OCI_EMPTY)
+    registry.add_manifest({"config": empty, "layers": [{**empty, "mediaType": "application/json"}]}, "1")
+    client.fetch(HOSTILE)
+
+
+def test_i80_an_image_that_is_here_already_does_not_stop_the_commands(
+    registry: FakeRegistry, client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """gc removes the rest, names the image and the way out, and exits 1; check reports it; du, images and list work."""
+    root = conflicting(registry, mediatype.OCI_MANIFEST)
+    store = client.store
+    for digest, (media_type, raw) in registry.manifests.items():
+        if digest != "1":
+            store.push(Descriptor(media_type, Digest(digest), len(raw), data=raw), _Raw(raw), Scope())
+    for digest, raw in registry.blobs.items():
+        store.push(Descriptor("application/octet-stream", Digest(digest), len(raw)), _Raw(raw), Scope())
+    raw = registry.manifests[root][1]
+    store.tag(HOSTILE, Descriptor(mediatype.OCI_INDEX, root, len(raw)), Scope())
+    kept = digests(store)
+    with store.ingest("loose") as writer:
+        writer.write(b"loose")
+        loose = writer.commit(5, None)
+    store.close()
+
+    def run(*args: str) -> tuple[int, str, str]:
+        code = main(["--root", str(store.root), *args])
+        return code, *capsys.readouterr()
+
+    for command in ("du", "images", "list", "active"):
+        assert run(command)[0] == 0
+    code, out, err = run("check")
+    assert (code, "can't be read" in out) == (1, True)
+    code, out, err = run("gc", "--all")
+    assert (code, loose in out) == (1, True)
+    assert f"held by {HOSTILE}" in err
+    assert digests(store) == kept
+    assert run("rmi", HOSTILE)[0] == 0
+    assert run("gc", "--all")[0] == 0
+    assert digests(store) == set()
