@@ -27,7 +27,9 @@ def run_apply(args: argparse.Namespace, context: Context) -> None:
     with context.quiet() as scope:
         result = apply_layer(context.stdin, Path(args.dir), scope)
     if result.skipped:
-        context.warn(f"{result.skipped} entries were skipped: devices need root")
+        context.warn(
+            f"{result.skipped} devices were skipped: they need root, and 0:0 is a whiteout to overlay mounts"
+        )
     if result.disowned:
         context.warn(f"{result.disowned} entries are yours, not their owners': changing that needs root")
 

@@ -142,6 +142,7 @@ class _Applier:
         """Apply every member; returns how many there were."""
         tree, layer, own, privileged = self.tree, self.layer, self.own, self.privileged
         opened, close, chmod, utime = os.open, os.close, os.chmod, os.utime
+        described = self.policy.layering.described
         entries = 0
         at = tree.root
         before: bytes | None = None
@@ -190,7 +191,10 @@ class _Applier:
             else:
                 self._makers[kind](at, name, member)
             if own is not None:
-                own.add(hash(at.real + b"/" + name))
+                real = at.real + b"/" + name
+                own.add(hash(real))
+                if kind == DIRECTORY:
+                    described(real)
         return entries
 
     def _is_own(self, real: bytes) -> bool:
@@ -209,6 +213,7 @@ class _Applier:
         if member.type != DIRECTORY:
             raise UnsafeEntry(self.layer, self.shown(), "it would replace the root itself")
         self.tree.root.entry = member
+        self.policy.layering.described(b"")
 
     # -- entries that are neither files nor directories --
 
@@ -268,13 +273,17 @@ class _Applier:
         )
 
     def _device(self, at: Directory, name: bytes, member: Member) -> None:
-        if self.privileged and hasattr(os, "mknod"):
+        # 0:0 is a whiteout to overlay mounts: no directory that they stack can hold it as a device.
+        whiteout = member.type == CHARACTER and not member.major and not member.minor
+        if self.privileged and hasattr(os, "mknod") and not whiteout:
             try:
                 self._special(at, name, member)
                 return
             except PermissionError:  # a user namespace, or a container without the capability
                 pass
         self.tree.remove(at, name)
+        if self.own is not None:
+            self.policy.layering.whiteout(self.tree, at.real[1:], name, self._is_own)
         self.skipped += 1
 
     def _special(self, at: Directory, name: bytes, member: Member) -> None:

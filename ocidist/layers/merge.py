@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from pathlib import Path
-from typing import Sequence
+from typing import Collection, Sequence
 
-from ocidist.layers.apart import Mark, is_implied
+from ocidist.layers.apart import Mark
 from ocidist.layers.policy import Merged
 from ocidist.layers.reading import TreeReader
 from ocidist.layers.records import Member
@@ -35,13 +34,13 @@ class _Passing:
         return False
 
 
-def fits(base: Path, apart: Path, implied: Sequence[bytes]) -> bool:
+def fits(base: Path, apart: Path, implied: Collection[bytes]) -> bool:
     """False where a directory that the layer implies is a symlink beneath: then its entries belong elsewhere."""
     below, above = TreeReader(base), TreeReader(apart)
     try:
         for path in implied:
             try:
-                if is_implied(above.stat(path)) and stat.S_ISLNK(below.stat(path).st_mode):
+                if stat.S_ISDIR(above.stat(path).st_mode) and stat.S_ISLNK(below.stat(path).st_mode):
                     return False
             except (FileNotFoundError, NotADirectoryError):
                 continue
@@ -52,7 +51,7 @@ def fits(base: Path, apart: Path, implied: Sequence[bytes]) -> bool:
 
 
 def merge(
-    base: Path, apart: Path, marks: Sequence[Mark], implied: Sequence[bytes], scope: Scope, layer: str
+    base: Path, apart: Path, marks: Sequence[Mark], implied: Collection[bytes], scope: Scope, layer: str
 ) -> None:
     """Make ``base`` what it would be had the layer been applied to it; of ``apart`` nothing but directories is left.
 
@@ -61,14 +60,7 @@ def merge(
     _hide(base, marks, layer)
     below, above = TreeReader(base), TreeReader(apart)
     try:
-        _move(below, above, scope)
-        now = time.time_ns()
-        for path in implied:
-            try:
-                if is_implied(below.stat(path)):
-                    os.utime(below.folder(path), ns=(now, now))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+        _move(below, above, frozenset(implied), scope)
     finally:
         below.close()
         above.close()
@@ -92,7 +84,7 @@ def _not_own(real: bytes) -> bool:
     return False
 
 
-def _move(below: TreeReader, above: TreeReader, scope: Scope) -> None:
+def _move(below: TreeReader, above: TreeReader, implied: frozenset[bytes], scope: Scope) -> None:
     """Everything of ``above`` into ``below``, directories that both have settled after what is in them."""
     folders = [b""]
     shared = []
@@ -111,7 +103,10 @@ def _move(below: TreeReader, above: TreeReader, scope: Scope) -> None:
                 target = below.folder(folder)
             os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
     for folder, mine, theirs in reversed(shared):
-        _settle(below, above, folder, mine, theirs)
+        if folder in implied:  # it stays as it was
+            os.utime(below.folder(folder), ns=(theirs.st_atime_ns, theirs.st_mtime_ns))
+        else:
+            _settle(below, above, folder, mine, theirs)
 
 
 def _stat(name: bytes, at: int) -> os.stat_result | None:
@@ -142,12 +137,9 @@ def _make_room(
 def _settle(
     below: TreeReader, above: TreeReader, folder: bytes, mine: os.stat_result, theirs: os.stat_result
 ) -> None:
-    """What a directory of both looks like: as its entry says, or as it was where none describes it."""
+    """What a directory of both looks like: as its entry says."""
     wanted, found = above.xattrs(folder), below.xattrs(folder)
     fd = below.folder(folder)  # last: what is asked for a path by its name moves the reader to the one above
-    if is_implied(mine):
-        os.utime(fd, ns=(theirs.st_atime_ns, theirs.st_mtime_ns))
-        return
     if (mine.st_uid, mine.st_gid) != (theirs.st_uid, theirs.st_gid):
         os.chown(fd, mine.st_uid, mine.st_gid)
     if hasattr(os, "setxattr"):

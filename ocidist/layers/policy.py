@@ -11,7 +11,9 @@ mode of files      as archived, setuid and setgid too      setuid and setgid are
 mode of            as archived                             the same, and always rwx for the owner, so that
 directories                                                later layers and a removal can get in
 devices            made; skipped and counted where the     skipped and counted
-                   kernel refuses (user namespaces)
+                   kernel refuses (user namespaces),
+                   and character devices 0:0, which are
+                   whiteouts to overlay mounts
 FIFOs, hardlinks   made                                    made
 xattrs             as archived, but for                    those of ``user.`` alone, but for the same
                    ``security.selinux``,
@@ -20,7 +22,7 @@ xattrs             as archived, but for                    those of ``user.`` al
                    the host
 =================  ======================================  ================================================
 
-Sockets are not archived by tar. Extended attributes that the file system refuses are dropped.
+What is skipped hides what the layers beneath have there. Sockets are not archived by tar. Extended attributes that the file system refuses are dropped.
 
 How a layer's tree stands to those beneath it is a :class:`Layering`: ``Merged`` where one tree takes all layers
 in turn, others where each layer has a directory of its own.
@@ -67,6 +69,10 @@ class Layering(Protocol):
         """
         ...
 
+    def described(self, real: bytes) -> None:
+        """An entry says what the directory with that real path looks like (not asked for in an empty root)."""
+        ...
+
     def finish(self, tree: Tree) -> None:
         """All entries are applied; directories that are open are not yet settled."""
         ...
@@ -87,6 +93,9 @@ class Merged:
 
     def bring_up(self, at: Directory, name: bytes) -> bool:
         return False
+
+    def described(self, real: bytes) -> None:
+        pass
 
     def finish(self, tree: Tree) -> None:
         pass

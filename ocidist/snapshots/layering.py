@@ -10,10 +10,10 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Collection, Sequence
 
 from ocidist.layers import links
-from ocidist.layers.apart import Mark, is_implied
+from ocidist.layers.apart import Mark
 from ocidist.layers.reading import Reader, TreeReader
 from ocidist.layers.records import Member
 from ocidist.layers.tree import Directory, Tree
@@ -49,9 +49,13 @@ class Over:
 
     def opaque(self, tree: Tree, parent: bytes, own: Callable[[bytes], bool]) -> None:
         at = tree.at(parent, create=False)
-        if at is not None:
+        if at is None:
+            return
+        if at.real:
             self._opaque[at.real] = None
-            tree.empty(at, own)
+        elif self._lower is not None:  # a mount doesn't look at the attribute of a layer's root
+            self._hidden.update((b"/" + name, None) for name in self._lower.list(b""))
+        tree.empty(at, own)
 
     def bring_up(self, at: Directory, name: bytes) -> bool:
         real = at.real + b"/" + name
@@ -76,13 +80,15 @@ class Over:
         links.set_times(name, found.st_atime_ns, found.st_mtime_ns, at.fd)
         return True
 
+    def described(self, real: bytes) -> None:
+        pass
+
     def look_like_beneath(self, path: bytes, fd: int) -> None:
         """Give a directory that no entry describes the metadata that it has beneath. Raises NeedsOrder."""
         found = self._beneath(b"/" + path if path else b"")
         if found is not None and stat.S_ISLNK(found.st_mode):
             raise NeedsOrder
         if found is None or not stat.S_ISDIR(found.st_mode):
-            os.utime(fd)
             return
         if self._privileged:
             os.chown(fd, found.st_uid, found.st_gid)
@@ -173,10 +179,17 @@ class NeedsOrder(Exception):
 
 
 class _Lower:
-    """A Settler for directories that are brought up on the way to a whiteout."""
+    """A Settler for directories that are ``brought`` up on the way to a whiteout: real paths of them, and of links."""
 
     def __init__(self, over: Over) -> None:
-        self.bring_up = over.bring_up
+        self._over = over
+        self.brought: set[bytes] = set()
+
+    def bring_up(self, at: Directory, name: bytes) -> bool:
+        found = self._over.bring_up(at, name)
+        if found:
+            self.brought.add(at.real + b"/" + name)
+        return found
 
     def entry(self, fd: int, member: Member, merged: bool) -> None:
         raise AssertionError("nothing is archived here")
@@ -185,32 +198,33 @@ class _Lower:
         os.chmod(fd, 0o755)
 
 
-def settle(root: Path, marks: Sequence[Mark], implied: Sequence[bytes], over: Over, layer: str) -> None:
+def settle(root: Path, marks: Sequence[Mark], implied: Collection[bytes], over: Over, layer: str) -> None:
     """Make of a tree that was extracted apart what ``over`` would have made of it.
 
     Raises NeedsOrder where that can't be, LayerError; OSErrors come as they are.
     """
-    tree = Tree(root, layer, _Lower(over))
+    lower = _Lower(over)
+    tree = Tree(root, layer, lower)
+
+    def own(real: bytes) -> bool:
+        return real not in lower.brought
+
     try:
         for mark in marks:
             if mark.name:
-                over.whiteout(tree, mark.parent, mark.name, _own)
+                over.whiteout(tree, mark.parent, mark.name, own)
             else:
-                over.opaque(tree, mark.parent, _own)
+                over.opaque(tree, mark.parent, own)
         over.finish(tree)
     finally:
         tree.close()
     reader = TreeReader(root)
     try:
-        for path in [*sorted(implied, reverse=True), b""]:
+        for path in sorted(implied, reverse=True):
             try:
-                if is_implied(reader.stat(path)):
+                if stat.S_ISDIR(reader.stat(path).st_mode):
                     over.look_like_beneath(path, reader.folder(path))
             except (FileNotFoundError, NotADirectoryError):
                 continue
     finally:
         reader.close()
-
-
-def _own(real: bytes) -> bool:
-    return True

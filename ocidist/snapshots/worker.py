@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ocidist.errors import OcidistError
-from ocidist.layers.apart import UNKNOWN, Apart
+from ocidist.layers.apart import Apart
 from ocidist.layers.apply import apply_layer
 from ocidist.layers.policy import Merged, Policy
 from ocidist.scope import Scope
@@ -48,8 +48,6 @@ def main() -> None:
     root, layer, size, lowest = sys.argv[1:]
     privileged = Policy.of_process().privileged
     apart = Apart(privileged)
-    if not int(lowest):
-        os.utime(root, ns=(UNKNOWN, UNKNOWN))
     try:
         result = apply_layer(
             _Blob(),

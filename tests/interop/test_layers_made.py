@@ -17,9 +17,12 @@ from ocidist.layers.diff import write_layer
 from ocidist.layers.reading import TreeReader
 from ocidist.scope import Scope
 from tests.parts.containerd import Containerd
-from tests.parts.peers import by_containerd, by_umoci
+from tests.parts.images import layout_root
+from tests.parts.peers import by_containerd, by_umoci, layout_of
 from tests.parts.processes import Program
 from tests.parts.required import program, require
+from tests.parts.tars import directory, entry
+from tests.parts.tars import layer as tar
 from tests.parts.trees import assert_same, snapshot
 
 TIMES = [1_000_000_000, 1_234_567_890_123_456_789, 1_600_000_000_500_000_000]
@@ -169,3 +172,27 @@ test "$(cat {shlex.quote(str(view))}/kept)" = kept
     assert mounted(script).split() == [
         *("changed", "changed", ".:", "d", "kept", "null", "other", "d:", "inside", "2")
     ]
+
+
+@pytest.mark.parametrize("kind", ["native", "overlay"])
+def test_the_kernel_shows_an_opaque_root_and_whiteout_devices_alike(kind: str, tmp_path: Path) -> None:
+    """What a mount can't say of a layer's root, or of a device 0:0, is said so that both kinds have the same tree."""
+    require("root", "unshare")
+    ocidist = Program(tmp_path / "home", tmp_path / "root", options=("--snapshotter", kind))
+    tars = [
+        tar(directory("old"), entry("old/file", b"1"), entry("file", b"2")).getvalue(),
+        tar(
+            entry(".wh..wh..opq"), directory("new"), entry("new/kept", b"3"), entry("new/gone", b"4")
+        ).getvalue(),
+        tar(entry("new/gone", kind="3", device=(0, 0)), entry("null", kind="3", device=(1, 3))).getvalue(),
+    ]
+    layout = layout_of(tmp_path / "layout", tars, tars)
+    manifest = layout_root(layout)["digest"]
+    for blob in (layout / "blobs/sha256").iterdir():
+        ocidist.ok("ingest", blob.name, stdin=blob.read_bytes())
+    chain = ocidist.ok("rootfs", "unpack", manifest).text.split()[-1]
+    view = tmp_path / "view"
+    view.mkdir()
+    mount = ocidist.ok("rootfs", "view", chain, str(view)).text
+    seen = mounted(f"set -e\n{mount}cd {shlex.quote(str(view))}; find . -mindepth 1 | sort").split()
+    assert seen == ["./new", "./new/kept", "./null"]

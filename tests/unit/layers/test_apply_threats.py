@@ -678,6 +678,9 @@ def test_a_layering_of_its_own_hears_of_whiteouts_and_brings_up_what_is_beneath(
                 return False
             return True
 
+        def described(self, real: bytes) -> None:
+            heard.append(("described", real))
+
         def finish(self, tree: Tree) -> None:
             heard.append(("finish", tree.root.fd >= 0))
 
@@ -690,6 +693,8 @@ def test_a_layering_of_its_own_hears_of_whiteouts_and_brings_up_what_is_beneath(
             entry("d/.wh..wh..opq"),
             entry("lib/file", b"1"),
             hardlink("d/hard", "beneath"),
+            directory("d/e"),
+            directory("./"),
         ),
         policy=Policy(privileged=False, layering=Apart()),
     )
@@ -702,6 +707,8 @@ def test_a_layering_of_its_own_hears_of_whiteouts_and_brings_up_what_is_beneath(
         ("bring up", b"", b"usr"),
         ("bring up", b"/usr", b"lib"),
         ("bring up", b"", b"beneath"),
+        ("described", b"/d/e"),
+        ("described", b""),
         ("finish", True),
     ]
     root = box / "root"

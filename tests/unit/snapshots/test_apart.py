@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from ocidist.errors import LayerError
-from ocidist.layers.apart import UNKNOWN, Apart
+from ocidist.layers.apart import Apart
 from ocidist.layers.apply import apply_layer
 from ocidist.layers.diff import write_layer
 from ocidist.layers.merge import fits, merge
@@ -46,7 +46,6 @@ def extract(raw: bytes, root: Path) -> Apart | None:
     """As a worker does it; None where the layer needs those beneath it."""
     apart = Apart(PRIVILEGED)
     root.mkdir()
-    os.utime(root, ns=(UNKNOWN, UNKNOWN))
     try:
         apply(raw, root, Policy(PRIVILEGED, apart))
     except LayerError:
@@ -109,6 +108,8 @@ BASE = layer(
     directory("usr/lib", mode=0o711, mtime=7),
     entry("usr/lib/so", b"elf", mtime=8),
     symlink("lib", "usr/lib"),
+    symlink("all", "/"),
+    directory("old", mode=0o711, uid=9, mtime=-1_141_592_653),
     directory("d", mode=0o700, mtime=9),
     entry("d/one", b"1"),
     entry("d/two", b"2"),
@@ -141,6 +142,34 @@ CASES = {
     "through a link beneath": (layer(entry("lib/through", b"t")), False),
     "a whiteout through a link beneath": (layer(entry("lib/.wh.so")), True),
     "a hardlink to a file beneath": (layer(hardlink("d/four", "d/two")), False),
+    "the root, opaque": (layer(entry("new", b"n"), entry(".wh..wh..opq"), entry("d/x", b"x")), True),
+    "the root, opaque by another name": (layer(entry("all/.wh..wh..opq"), entry("new", b"n")), True),
+    "the root, opaque and described": (
+        layer(directory("./", mode=0o711, mtime=7), entry(".wh..wh..opq")),
+        True,
+    ),
+    "a device that a mount takes for a whiteout": (
+        layer(entry("d/one", kind="3"), entry("n", kind="3")),
+        True,
+    ),
+    "such a device in place of one's own": (
+        layer(entry("d/one", b"1"), entry("d/one", kind="3"), directory("usr", mtime=9)),
+        True,
+    ),
+    "such a device, replaced": (layer(entry("d", kind="3"), entry("d/in", b"i")), True),
+    "a directory of the year 1933": (
+        layer(directory("d", mode=0o3711, uid=7, gid=8, mtime=-1_141_592_653), entry("d/x", b"x")),
+        True,
+    ),
+    "a new directory of the year 1933": (
+        layer(entry("new/x", b"x"), directory("new", mode=0o711, uid=7, gid=8, mtime=-1_141_592_653)),
+        True,
+    ),
+    "a root of the year 1933": (
+        layer(directory("./", mode=0o3711, uid=7, gid=8, mtime=-1_141_592_653), entry("x", b"x")),
+        True,
+    ),
+    "into a directory of the year 1933": (layer(entry("old/x", b"x")), True),
     "a link of its own": (layer(symlink("l", "usr/lib"), entry("l/x", b"x")), True),
 }
 
