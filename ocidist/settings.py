@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Mapping, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Settings", "store_root"]
+__all__ = ["Settings", "find_program", "store_root"]
 
 
 class Settings(NamedTuple):
@@ -93,6 +93,21 @@ def store_root(environ: Mapping[str, str] | None = None, home: str | Path | None
     folder = _home(env) if home is None else os.fspath(home)
     data = _xdg(env, "XDG_DATA_HOME") or os.path.join(folder, ".local", "share")
     return os.path.join(data, "ocidist")
+
+
+def find_program(name: str) -> str | None:
+    """The absolute path of a program in a directory of ``$PATH``; None if there is none.
+
+    Empty and relative entries, which stand for the working directory, are passed over: that may be an image's tree.
+    """
+    import shutil
+
+    path = os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
+    if not path:
+        return None
+    # One that can't be run is found too, if there is no other: trying says why.
+    found = shutil.which(name, path=path) or shutil.which(name, os.F_OK, path)
+    return found if found is not None and os.path.isabs(found) else None  # Windows looks at its own directory
 
 
 def _home(env: Mapping[str, str]) -> str:

@@ -23,7 +23,8 @@ __all__ = ["SMALL", "Worker", "Workers", "worthwhile"]
 MOST = 4
 SMALL = 1 << 20  # bytes of compressed layers that are extracted before a process has started
 _POLL = 0.02
-_START = "import sys; sys.path[:] = {path!r}; from ocidist.snapshots.worker import main; main()"
+_START = "import sys; sys.path += {path!r}; from ocidist.snapshots.worker import main; main()"
+_PACKAGE = str(Path(os.path.abspath(__file__)).parents[2])  # a directory, or the single file that all is in
 
 
 def cores() -> int:
@@ -35,10 +36,24 @@ def cores() -> int:
 
 def worthwhile(layers: Sequence[Descriptor]) -> bool:
     """Whether several processes would be faster, and can be started here."""
-    if sys.platform in ("emscripten", "wasi") or not sys.executable or not hasattr(os, "O_DIRECTORY"):
+    if sys.platform in ("emscripten", "wasi") or not hasattr(os, "O_DIRECTORY"):
+        return False
+    if not os.path.isabs(sys.executable or ""):
         return False
     large = [layer for layer in layers if layer.size > SMALL]
     return len(large) > 1 and cores() > 1
+
+
+def places() -> list[str]:
+    """Where a worker looks for what is not Python's own: this package, and the packages that are installed.
+
+    It takes no entry of ``sys.path`` that is not one of those: in a notebook or with ``python -m`` the working
+    directory is one, and that may be an image's tree.
+    """
+    import site
+
+    installed = {*site.getsitepackages(), site.USER_SITE if site.ENABLE_USER_SITE else None}
+    return [_PACKAGE, *(place for place in sys.path if place in installed)]
 
 
 class Worker:
@@ -56,14 +71,15 @@ class Worker:
 
     def start(self, blob: int, lowest: bool, held: Sequence[int]) -> None:
         """Raises OSError where no process can be started."""
-        code = _START.format(path=sys.path)
-        words = [str(self.root), str(self.layer.digest), str(self.layer.size), str(int(lowest))]
+        code = _START.format(path=places())
+        words = [os.path.abspath(self.root), str(self.layer.digest), str(self.layer.size), str(int(lowest))]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", code, *words],
             stdin=blob,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             pass_fds=held,
+            cwd="/",
             start_new_session=True,  # Ctrl-C is for the process that waits
         )
         assert self._process.stdout is not None

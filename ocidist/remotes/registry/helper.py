@@ -2,7 +2,8 @@
 
 Protocol: the action is the argument; ``get`` and ``erase`` read a server name on stdin, ``store`` reads
 JSON; ``get`` writes JSON with ``Username`` and ``Secret``. "Not found" is said in words and exit code 1.
-A helper runs without a shell, in a process group of its own, for ten seconds at most.
+A helper runs without a shell, in a process group of its own, for ten seconds at most. It is never looked for in the
+working directory.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ocidist.errors import CredentialError, quoted
+from ocidist.settings import find_program
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -95,16 +97,17 @@ def _run(name: str, action: str, text: str, scope: Scope | None) -> tuple[int, s
     import subprocess
 
     program = f"docker-credential-{name}"
+    where = find_program(program)
+    if where is None:
+        return None
     try:
         process = subprocess.Popen(
-            [program, action],
+            [where, action],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise CredentialError(program, f"can't be run: {error.strerror or error}") from error
     watch: Any = nullcontext() if scope is None else scope.on_cancel(lambda: _kill(process))

@@ -270,6 +270,30 @@ def test_b27_a_missing_helper_is_a_warning_and_anonymous(
     assert "docker-credential-no-such-helper-here" in caplog.text
 
 
+@pytest.mark.parametrize("entry", ["", ".", "bin"])
+def test_i79_a_helper_in_the_working_directory_is_not_run(
+    config: Path, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    """By an empty or a relative entry of the PATH; one in an absolute entry that comes later is."""
+    planted = install(
+        "all", f'cat >/dev/null; touch {tmp_path}/run; echo \'{{"Username":"u","Secret":"s3cret"}}\''
+    )
+    monkeypatch.chdir(tmp_path if entry == "bin" else planted.parent)
+    usual = os.environ["PATH"].partition(os.pathsep)[2]
+    monkeypatch.setenv("PATH", os.pathsep.join([entry, usual]))
+    assert store(config, {"credsStore": "all"}).get("h") is None
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv("PATH", os.pathsep.join([entry, usual, str(planted.parent)]))
+    assert store(config, {"credsStore": "all"}).get("h") == Credential("u", "s3cret")
+
+
+def test_b27_a_helper_that_can_not_be_run_is_loud(config: Path, install: Install) -> None:
+    """It is there, so it is meant to be used."""
+    install("all", "exit 0").write_bytes(b"\x7fELF not really")
+    with pytest.raises(CredentialError, match="docker-credential-all"):
+        store(config, {"credsStore": "all"}).get("h")
+
+
 @pytest.mark.parametrize(
     ("script", "said"),
     [

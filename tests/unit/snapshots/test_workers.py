@@ -1,0 +1,110 @@
+"""The processes that extract layers: what they load, and what they may not do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ocidist
+from tests.parts.required import require
+
+# Two large layers, unpacked as a notebook does it that was started in a directory of an image's tree.
+NOTEBOOK = """
+import sys
+sys.path[:0] = {before!r}
+import gzip, io, os, random
+from pathlib import Path
+from ocidist.snapshots import parallel, unpack
+from ocidist.scope import Scope
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from ocidist.store import Store
+from tests.parts.tars import entry, layer
+os.chdir({folder!r})
+sys.path.insert(0, {place!r})
+parallel.cores = lambda: 2
+started = []
+finish = parallel.Workers.finish
+parallel.Workers.finish = lambda self, worker: (finish(self, worker), started.append(worker))[0]
+raws = [layer(entry(f"big-{{n}}", random.Random(n).randbytes(parallel.SMALL + 9999))).getvalue() for n in (0, 1)]
+store = Store({root!r})
+layers = []
+for raw in raws:
+    data = gzip.compress(raw, 1, mtime=0)
+    digest = Digest.of(data)
+    with store.ingest("put", total=len(data), expected=digest) as writer:
+        writer.write(data)
+        writer.commit(len(data), digest)
+    layers.append(Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", digest, len(data)))
+unpack.unpack(store.content, store.snapshots, layers, [Digest.of(raw) for raw in raws], Scope())
+print([worker.failed for worker in started])
+"""
+MODULES = (
+    "json",
+    "hashlib",
+    "zlib",
+    "isal",
+    "zlib_ng",
+    "backports",
+    "resource",
+    "sitecustomize",
+    "encodings",
+)
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A directory with modules of those names, each of which leaves a trace."""
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    for name in MODULES:
+        (folder / f"{name}.py").write_text(
+            f"open({str(tmp_path / 'loaded')!r}, 'a').write('{name} ')\nraise ImportError\n"
+        )
+    return folder
+
+
+@pytest.mark.parametrize("place", ["", ".", "FOLDER"])
+@pytest.mark.parametrize("root", ["absolute", "relative"])
+def test_i79_workers_load_nothing_of_the_working_directory(
+    planted: Path, tmp_path: Path, place: str, root: str
+) -> None:
+    """Neither where it is found by an empty or relative entry of sys.path, nor by an absolute one."""
+    require("processes", "kernel", "root")
+    checkout = str(Path(ocidist.__file__).parent.parent)
+    place = str(planted) if place == "FOLDER" else place
+    where = str(tmp_path / "root") if root == "absolute" else "../root"
+    code = NOTEBOOK.format(before=[checkout], folder=str(planted), place=place, root=where)
+    # Whatever the notebook itself has loaded before the tree was its directory is not what is looked at.
+    environment = {**os.environ, "PYTHONPATH": str(planted / "nothing")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=checkout
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[None, None]\n"
+    assert not (tmp_path / "loaded").exists(), (tmp_path / "loaded").read_text()
+
+
+def test_i79_workers_of_a_single_file_load_the_program_from_it(tmp_path: Path) -> None:
+    """As in ocidist.pyz, started by a relative path."""
+    require("processes", "kernel", "root")
+    import zipfile
+
+    package = Path(ocidist.__file__).parent
+    with zipfile.ZipFile(tmp_path / "ocidist.pyz", "w") as archive:
+        for path in package.rglob("*.py"):
+            archive.write(path, path.relative_to(package.parent))
+    checkout = str(package.parent)
+    code = NOTEBOOK.format(
+        before=["ocidist.pyz"], folder=str(tmp_path), place="", root=str(tmp_path / "root")
+    )
+    code = code.replace("from tests.parts.tars", f"sys.path.append({checkout!r})\nfrom tests.parts.tars")
+    code += "print(sys.modules['ocidist'].__file__)\n"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "[None, None]"
+    assert "ocidist.pyz" in done.stdout.splitlines()[1]
