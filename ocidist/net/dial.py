@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
-__all__ = ["Link", "look_up", "readable"]
+__all__ = ["Link", "is_near", "look_up", "readable"]
 
 _MAKING = threading.Lock()
 _HEAD = 16 << 10  # bytes of a proxy's answer to CONNECT
+# IPv4-compatible (:: and ::1 are two of those), IPv4-mapped (RFC 4291, 2.5.5) and translated (RFC 6052)
+_IPV4_INSIDE = (bytes(12), bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
 _LEAST = 2.0  # seconds that one of several addresses gets at least
 
 
@@ -40,8 +42,10 @@ class Link:
         connect_timeout: float,
         connect_to: Mapping[str, tuple[str, int]],
         context: ssl.SSLContext | None,
+        near: set[tuple[str, int]] | None = None,
     ) -> None:
         self.route = route
+        self._near = near if near is not None else set()
         self.scope = scope
         self.context = context
         self.reused = False
@@ -107,9 +111,11 @@ class Link:
         tunnelled = proxy is not None and self.route.scheme == "https"
         if proxy is not None and tunnelled:
             address = (proxy.host, proxy.port)
-        host, port = self._connect_to.get(host_port(*address), address)
+        host, port = place = self._connect_to.get(host_port(*address), address)
         until = time.monotonic() + self._connect_timeout
         found = look_up(host, port, self.scope, until)
+        if place is address:  # where --connect-to leads is the user's own choice
+            found = self._allowed(found)
         for index, candidate in enumerate(found):
             left = until - time.monotonic()
             turns = len(found) - index
@@ -120,6 +126,8 @@ class Link:
                 if turns == 1:
                     raise
             else:
+                if proxy is None and is_near(str(candidate[4][0])):
+                    self._near.add((self.route.host, self.route.port))
                 try:
                     if tunnelled:
                         self._tunnel(sock, until)
@@ -130,6 +138,27 @@ class Link:
                     raise
                 return sock
         raise OSError(f"no address for {host}")
+
+    def _allowed(self, found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The addresses of ``found`` that this route may lead to.
+
+        Whoever is not at a loopback or link-local address must not send us to one: behind those are services of this
+        machine and its neighbours that trust whoever reaches them. The proxy looks names up where there is one, so
+        there only an address that is written as such is refused.
+        """
+        sender = self.route.led_by
+        if sender is None or sender in self._near:
+            return found
+        ends = found if self.route.proxy is None else _numeric(self.route.host, self.route.port)
+        far = [candidate for candidate in ends if not is_near(str(candidate[4][0]))]
+        if ends and not far:
+            raise TransportError(
+                self.route.authority,
+                f"{sender[0]} sent us there, to {ends[0][4][0]}, a loopback or link-local address; "
+                "only a host that is at such an address itself may do that",
+                False,
+            )
+        return far if self.route.proxy is None else found
 
     def _open(self, candidate: tuple[Any, ...], seconds: float) -> socket.socket:
         import socket
@@ -199,10 +228,9 @@ def look_up(host: str, port: int, scope: Scope, until: float) -> list[tuple[Any,
     import socket
 
     scope.check()
-    try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        pass  # a name
+    numeric = _numeric(host, port)
+    if numeric:
+        return numeric
     found: list[list[tuple[Any, ...]]] = []
     failed: list[Exception] = []
     done = threading.Event()
@@ -226,6 +254,34 @@ def look_up(host: str, port: int, scope: Scope, until: float) -> list[tuple[Any,
     if failed:
         raise failed[0]
     return found[0]
+
+
+def _numeric(host: str, port: int) -> list[tuple[Any, ...]]:
+    """The address that ``host`` is, however it is written (127.1, 0x7f000001); [] for a name. Asks nobody."""
+    import socket
+
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except socket.gaierror:
+        return []
+
+
+def is_near(address: str) -> bool:
+    """True for an address on loopback, link-local or unspecified, IPv4 inside IPv6 included. ``address`` is numeric text."""
+    import socket
+
+    text = address.partition("%")[0]
+    try:
+        packed = socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+    except OSError:
+        return False
+    if len(packed) == 16:
+        if packed[0] == 0xFE and packed[1] & 0xC0 == 0x80:
+            return True
+        if packed[:12] not in _IPV4_INSIDE:
+            return False
+        packed = packed[12:]
+    return packed[0] in (0, 127) or packed[:2] == b"\xa9\xfe"
 
 
 def readable(descriptor: int) -> bool:

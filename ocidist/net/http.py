@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
@@ -93,7 +93,8 @@ class HTTPTransport:
         self.options = options if options is not None else HTTPOptions()
         self._pool = Pool(self.options.max_idle)
         self._lock = Lock()
-        self._context: ssl.SSLContext | None = None
+        self._contexts: dict[bool, ssl.SSLContext] = {}  # with and without this client's certificates
+        self._near: set[tuple[str, int]] = set()  # hosts that were found on loopback or link-local addresses
 
     def send(self, request: Request, scope: Scope) -> Answer:
         """One exchange: the answer, its body unread. Raises TransportError, or the scope's own end."""
@@ -108,7 +109,7 @@ class HTTPTransport:
         try:
             return self._exchange(call, self._fresh(call.route, scope))
         except _Unbelieved:
-            self._trusting(call.route.authority)
+            self._trusting(call.route)
             return self._exchange(call, self._fresh(call.route, scope))
 
     def close(self) -> None:
@@ -127,12 +128,22 @@ class HTTPTransport:
         try:
             check_method(request.method)
             way, target = route(request.url, self.options.proxies, self.options.no_proxy)
+            way = self._led(way, request)
             fields = self._fields(request, way)
         except Malformed as error:
             raise TransportError(_host(request.url), f"the request can't be sent: {error}", False) from None
         if way.proxy is not None and way.scheme == "http":
             target = f"http://{way.authority}{target}"
         return _Call(request, way, target, fields)
+
+    def _led(self, way: Route, request: Request) -> Route:
+        """``way``, with who sent us there, and whether certificates may be shown there."""
+        certified = request.certified or not self.options.certificates
+        if not request.led_by and certified:
+            return way
+        sender = route(request.led_by, {}, "")[0] if request.led_by else way
+        same = (sender.scheme, sender.host, sender.port) == (way.scheme, way.host, way.port)
+        return replace(way, led_by=None if same else (sender.host, sender.port), certified=certified)
 
     def _fields(self, request: Request, way: Route) -> dict[str, str]:
         """Repeated fields are joined into one (RFC 9110, section 5.3); framing is ours to say."""
@@ -177,6 +188,7 @@ class HTTPTransport:
             connect_timeout=self.options.connect_timeout,
             connect_to=self.options.connect_to,
             context=context,
+            near=self._near,
         )
         link.connection.response_class = answer_class()
         return link
@@ -189,20 +201,21 @@ class HTTPTransport:
         options = self.options
         named = (*options.ca_files, *([options.ca_file] if options.ca_file is not None else ()))
         known = options.insecure or options.certificates or not all(map(read_anyway, named))
-        if self._context is None and not known and is_local(way.host):
+        if not self._contexts and not known and is_local(way.host):
             return unbelieving_context(way.authority)
-        return self._trusting(way.authority)
+        return self._trusting(way)
 
-    def _trusting(self, host: str) -> ssl.SSLContext:
+    def _trusting(self, way: Route) -> ssl.SSLContext:
         from ocidist.net.tls import make_context
 
         with self._lock:
-            if self._context is None:
+            if way.certified not in self._contexts:
                 options = self.options
-                self._context = make_context(
-                    options.ca_file, options.insecure, host, options.ca_files, options.certificates
+                certificates = options.certificates if way.certified else ()
+                self._contexts[way.certified] = make_context(
+                    options.ca_file, options.insecure, way.authority, options.ca_files, certificates
                 )
-            return self._context
+            return self._contexts[way.certified]
 
     # -- the exchange --
 
@@ -219,7 +232,8 @@ class HTTPTransport:
             link.scope.check()
             if link.reused and call.repeatable and _closed_by_peer(error):
                 raise _Stale from error
-            if link.context is not None and link.context is not self._context and _unverified(error):
+            known = link.context is None or link.context in self._contexts.values()
+            if not known and _unverified(error):
                 raise _Unbelieved from error
             told = self._explain(error, link)
             if told is error:

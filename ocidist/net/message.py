@@ -86,12 +86,19 @@ class BodySource(Protocol):
 
 @dataclass
 class Request:
-    """What is sent. ``url`` is absolute. ``headers`` may hold credentials: never print them."""
+    """What is sent. ``url`` is absolute. ``headers`` may hold credentials: never print them.
+
+    ``led_by`` is the URL of the host that named this one, in a redirect, a realm, a link or a manifest: such a request
+    carries no configured header, and reaches loopback or link-local addresses only if that host is at one itself.
+    With ``certified`` this client's certificates may be shown.
+    """
 
     method: str
     url: str
     headers: Headers = field(default_factory=Headers)
     body: bytes | BodySource | None = field(default=None, repr=False)
+    led_by: str = ""
+    certified: bool = True
 
 
 class Response(Protocol):

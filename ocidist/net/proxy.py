@@ -35,12 +35,17 @@ class Proxy:
 
 @dataclass(frozen=True)
 class Route:
-    """Where a request goes: the origin, and the proxy on the way. Equal routes can share a connection."""
+    """Where a request goes: the origin, and the proxy on the way. Equal routes can share a connection.
+
+    ``led_by`` is the host and port that sent us there, if it was another; ``certified`` as in a Request.
+    """
 
     scheme: str
     host: str
     port: int
     proxy: Proxy | None = None
+    led_by: tuple[str, int] | None = None
+    certified: bool = True
 
     @property
     def authority(self) -> str:

@@ -237,29 +237,42 @@ class Authenticator:
         if wire.origin_of(realm) is None or wire.clean_url(realm, realm) != realm:
             raise TransportError(site.host, "the registry names a token server that is no http(s) URL", False)
         started = self._clock()
-        method, response = self._ask(realm, service, scopes, credential, scope)
+        here = wire.address(site.scheme, site.host)
+        method, response = self._ask(realm, service, scopes, credential, here, scope)
         if response.status != 200:
             raise _no_token(method, response, site, credential is not None)
         return self._read_token(method, response, started)
 
     def _ask(
-        self, realm: str, service: str, scopes: Iterable[str], credential: Credential | None, scope: Scope
+        self,
+        realm: str,
+        service: str,
+        scopes: Iterable[str],
+        credential: Credential | None,
+        here: str,
+        scope: Scope,
     ) -> tuple[str, Response]:
         """The token server's answer, and to which method: that which suits the credential, else the other one."""
         if credential is not None and credential.identity_token:
-            response = self._post(realm, service, scopes, credential, scope)
+            response = self._post(realm, service, scopes, credential, here, scope)
             if response.status not in (400, 404, 405) or not credential.password:
                 return "POST", response
             response.close()
-            return "GET", self._get(realm, service, scopes, credential, scope)
-        response = self._get(realm, service, scopes, credential, scope)
+            return "GET", self._get(realm, service, scopes, credential, here, scope)
+        response = self._get(realm, service, scopes, credential, here, scope)
         if response.status not in (404, 405) or credential is None:
             return "GET", response
         response.close()
-        return "POST", self._post(realm, service, scopes, credential, scope)
+        return "POST", self._post(realm, service, scopes, credential, here, scope)
 
     def _get(
-        self, realm: str, service: str, scopes: Iterable[str], credential: Credential | None, scope: Scope
+        self,
+        realm: str,
+        service: str,
+        scopes: Iterable[str],
+        credential: Credential | None,
+        here: str,
+        scope: Scope,
     ) -> Response:
         query = [("service", service)] if service else []
         query += [("scope", wanted) for wanted in scopes]
@@ -269,10 +282,16 @@ class Authenticator:
             query.append(("account", credential.username))
         glue = "&" if "?" in realm else "?"
         url = realm + (glue + urlencode(query, safe=":/,") if query else "")
-        return self._exchange(Request("GET", url, headers), scope)
+        return self._exchange(Request("GET", url, headers, led_by=here), scope)
 
     def _post(
-        self, realm: str, service: str, scopes: Iterable[str], credential: Credential, scope: Scope
+        self,
+        realm: str,
+        service: str,
+        scopes: Iterable[str],
+        credential: Credential,
+        here: str,
+        scope: Scope,
     ) -> Response:
         form = [("service", service), ("client_id", _CLIENT_ID), ("scope", " ".join(scopes))]
         if credential.identity_token:
@@ -283,7 +302,7 @@ class Authenticator:
         headers = Headers([("Accept", "application/json")])
         headers.set("Content-Type", "application/x-www-form-urlencoded")
         # The secret is in the body: a redirect, which could take it anywhere, is not followed for a POST.
-        return self._exchange(Request("POST", realm, headers, urlencode(form).encode()), scope)
+        return self._exchange(Request("POST", realm, headers, urlencode(form).encode(), here), scope)
 
     def _read_token(self, method: str, response: Response, started: float) -> _Token:
         url, status = response.url, response.status

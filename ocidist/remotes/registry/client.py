@@ -124,9 +124,8 @@ class RegistryRemote:
                 continue
 
             def request(asked: str, url: str = clean) -> Response:
-                return self.session.fetch(
-                    Request("GET", url, _headers(range_=asked)), scope, expect=(416,), digest=target.digest
-                )
+                led = Request("GET", url, _headers(range_=asked), led_by=self.session.address(self.host))
+                return self.session.fetch(led, scope, expect=(416,), digest=target.digest)
 
             try:
                 return body(request)
@@ -281,22 +280,22 @@ def _pages(session: RegistrySession, url: str, scope: Scope, *, repository: str 
     """The bodies of a listing's pages. A link to another host is followed without credentials."""
     host = wire.host_of(url)
     link: str | None = url
-    foreign = False
+    here, foreign = "", ""
     seen: set[str] = set()
     while link is not None:
         if link in seen or len(seen) >= _MAX_PAGES:
             raise TransportError(host, "the pages of the listing link in a circle", False)
         seen.add(link)
-        request = Request("GET", link, Headers([("Accept", "application/json")]))
+        request = Request(
+            "GET", link, Headers([("Accept", "application/json")]), led_by=here if foreign else ""
+        )
         response, page = session.read(request, scope, wire.PAGE_LIMIT, foreign=foreign, repository=repository)
         yield page
         here, link = response.url, wire.next_link(response.headers.get_all("Link"), response.url)
         if link is None:
             return
-        reason = wire.refusal(here, link)
-        if reason:
-            raise TransportError(host, f"a link to the next page {reason}", False)
-        foreign = foreign or not wire.same_origin(here, link)
+        if not wire.same_origin(here, link):
+            foreign = "a link to the next page"
         if not foreign:  # by the registry's own name again: the session knows where that is
             link = f"https://{host}/{link.partition('://')[2].partition('/')[2]}"
 

@@ -72,10 +72,10 @@ class EndpointTransport:
         self._namespace = namespace
 
     def send(self, request: Request, scope: Scope) -> Response:
-        """The inner transport's answer. Requests to other hosts (tokens, redirects) go as they are."""
+        """The inner transport's answer. Requests to where a host led us (tokens, redirects, foreign URLs) go as they are."""
         scheme, _, rest = request.url.partition("://")
         authority, slash, target = rest.partition("/")
-        if authority.lower() != self._authority:
+        if request.led_by or authority.lower() != self._authority:
             return self.inner.send(request, scope)
         path, mark, query = (slash + target).partition("?")
         prefix = self._endpoint.path

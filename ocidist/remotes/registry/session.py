@@ -3,7 +3,8 @@
 A session is shared by all remotes of a client and by all of its threads. A request names a registry by its
 own name (``https://docker.io/v2/…``); the session knows where that is and how it is reached.
 
-Rules: a redirect that changes scheme, host or port drops Authorization and cookies, and never leaves https;
+Rules: a redirect that changes scheme, host or port drops Authorization and cookies; no redirect, realm, link or foreign
+URL leaves https, or leads to a loopback or link-local address unless the host that names it is at one itself;
 408, 429, 5xx and failures of the network are tried again with growing, jittered pauses, five times at most;
 http is spoken to hosts named as such, and to a loopback host that does not speak TLS, to no other.
 """
@@ -135,16 +136,16 @@ class RegistrySession:
         limit: int,
         *,
         accept: Callable[[Response], None] = lambda response: None,
-        foreign: bool = False,
+        foreign: str = "",
         repository: str = "",
         digest: Digest | None = None,
     ) -> tuple[Response, bytes]:
-        """An answer as of :meth:`send` (of :meth:`fetch` if ``foreign``) and its body, at most ``limit`` bytes.
+        """An answer as of :meth:`send` (of :meth:`fetch` if ``foreign`` names the link) and its body, at most ``limit`` bytes.
 
         A body that breaks off is asked for again. ``accept`` may refuse an answer by its headers.
         """
         if foreign:
-            response = self.fetch(request, scope, digest=digest, limit=limit)
+            response = self.fetch(request, scope, what=foreign, digest=digest, limit=limit)
         else:
             response = self.send(request, scope, repository=repository, digest=digest, limit=limit)
         try:
@@ -158,12 +159,17 @@ class RegistrySession:
         request: Request,
         scope: Scope,
         *,
+        what: str = "a foreign URL",
         expect: Collection[int] = (),
         digest: Digest | None = None,
         limit: int | None = None,
     ) -> Response:
-        """The answer to a request to any URL (a foreign layer), never with a credential of any kind."""
-        bare = _authorized(request, None)
+        """The answer to a request to any URL that ``request.led_by`` named, never with a credential of any kind.
+
+        ``what`` names it in the error of one that may not be led to.
+        """
+        bare = self._led(_authorized(request, None), request.led_by, what)
+        bare.certified = False
         for name in _SECRET_HEADERS:
             bare.headers.remove(name)
         response, _ = self._exchange(bare, scope, digest=digest, limit=limit)
@@ -177,7 +183,8 @@ class RegistrySession:
 
     def _for_token(self, request: Request, scope: Scope) -> Response:
         """Of a token server. To ask for a token twice does no harm, also where it is asked for with POST."""
-        return self._exchange(request, scope, idempotent=True, limit=wire.ERROR_LIMIT)[0]
+        led = self._led(request, request.led_by, "sending us to a token server")
+        return self._exchange(led, scope, idempotent=True, limit=wire.ERROR_LIMIT)[0]
 
     def _exchange(
         self,
@@ -236,21 +243,38 @@ class RegistrySession:
             here, status = response.url, response.status
             _drain(response)
             target = wire.clean_url(here, location)
-            reason = wire.refusal(here, target)
-            if reason:
-                raise TransportError(wire.host_of(here), f"a redirect ({status}) {reason}", False)
             headers = request.headers.copy()
+            hop = Request(request.method, target, headers, certified=request.certified)
+            hop = self._led(hop, here, f"a redirect ({status})")
             crossed = crossed or not wire.same_origin(start, target)
             if crossed:  # for good: a hop back does not bring them back
+                hop.certified = False
                 for name in _SECRET_HEADERS:
                     headers.remove(name)
-            response = self.transport.send(Request(request.method, target, headers), scope)
+            else:
+                hop.led_by = request.led_by
+            response = self.transport.send(hop, scope)
         if response.status in _REDIRECTS:
             _drain(response)
             raise TransportError(wire.host_of(start), f"more than {MAX_REDIRECTS} redirects", False)
         return response, crossed
 
+    def _led(self, request: Request, here: str, what: str) -> Request:
+        """``request``, marked as one to where ``here`` led us. Redirects, realms, links and foreign URLs all pass here.
+
+        Raises TransportError where it may not lead there. Addresses are judged when the connection is made.
+        """
+        reason = wire.refusal(here, request.url)
+        if reason:
+            raise TransportError(wire.host_of(here), f"{what} {reason}", False)
+        own = request.certified and wire.same_origin(here, request.url)
+        return replace(request, led_by=here, certified=own)
+
     # -- where a registry is --
+
+    def address(self, host: str) -> str:
+        """The URL of the registry ``host``, without a path; https while its scheme is not known."""
+        return wire.address(self.scheme(host) or "https", host)
 
     def scheme(self, host: str) -> str | None:
         """The scheme that ``host`` is reached by; None while that is not known."""
@@ -266,11 +290,14 @@ class RegistrySession:
             return self.transport.send(request, scope)
         known = self.scheme(registry)
         path = request.url.partition("://")[2].partition("/")[2]
-        endpoint = wire.endpoint_host(registry)
         for scheme in (known,) if known is not None else ("https", "http"):
             try:
                 response = self.transport.send(
-                    replace(request, url=f"{scheme}://{endpoint}/{path}", headers=request.headers.copy()),
+                    replace(
+                        request,
+                        url=f"{wire.address(scheme, registry)}/{path}",
+                        headers=request.headers.copy(),
+                    ),
                     scope,
                 )
             except TransportError as error:

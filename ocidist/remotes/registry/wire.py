@@ -30,6 +30,7 @@ __all__ = [
     "RETRY_AFTER_CAP",
     "ContentRange",
     "accept",
+    "address",
     "blob_url",
     "catalog_url",
     "clean_url",
@@ -109,6 +110,11 @@ def catalog_url(host: str, count: int) -> str:
 def endpoint_host(host: str) -> str:
     """The ``host[:port]`` that answers for a registry name: Docker Hub's differs from its name."""
     return _HUB_ENDPOINT if host.lower() in (_HUB, "index.docker.io") else host
+
+
+def address(scheme: str, host: str) -> str:
+    """``SCHEME://HOST[:PORT]`` of what answers for a registry name."""
+    return f"{scheme}://{endpoint_host(host)}"
 
 
 def is_loopback(host: str) -> bool:

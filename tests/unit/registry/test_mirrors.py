@@ -6,17 +6,25 @@ from typing import Any, Callable
 
 import pytest
 
-from ocidist.errors import DeadlineExceeded, NotFound, RegistryError, TransportError, Unsupported
+from ocidist.errors import (
+    DeadlineExceeded,
+    NotFound,
+    OcidistError,
+    RegistryError,
+    TransportError,
+    Unsupported,
+)
 from ocidist.net.message import Headers, Request
 from ocidist.progress import Retrying
 from ocidist.remotes.registry.client import RegistryRemote
 from ocidist.remotes.registry.hosts_toml import CAPABILITIES, Endpoint
 from ocidist.remotes.registry.mirrors import EndpointTransport, Mirrored, Place, is_own
+from ocidist.remotes.registry.session import RegistrySession
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from tests.parts.scripted import ScriptedResponse, ScriptedTransport
-from tests.unit.registry.fake import QuickScope
+from tests.unit.registry.fake import FakeRegistry, QuickScope
 
 TARGET = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(b"x"), 1)
 ENDPOINT = Endpoint("https://m.example/proxy/v2", header=(("X-Key", "k"),))
@@ -64,6 +72,54 @@ def test_whose_own_an_endpoint_is() -> None:
     assert is_own(Endpoint("https://registry-1.docker.io/v2"), "docker.io")
     assert is_own(Endpoint("http://a.example:5000/v2"), "A.example:5000")
     assert not is_own(ENDPOINT, "docker.io")
+
+
+class Guarded(FakeRegistry):
+    """m.example, which redirects to what the blob's name stands for, and whatever else answers."""
+
+    def elsewhere(self, request: Request) -> Any:
+        return ScriptedResponse(200, b"layer")
+
+
+@pytest.mark.parametrize(
+    ("url", "asked"),
+    [
+        ("https://m.example/v2/a/blobs/layer", True),
+        ("https://m.example:444/v2/a/layer", True),
+        ("https://other.example/layer", True),
+        ("http://m.example/v2/a/layer", False),
+    ],
+)
+@pytest.mark.parametrize("way", ["foreign", "redirect", "realm"])
+def test_i75_a_configured_header_goes_to_the_endpoint_alone(url: str, asked: bool, way: str) -> None:
+    """Not to a foreign URL, a realm or another origin, be it the same host: the whole origin and who asked for it decide."""
+    fake = Guarded("m.example", guard="bearer" if way == "realm" else "")
+    fake.realm = url if way == "realm" else fake.realm
+    digest = fake.add_blob(b"layer") if way != "foreign" else Digest.of(b"layer")
+    if way == "redirect":
+        fake.blob = lambda request, name: (  # type: ignore[method-assign]
+            ScriptedResponse(200, b"layer")
+            if request.url == url
+            else ScriptedResponse(307, headers=[("Location", url)])
+        )
+    transport = EndpointTransport(
+        fake.transport, Endpoint("https://m.example/v2", header=(("X-Key", "k"),)), "m.example", ""
+    )
+    remote = RegistryRemote(RegistrySession(transport, attempts=1), "m.example/a")
+    target = Descriptor("application/vnd.oci.image.layer.v1.tar", digest, 5, urls=(url,))
+    try:
+        remote.open(target, QuickScope()).close()
+        assert asked
+    except OcidistError:
+        assert not asked or way != "redirect"
+    led = [request for request in fake.transport.requests if request.url.startswith(url)]
+    assert bool(led) is asked
+    same = way == "redirect" and url.startswith("https://m.example/")
+    for request in fake.transport.requests:
+        own = request not in led or same
+        assert ("X-Key" in request.headers) is own
+        assert bool(request.led_by) is not own
+        assert request.certified is (own or (way == "realm" and url.startswith("https://m.example/")))
 
 
 class Host(RegistryRemote):
