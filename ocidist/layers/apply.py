@@ -17,7 +17,7 @@ from typing import Callable
 
 from ocidist.errors import LayerError, OcidistError, StoreError, UnsafeEntry
 from ocidist.layers import links
-from ocidist.layers.changes import Nothing, Opaque, marker, split, strip
+from ocidist.layers.changes import HELD, Nothing, Opaque, marker, split, target
 from ocidist.layers.compression import Readable, open_stream
 from ocidist.layers.feed import start
 from ocidist.layers.policy import ApplyResult, Merged, Policy
@@ -102,6 +102,7 @@ class _Applier:
         self.policy = policy
         self.privileged = policy.privileged
         self.skipped = self.disowned = 0
+        self.held = False  # whether there are files that AUFS held for their further names
         self.tree = Tree(root, layer, self)
         # Hashes of real paths: 64 bits of a keyed hash are enough, and a tenth of the memory. In an empty root
         # all that is found is this layer's own, so whiteouts do nothing there,
@@ -118,6 +119,8 @@ class _Applier:
 
     def close(self, root: str) -> None:
         try:
+            if self.held:
+                self.tree.remove(self.tree.root, HELD)
             self.tree.close()
         except OSError as error:
             raise self.failure(error, root) from error
@@ -157,8 +160,10 @@ class _Applier:
                 before, last = None, name
                 parent, name = split(member.name, layer)
                 if name[:4] == b".wh." or b".wh..wh." in parent:
-                    self._mark(parent, name)
-                    continue
+                    if parent != HELD or member.type != FILE:
+                        self._mark(parent, name)
+                        continue
+                    self.held, last = True, b""
                 if not name:
                     self._top(member)
                     continue
@@ -240,8 +245,7 @@ class _Applier:
 
     def _hardlink(self, at: Directory, name: bytes, member: Member) -> None:
         """A further name of a file of this tree; owner, mode and times are the file's."""
-        target = strip(member.link, self.layer, member.name)
-        above, _, last = target.rpartition(b"/")
+        above, last = target(member.link, self.layer, member.name)
 
         def make() -> None:
             source = self.tree.also(at, above) if last else None

@@ -11,11 +11,15 @@ from typing import Union
 
 from ocidist.errors import LayerError, UnsafeEntry
 
-__all__ = ["MAX_PATH", "Change", "Nothing", "Opaque", "Put", "Whiteout", "change", "marker", "split", "strip"]
+__all__ = [
+    *("HELD", "MAX_PATH", "Change", "Nothing", "Opaque", "Put", "Whiteout"),
+    *("change", "marker", "split", "strip", "target"),
+]
 
 PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"
 META = b".wh..wh."  # names that AUFS kept for itself
+HELD = b".wh..wh.plnk"  # its directory of files that have several names in the layer
 MAX_PATH = 4096  # PATH_MAX: what is longer can't be used by the programs of an image
 
 
@@ -50,21 +54,35 @@ class Nothing:
 Change = Union[Put, Whiteout, Opaque, Nothing]
 
 
-def strip(name: bytes, layer: str = "layer", member: bytes | None = None) -> bytes:
+def strip(name: bytes, layer: str = "layer") -> bytes:
     """``name`` without leading, doubled and trailing slashes and without ``.``; the root is ``b""``.
 
     Absolute names count from the root, as tar and every container engine take them. Raises UnsafeEntry for
     ``..``, and LayerError for NUL bytes and for names beyond PATH_MAX.
     """
-    shown = os.fsdecode(name if member is None else member)
-    if b"\0" in name:
-        raise LayerError(layer, shown, "a NUL byte in a name")
-    if len(name) > MAX_PATH:
-        raise LayerError(layer, shown, f"a name of {len(name)} bytes; {MAX_PATH} are the limit")
-    parts = [part for part in name.split(b"/") if part and part != b"."]
+    parts = _parts(name, layer, name)
     if b".." in parts:
-        raise UnsafeEntry(layer, shown, "'..' in a name")
+        raise UnsafeEntry(layer, os.fsdecode(name), "'..' in a name")
     return b"/".join(parts)
+
+
+def target(link: bytes, layer: str, member: bytes) -> tuple[bytes, bytes]:
+    """(directory, last component) that a hardlink names, normalised but for ``..``, which the directory may have.
+
+    The last component is empty if the link names no entry. Raises LayerError as :func:`strip` does, with the name of
+    the ``member``.
+    """
+    *above, last = _parts(link, layer, member) or [b""]
+    return b"/".join(above), last if last != b".." else b""
+
+
+def _parts(name: bytes, layer: str, member: bytes) -> list[bytes]:
+    if b"\0" in name:
+        raise LayerError(layer, os.fsdecode(member), "a NUL byte in a name")
+    if len(name) > MAX_PATH:
+        reason = f"a name of {len(name)} bytes; {MAX_PATH} are the limit"
+        raise LayerError(layer, os.fsdecode(member), reason)
+    return [part for part in name.split(b"/") if part and part != b"."]
 
 
 def split(name: bytes, layer: str = "layer") -> tuple[bytes, bytes]:

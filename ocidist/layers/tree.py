@@ -165,12 +165,15 @@ class Tree:
 
     def _walk(self, at: Directory, todo: list[bytes], create: bool, links: bool = True) -> Directory | None:
         """Take ``todo`` (last component first) from ``at``."""
-        hops = steps = 0
+        hops = steps = missing = 0  # how deep it is below what is there
         while todo:
             part = todo.pop()
             if not part or part == b".":
                 continue
             steps += 1
+            if missing:
+                missing += -1 if part == b".." else 1
+                continue
             if part == b"..":
                 above = self._real(at.real.rpartition(b"/")[0])
                 if above is None:
@@ -193,9 +196,10 @@ class Tree:
                 todo.extend(reversed(entered.split(b"/")))
                 continue
             if entered is None:
-                return None
+                missing = 1
+                continue
             at = entered
-        return at
+        return at if not missing else None
 
     def _real(self, real: bytes) -> Directory | None:
         """The directory of a real path; a link on the way was put there meanwhile, by somebody else."""

@@ -159,11 +159,77 @@ def test_e50_absolute_names_count_from_the_root(box: Path) -> None:
     assert (box / "root" / str(victim).lstrip("/")).read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("target", ["../victim/secret", "/../victim/secret", "a/../../victim/secret"])
-def test_e50_hardlinks_out_are_refused(box: Path, target: str) -> None:
-    """Their targets are names of entries: .. is refused."""
-    with pytest.raises(UnsafeEntry):
-        run(box, layer(entry("a/x"), hardlink("inside", target)))
+OUT = [
+    "../victim/secret",
+    "/../victim/secret",
+    "a/../../victim/secret",
+    "up/victim/secret",
+    "up/../victim/secret",
+]
+
+
+@pytest.mark.parametrize("target", OUT)
+def test_e50_hardlinks_out_name_a_place_inside(box: Path, target: str) -> None:
+    """As containerd and umoci have it: nothing is above the root. What is outside is neither linked nor read."""
+    with pytest.raises(LayerError, match="isn't there"):
+        run(box, layer(entry("a/x"), symlink("up", ".."), hardlink("inside", target)))
+    run(box, layer(entry("victim/secret", b"own"), hardlink("inside", target)))
+    assert (box / "root/inside").read_bytes() == b"own"
+    assert (box / "root/inside").stat().st_nlink == 2
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *("d/e/../../etc/file", "none/../etc/file", "/./d//../etc/file", "l/file", "l/../etc/file"),
+        *("up/etc/file", "d/deep/../file", "d/up/l/file"),
+    ],
+)
+def test_hardlinks_go_through_links_and_dot_dot(box: Path, target: str) -> None:
+    """A link on the way is followed before ``..`` is, as the kernel and containerd do it."""
+    above = [directory("d/e"), entry("etc/file", b"1"), directory("etc/sub"), symlink("l", "etc")]
+    above += [symlink("up", "../../.."), symlink("d/deep", "../etc/sub"), symlink("d/up", "..")]
+    run(box, layer(*above, hardlink("d/e/hard", target)))
+    assert os.path.samefile(box / "root/d/e/hard", box / "root/etc/file")
+
+
+@pytest.mark.parametrize("target", ["..", "d/..", "d/e/../..", ".", "", "/"])
+def test_e50_a_hardlink_to_a_directory_above_is_refused(box: Path, target: str) -> None:
+    """The last component is a name."""
+    with pytest.raises(LayerError, match="isn't there"):
+        run(box, layer(directory("d/e"), hardlink("d/e/hard", target)))
+
+
+PLNK = ".wh..wh.plnk"
+
+
+def aufs(*entries: bytes) -> io.BytesIO:
+    """A layer as AUFS had it: its own files first."""
+    own = entry(".wh..wh.aufs") + directory(".wh..wh.orph") + directory(PLNK, mode=0o700)
+    held = entry(f"{PLNK}/12.34", b"held", mode=0o4755, uid=5, gid=6, mtime=7) + symlink(f"{PLNK}/no", "/etc")
+    return layer(own, held, entry(f"{PLNK}/.wh.x", b"?"), hardlink(".wh..wh.aufs", f"{PLNK}/12.34"), *entries)
+
+
+def test_hardlinks_of_aufs_are_the_file_that_it_held_for_them(box: Path) -> None:
+    """Docker wrote such layers until 2019: the file has no other name. Of AUFS's own nothing stays."""
+    root = box / "root"
+    linked = hardlink("one", f"{PLNK}/12.34"), hardlink("d/two", f"/{PLNK}/12.34"), entry("f", b"f")
+    run(box, aufs(directory("./", mtime=9), *linked))
+    assert sorted(os.listdir(root)) == ["d", "f", "one"]
+    assert os.path.samefile(root / "one", root / "d/two")
+    found = os.stat(root / "one")
+    assert ((root / "one").read_bytes(), found.st_nlink, found.st_mtime) == (b"held", 2, 7)
+    if Policy.of_process().privileged:
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o4755, 5, 6)
+    assert os.stat(root).st_mtime == 9
+
+
+@pytest.mark.parametrize("target", [f"{PLNK}/56.78", f"{PLNK}/no", ".wh..wh.orph/x"])
+def test_hardlinks_of_aufs_to_what_it_did_not_hold_are_refused(box: Path, target: str) -> None:
+    """Nor does anything of it stay."""
+    with pytest.raises(LayerError, match="isn't there"):
+        run(box, aufs(entry("before"), hardlink("one", target)))
+    assert os.listdir(box / "root") == ["before"]
 
 
 def test_e50_an_absolute_hardlink_names_an_entry(box: Path) -> None:

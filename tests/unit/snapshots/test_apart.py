@@ -170,6 +170,15 @@ CASES = {
         True,
     ),
     "into a directory of the year 1933": (layer(entry("old/x", b"x")), True),
+    "hardlinks of AUFS": (
+        layer(
+            directory(".wh..wh.plnk"),
+            entry(".wh..wh.plnk/1.2", b"held", mtime=3),
+            hardlink("d/one", ".wh..wh.plnk/1.2"),
+            hardlink("n", ".wh..wh.plnk/1.2"),
+        ),
+        True,
+    ),
     "a link of its own": (layer(symlink("l", "usr/lib"), entry("l/x", b"x")), True),
 }
 
