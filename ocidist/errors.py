@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Sequence
 
+from ocidist.redaction import SECRETS
+
 if TYPE_CHECKING:
     from ocidist.spec.descriptor import Descriptor
 
@@ -62,7 +64,15 @@ def _restore(cls: type[OcidistError], args: tuple[Any, ...], state: dict[str, An
 
 
 class OcidistError(Exception):
-    """Base of every error that ocidist raises on purpose; ``str(error)`` is one line."""
+    """Base of every error that ocidist raises on purpose; ``str(error)`` is one line.
+
+    Secrets that this process has used or received are taken out of its text and attributes when it is made: a server
+    may say them back anywhere. A subclass sets its attributes first, then calls this.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*map(SECRETS.value, args))
+        vars(self).update((name, SECRETS.value(value)) for name, value in tuple(vars(self).items()))
 
     def _render_traceback_(self) -> list[str]:
         """In IPython, that line alone: what was asked can't be had, and no frame of ours says more."""

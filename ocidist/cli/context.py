@@ -37,9 +37,9 @@ class Context:
 
     def __enter__(self) -> Context:
         if self.args.debug:
-            import logging
+            from ocidist.cli.streams import log_to_stderr
 
-            logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(name)s: %(message)s")
+            log_to_stderr()
         if self.args.record or self.args.trace:
             from ocidist.cli import recording
 

@@ -78,10 +78,13 @@ def _try(folder: Path) -> None:
 def save(trace: Trace, record: str | None, to: str | None, warn: Callable[[str], None]) -> None:
     """Write both, and say in a line what the cassette came to."""
     if record:
-        from ocidist.net.cassette import sidecar
+        from ocidist.net.cassette import save_cassette, sidecar, withheld
 
-        path = trace.save_cassette(record)
-        answered = [exchange for exchange in trace.exchanges if exchange.status]
+        exchanges = trace.exchanges
+        path = save_cassette(exchanges, record)
+        if left := withheld(exchanges):
+            warn(left)
+        answered = [exchange for exchange in exchanges if exchange.status and not exchange.withheld]
         digests = [body.digest for item in answered for body in (item.body, item.request_body)]
         beside = any(digest and sidecar(path.parent, digest).exists() for digest in digests)
         number = len(answered)

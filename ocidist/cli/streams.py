@@ -13,11 +13,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ocidist.errors import OcidistError
+from ocidist.redaction import SECRETS
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["StreamError", "let_go_of_stdout", "set_up"]
+__all__ = ["StreamError", "let_go_of_stdout", "log_to_stderr", "set_up"]
 
 
 class StreamError(OcidistError):
@@ -100,3 +101,16 @@ def let_go_of_stdout() -> None:
         os.close(null)
     except (OSError, ValueError, AttributeError):
         pass
+
+
+def log_to_stderr() -> None:
+    """Every log record of this process on stderr (``--debug``), without the secrets that it uses."""
+    import logging
+
+    class Redacting(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return SECRETS.text(super().format(record))
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Redacting("%(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG)

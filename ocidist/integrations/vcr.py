@@ -21,14 +21,16 @@ served to a request with a token), and a test of an answer that changes (429, th
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Iterable, Mapping
 
 from ocidist.errors import TransportError
 from ocidist.net import scrub
-from ocidist.net.cassette import read_cassette, save_cassette, sidecar
+from ocidist.net.cassette import read_cassette, save_cassette, sidecar, withheld
 from ocidist.net.exchange import FORMAT, Exchange, Payload, from_json, to_json
 from ocidist.net.replay import accept_key, range_key
+from ocidist.redaction import SECRETS, Redactor
 
 __all__ = ["CONFIG", "Persister", "deserialize", "register", "serialize"]
 
@@ -59,7 +61,7 @@ def register(vcr: Any) -> None:
 
 def serialize(recorded: Mapping[str, Any]) -> str:
     """vcrpy's dictionary as a cassette with every body inline: a serializer is not told where it writes."""
-    exchanges = [_exchange(interaction) for interaction in recorded.get("interactions", ())]
+    exchanges = [e for e in _scrubbed(recorded.get("interactions", ())) if not e.withheld]
     document = {"format": FORMAT, "recorded": {"by": "vcrpy"}, "exchanges": [to_json(e) for e in exchanges]}
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
@@ -106,8 +108,10 @@ class Persister:
     def save_cassette(cassette_path: str, cassette_dict: Mapping[str, Any], serializer: Any) -> None:
         """Write what vcrpy recorded, scrubbed."""
         pairs = zip(cassette_dict["requests"], cassette_dict["responses"], strict=True)
-        exchanges = [_exchange({"request": _plain(asked), "response": answer}) for asked, answer in pairs]
-        save_cassette(tuple(exchanges), cassette_path, by="vcrpy")
+        exchanges = _scrubbed({"request": _plain(asked), "response": answer} for asked, answer in pairs)
+        if text := withheld(exchanges):
+            warnings.warn(text, stacklevel=2)
+        save_cassette(exchanges, cassette_path, by="vcrpy")
 
 
 def sidecars(document: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -126,26 +130,28 @@ def _plain(request: Any) -> dict[str, Any]:
     return found
 
 
+def _scrubbed(interactions: Iterable[Mapping[str, Any]]) -> tuple[Exchange, ...]:
+    """Exchanges that may be written down. Secrets of requests were learned when they passed."""
+    raws = [_exchange(interaction) for interaction in interactions]
+    redactor = Redactor()
+    redactor.learn(SECRETS.secrets())
+    for raw in raws:
+        scrub.learn(raw, redactor)
+    besides = raws[0].url if raws else ""
+    return tuple(scrub.exchange(raw, redactor, besides) for raw in raws)
+
+
 def _exchange(interaction: Mapping[str, Any]) -> Exchange:
     request, response = interaction["request"], interaction["response"]
-    asked, answered = _pairs(request["headers"]), _pairs(response["headers"])
-    secrets = scrub.secrets_of(asked)
-    named = (request["uri"], *(value for key, value in answered if key.lower() == "docker-content-digest"))
-    kind = next((value for key, value in asked if key.lower() == "content-type"), "")
-    body = scrub.response_body(_bytes(response["body"].get("string")), named, secrets)
-    length = [
-        (key, str(len(body)) if key.lower() == "content-length" and request["method"] != "HEAD" else value)
-        for key, value in answered
-    ]
     return Exchange(
         method=request["method"],
-        url=scrub.url(request["uri"]),
-        request_headers=scrub.headers(asked, secrets),
-        request_body=Payload(scrub.request_body(_bytes(request["body"]), kind, secrets)),
+        url=request["uri"],
+        request_headers=tuple(_pairs(request["headers"])),
+        request_body=Payload(_bytes(request["body"])),
         status=response["status"]["code"],
         reason=response["status"]["message"] or "",
-        headers=scrub.headers(length, secrets),
-        body=Payload(body),
+        headers=tuple(_pairs(response["headers"])),
+        body=Payload(_bytes(response["body"].get("string"))),
     )
 
 
@@ -205,13 +211,13 @@ def _pairs(headers: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _scrub_request(request: Any) -> Any:
     """The request as it is recorded, and as it is looked up: vcrpy hands over a copy."""
-    fields = _pairs(request.headers)
-    secrets = scrub.secrets_of(fields)
-    kind = next((value for key, value in fields if key.lower() == "content-type"), "")
+    body = None if request.body is None else _bytes(request.body)
+    passed = Exchange(request.method, request.uri, tuple(_pairs(request.headers)), Payload(body or b""))
+    scrub.learn(passed, SECRETS)
     request.uri = scrub.url(request.uri)
-    request.headers = dict(scrub.headers(fields, secrets))
-    if request.body is not None:
-        request.body = scrub.request_body(_bytes(request.body), kind, secrets)
+    request.headers = dict(scrub.headers(passed.request_headers))
+    if body is not None:
+        request.body = scrub.request_body(body, passed.asked("content-type"))
     return request
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 from ocidist.errors import StoreError, TransportError, quoted
 from ocidist.net.exchange import BLOCK, FORMAT, Exchange, Payload, from_json, iso, to_json
 from ocidist.spec.digest import Digest
 from ocidist.spec.document import check_depth
 
-__all__ = ["parse_cassette", "read_cassette", "save_cassette", "sidecar"]
+__all__ = ["parse_cassette", "read_cassette", "save_cassette", "sidecar", "withheld"]
 
 
 def save_cassette(exchanges: tuple[Exchange, ...], path: str | Path, **about: str) -> Path:
     """Write a cassette; its path. A path that does not end in ``.json`` is a folder, and the cassette is
     ``recording.json`` in it.
 
-    What got no answer is left out: there is nothing to replay. ``about`` goes into the cassette's head
+    What got no answer is left out: there is nothing to replay; so is what shows a secret that can't be taken out
+    (:func:`withheld`), with a warning. ``about`` goes into the cassette's head
     ("from", "command"). Raises StoreError, also where large bodies were only counted.
     """
     from ocidist import __version__
@@ -27,7 +28,7 @@ def save_cassette(exchanges: tuple[Exchange, ...], path: str | Path, **about: st
     target = Path(path)
     if target.suffix != ".json":
         target = target / "recording.json"
-    answered = [exchange for exchange in exchanges if exchange.status]
+    answered = [exchange for exchange in exchanges if exchange.status and not exchange.withheld]
     base = min((exchange.started for exchange in answered), default=0.0)
 
     def store(payload: Payload) -> None:
@@ -42,6 +43,14 @@ def save_cassette(exchanges: tuple[Exchange, ...], path: str | Path, **about: st
         }
         write_text(target, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return target
+
+
+def withheld(exchanges: Iterable[Exchange]) -> str:
+    """What is to be said of exchanges that a cassette leaves out for the secret in them; "" for none."""
+    names = [f"{exchange.method} {quoted(exchange.url)[1:-1]}" for exchange in exchanges if exchange.withheld]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    said = "its body shows" if len(names) == 1 else "their bodies show"
+    return f"left out {', '.join(names[:3])}{more}: {said} a secret of this session" if names else ""
 
 
 def sidecar(folder: Any, digest: Digest) -> Any:

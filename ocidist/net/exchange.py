@@ -1,7 +1,7 @@
 """One model of an HTTP exchange, and the three ways it is written: cassette, HAR, JSON lines.
 
-Pure but for :meth:`Payload.open`. An :class:`Exchange` is scrubbed when it is made (``net/scrub.py``), so
-none of its writers has to think of secrets.
+Pure but for :meth:`Payload.open`. A :class:`Exchange` that a trace hands out is scrubbed (``net/scrub.py``), so none
+of its writers has to think of secrets.
 
 A cassette is one JSON file, ``{"format": "ocidist-cassette/1", "recorded": {…}, "exchanges": […]}``. A body
 is ``{"text": …}`` where it is UTF-8 text of at most 64 KiB, ``{"base64": …}`` where it is tiny, and else
@@ -109,11 +109,12 @@ class Payload:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request and what came back, scrubbed.
+    """A request and what came back.
 
     ``status`` is 0 and ``error`` is set where nothing came back. ``started`` is seconds since the epoch, UTC;
     ``waited`` seconds until the answer's head, ``seconds`` until its end. ``complete`` is False where the
-    body was not read to its end; ``body`` then is what was read.
+    body was not read to its end; ``body`` then is what was read. ``withheld``: a body shows a secret and could not be
+    written down without it, so it is only counted.
     """
 
     method: str
@@ -129,6 +130,7 @@ class Exchange:
     seconds: float = 0.0
     complete: bool = True
     error: str = ""
+    withheld: bool = False
 
     def header(self, name: str) -> str | None:
         """The first value of an answer's header field."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ocidist.errors import OcidistError, TransportError, quoted
 from ocidist.net.framing import Malformed, check_field, check_method
-from ocidist.net.message import Request
+from ocidist.net.message import Headers, Request
 from ocidist.net.proxy import Route, is_local, route
 from ocidist.net.tls import NotTLS
+from ocidist.redaction import SECRETS
 from ocidist.scope import Scope
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class HTTPTransport:
             raise TransportError(_host(request.url), f"the request can't be sent: {error}", False) from None
         if way.proxy is not None and way.scheme == "http":
             target = f"http://{way.authority}{target}"
+        self._learn(replace(request, headers=Headers(fields.items())))
         return _Call(request, way, target, fields)
 
     def _led(self, way: Route, request: Request) -> Route:
@@ -144,6 +146,16 @@ class HTTPTransport:
         sender = route(request.led_by, {}, "")[0] if request.led_by else way
         same = (sender.scheme, sender.host, sender.port) == (way.scheme, way.host, way.port)
         return replace(way, led_by=None if same else (sender.host, sender.port), certified=certified)
+
+    @staticmethod
+    def _learn(request: Request) -> None:
+        """What goes out and is secret is kept out of errors and logs from here on."""
+        from ocidist.net import scrub
+
+        scrub.learn_request(request.headers, request.url)
+        body = request.body
+        if isinstance(body, bytes) and scrub.is_form(request.headers.get("content-type")):
+            scrub.learn_form(body)
 
     def _fields(self, request: Request, way: Route) -> dict[str, str]:
         """Repeated fields are joined into one (RFC 9110, section 5.3); framing is ours to say."""
@@ -158,6 +170,8 @@ class HTTPTransport:
         if "user-agent" not in names:
             check_field("User-Agent", self.options.user_agent)
             fields["User-Agent"] = self.options.user_agent
+        if way.proxy is not None:  # of a tunnel it goes to the proxy alone, which may say it back
+            self._learn(Request("CONNECT", "", Headers([("Proxy-Authorization", way.proxy.authorization)])))
         if way.proxy is not None and way.scheme == "http" and way.proxy.authorization:
             fields["Proxy-Authorization"] = way.proxy.authorization
         body = request.body
@@ -357,6 +371,5 @@ def _log(call: _Call, status: int) -> None:
 
         way = call.route
         path = scrub.path(call.target.partition("?")[0].removeprefix(f"http://{way.authority}"))
-        logging.getLogger("ocidist.net").debug(
-            "%s %s://%s%s %d", call.request.method, way.scheme, way.authority, path, status
-        )
+        text = SECRETS.text(f"{way.scheme}://{way.authority}{path}")
+        logging.getLogger("ocidist.net").debug("%s %s %d", call.request.method, text, status)

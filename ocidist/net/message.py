@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Iterable, Iterator, Protocol
 
+from ocidist.redaction import SECRETS
 from ocidist.scope import Scope
 
 __all__ = ["Headers", "Held", "Request", "Response", "Transport"]
@@ -72,7 +73,7 @@ class Headers:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:  # values may be secrets
-        return f"Headers({[name for name, _ in self._items]})"
+        return f"Headers({[SECRETS.text(name) for name, _ in self._items]})"
 
 
 class BodySource(Protocol):
@@ -86,7 +87,7 @@ class BodySource(Protocol):
 
 @dataclass
 class Request:
-    """What is sent. ``url`` is absolute. ``headers`` may hold credentials: never print them.
+    """What is sent. ``url`` is absolute. It and ``headers`` may hold credentials: never print them.
 
     ``led_by`` is the URL of the host that named this one, in a redirect, a realm, a link or a manifest: such a request
     carries no configured header, and reaches loopback or link-local addresses only if that host is at one itself.
@@ -94,10 +95,10 @@ class Request:
     """
 
     method: str
-    url: str
+    url: str = field(repr=False)
     headers: Headers = field(default_factory=Headers)
     body: bytes | BodySource | None = field(default=None, repr=False)
-    led_by: str = ""
+    led_by: str = field(default="", repr=False)
     certified: bool = True
 
 

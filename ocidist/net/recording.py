@@ -12,15 +12,16 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Iterable, Iterator
 
 from ocidist.errors import StoreError
 from ocidist.net import scrub
-from ocidist.net.cassette import mapped, save_cassette
-from ocidist.net.exchange import TEXT_LIMIT, Exchange, Payload, first, har_entry, line, why
+from ocidist.net.cassette import mapped, save_cassette, withheld
+from ocidist.net.exchange import TEXT_LIMIT, Exchange, Payload, har_entry, line, why
 from ocidist.net.message import BodySource, Request, Response, Transport
+from ocidist.redaction import SECRETS, Redactor
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 
@@ -62,14 +63,24 @@ class Trace:
         self._bodies = bodies
         self._lock = threading.Lock()
         self._entries: list[_Entry] = []
+        self._redactor = Redactor()
         self._folder: TemporaryDirectory[str] | None = None
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
-        """What was collected so far. One that is still under way counts as partial, without a body."""
+        """What was collected so far, scrubbed. One that is still under way counts as partial, without a body.
+
+        A body that shows a secret, and is named by its digest or is no text, is counted and not kept.
+        """
+        return self._scrubbed(files=True)
+
+    def _scrubbed(self, *, files: bool) -> tuple[Exchange, ...]:
+        """Cleaned by all secrets at hand: a later exchange may show an earlier one's, and the other way round."""
         with self._lock:
             entries = tuple(self._entries)
-        return tuple(entry.exchange() for entry in entries)
+        self._redactor.learn(SECRETS.secrets())
+        besides = entries[0].raw.url if entries else ""  # what was asked for first is a name, and no secret
+        return tuple(entry.scrubbed(self._redactor, besides, files) for entry in entries)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -98,30 +109,39 @@ class Trace:
             schema,
             [
                 ExchangeRow(item.method, item.url, item.status, item.body.size, item.seconds)
-                for item in self.exchanges
+                for item in self._scrubbed(files=False)
             ],
         )
 
     def to_har(self, path: str | Path | None = None) -> str:
         """HAR 1.2: the text, or, where a ``path`` is given, the path that it was written to."""
         if path is None:
-            return "".join(_har(self.exchanges))
-        return str(to_har(self.exchanges, path))
+            return "".join(_har(self._scrubbed(files=False)))
+        return str(to_har(self._scrubbed(files=False), path))
 
     def to_jsonl(self, path: str | Path | None = None) -> str:
         """A JSON line an exchange: the text, or, where a ``path`` is given, the path it was written to."""
         if path is None:
-            return "".join(map(_line, self.exchanges))
-        return str(to_jsonl(self.exchanges, path))
+            return "".join(map(_line, self._scrubbed(files=False)))
+        return str(to_jsonl(self._scrubbed(files=False), path))
 
     def save_cassette(self, path: str | Path) -> Path:
-        """Write a cassette and its sidecars; the cassette's path. Needs ``bodies=True``."""
-        return save_cassette(self.exchanges, path)
+        """Write a cassette and its sidecars; the cassette's path. Needs ``bodies=True``.
+
+        An exchange whose body shows a secret that can't be taken out is left out, with a warning.
+        """
+        exchanges = self.exchanges
+        if text := withheld(exchanges):
+            import warnings
+
+            warnings.warn(text, stacklevel=2)
+        return save_cassette(exchanges, path)
 
     def _repr_html_(self) -> str:
         from ocidist.view.waterfall import Span, waterfall
 
-        spans = [Span(_label(item), item.started, item.waited, item.seconds) for item in self.exchanges]
+        exchanges = self._scrubbed(files=False)
+        spans = [Span(_label(item), item.started, item.waited, item.seconds) for item in exchanges]
         return waterfall(spans, f"waterfall of {len(spans)} requests") + self.rows()._repr_html_()
 
     def __repr__(self) -> str:
@@ -144,7 +164,7 @@ class Trace:
 
     def _begin(self, request: Request) -> _Entry:
         with self._lock:
-            entry = _Entry(request, self._sink)
+            entry = _Entry(request, self._sink, self._redactor)
             self._entries.append(entry)
         return entry
 
@@ -206,37 +226,35 @@ class _Sink:
         self._file.write(data)
         self._hasher.update(data)
 
-    def finish(self, clean: Callable[[bytes], bytes]) -> Payload:
-        """The body, with ``clean`` over it where it is small enough to hold a secret that we know of."""
+    def finish(self) -> Payload:
+        """The body as it passed."""
         if self.size <= TEXT_LIMIT:
-            return Payload(clean(bytes(self._memory)))
+            return Payload(bytes(self._memory))
         if self._file is None or self._path is None:
             return Payload(size=self.size)
         self._file.close()
-        if self.size <= scrub.BODY_LIMIT:
-            data = self._path.read_bytes()
-            cleaned = clean(data)
-            if cleaned is not data and cleaned != data:
-                self._path.unlink()
-                return Payload(cleaned)
         return Payload(size=self.size, digest=Digest.from_hash(self._hasher), place=self._path)
 
 
 class _Entry:
-    """One exchange while it happens. Used by one thread at a time."""
+    """One exchange while it happens, as it passes. Used by one thread at a time."""
 
-    def __init__(self, request: Request, sink: Callable[[], _Sink]) -> None:
-        fields = request.headers.items()
-        self._secrets = scrub.secrets_of(fields)
-        self._request_headers = scrub.headers(fields, self._secrets)
-        self._method, self._url = request.method, scrub.url(request.url)
-        self._address = request.url
-        self._type = request.headers.get("content-type") or ""
-        self._started, self._clock = time.time(), time.monotonic()
-        self._done: Exchange | None = None
-        self._status, self._reason, self._waited = 0, "", 0.0
-        self._headers: tuple[tuple[str, str], ...] = ()
+    def __init__(self, request: Request, sink: Callable[[], _Sink], redactor: Redactor) -> None:
+        self._clock = time.monotonic()
         self._sent, self.received = sink(), sink()
+        self._redactor, self._done = redactor, False
+        self.raw = Exchange(
+            request.method, request.url, tuple(request.headers.items()), started=time.time(), complete=False
+        )
+        self._clean: tuple[object, Exchange] | None = None
+        scrub.learn(self.raw, redactor)
+
+    def scrubbed(self, redactor: Redactor, besides: str, files: bool) -> Exchange:
+        """What of it may be shown or written; ``files``: large bodies are looked into."""
+        key = (id(self.raw), redactor.version, files)
+        if self._clean is None or self._clean[0] != key:
+            self._clean = key, scrub.exchange(self.raw, redactor, besides, files=files)
+        return self._clean[1]
 
     def request_with_tee(self, request: Request) -> Request:
         """The request to pass on: its body is noted while it is sent."""
@@ -246,50 +264,30 @@ class _Entry:
         if isinstance(body, bytes):
             self._sent.write(body)
             return request
-        return Request(request.method, request.url, request.headers, _Tee(body, self._sent))
+        return replace(request, body=_Tee(body, self._sent))
 
     def answered(self, response: Response) -> None:
-        self._waited = time.monotonic() - self._clock
-        self._status, self._reason = response.status, response.reason
-        self._headers = scrub.headers(response.headers.items(), self._secrets)
+        self.raw = replace(
+            self.raw,
+            status=response.status,
+            reason=response.reason,
+            headers=tuple(response.headers.items()),
+            waited=time.monotonic() - self._clock,
+        )
 
     def finish(self, complete: bool, error: str = "") -> None:
-        if self._done is not None:
+        if self._done:
             return
-        body = self.received.finish(self._clean_response)
-        headers = self._headers
-        if body.size != self.received.size:  # scrubbing changed the length that the head announces
-            headers = tuple((k, str(body.size) if k.lower() == "content-length" else v) for k, v in headers)
-        self._done = self._build(headers, self._sent.finish(self._clean_request), body, complete, error)
-
-    def exchange(self) -> Exchange:
-        return self._done or self._build(self._headers, Payload(b""), Payload(b""), False, "")
-
-    def _build(
-        self, headers: tuple[tuple[str, str], ...], sent: Payload, body: Payload, complete: bool, error: str
-    ) -> Exchange:
-        return Exchange(
-            method=self._method,
-            url=self._url,
-            request_headers=self._request_headers,
-            request_body=sent,
-            status=self._status,
-            reason=self._reason,
-            headers=headers,
-            body=body,
-            started=self._started,
-            waited=self._waited,
+        self._done = True
+        self.raw = replace(
+            self.raw,
+            request_body=self._sent.finish(),
+            body=self.received.finish(),
             seconds=time.monotonic() - self._clock,
             complete=complete,
             error=error,
         )
-
-    def _clean_request(self, data: bytes) -> bytes:
-        return scrub.request_body(data, self._type, self._secrets)
-
-    def _clean_response(self, data: bytes) -> bytes:
-        named = first(self._headers, "docker-content-digest") or ""
-        return scrub.response_body(data, (self._address, named), self._secrets)
+        scrub.learn(self.raw, self._redactor)
 
 
 class _Tee:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 
 MARK = os.urandom(12).hex()
 """Part of every secret. Letters and digits alone: it looks the same in a URL, a header, JSON and a form."""
@@ -40,6 +41,14 @@ def forms(mark: str = MARK) -> tuple[bytes, ...]:
 
 
 FORMS = forms()
+
+_ESCAPED = re.compile(rb"(?:%|\\u00|\\x|&#x)([0-9a-fA-F]{2});?")
+
+
+def undone(data: bytes) -> bytes:
+    """``data`` in lowercase, its percent and backslash escapes undone, and no longer in UTF-16 or UTF-32."""
+    return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), data.replace(b"\0", b"").lower())
+
 
 USER, PASSWORD = "alice", make("correct horse battery ")
 WRONG_PASSWORD = make("not the password ")

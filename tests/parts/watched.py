@@ -32,9 +32,12 @@ _finds: list[str] = []
 
 
 def shows_a_secret(text: str | bytes) -> bool:
-    """Whether ``text`` holds a secret of this run, plain or in base64."""
+    """Whether ``text`` holds a secret of this run: plain, in base64, percent-encoded, JSON-escaped or in UTF-16."""
     data = text.encode("utf-8", "replace") if isinstance(text, str) else text
-    return any(form in data for form in secrets.FORMS)
+    if any(form in data for form in secrets.FORMS):
+        return True
+    undone = secrets.undone(data)
+    return undone != data and any(form in undone for form in secrets.FORMS)
 
 
 def look(text: str | bytes, where: str) -> None:
@@ -90,14 +93,16 @@ class LogWatch(logging.Handler):
 
 
 def watch_errors() -> None:
-    """Look at what every OcidistError is made of from now on: its text, repr and pickle say no more than that."""
+    """Look at what every OcidistError holds from now on: its text, repr and pickle say no more than that."""
     from ocidist.errors import OcidistError
 
-    def new(cls: type[OcidistError], *arguments: Any, **named: Any) -> Any:
-        look(repr((arguments, named)), f"the error {cls.__name__}")
-        return super(OcidistError, cls).__new__(cls, *arguments, **named)
+    init = OcidistError.__init__
 
-    OcidistError.__new__ = staticmethod(new)  # type: ignore[method-assign, assignment]
+    def looked_at(self: OcidistError, *arguments: Any) -> None:
+        init(self, *arguments)
+        look(repr((self.args, vars(self))), f"the error {type(self).__name__}")
+
+    OcidistError.__init__ = looked_at  # type: ignore[method-assign]
 
 
 # -- pytest -----------------------------------------------------------------------------------------

@@ -29,6 +29,12 @@ def test_b29_every_form_of_a_secret_is_recognised() -> None:
             assert watched.shows_a_secret(body)
             assert watched.shows_a_secret(base64.b64encode(body))
     assert len({secrets.make() for _ in range(9)}) == 9
+    secret = secrets.make()
+    for encoding in ("utf-16-le", "utf-16-be", "utf-32-le"):
+        assert watched.shows_a_secret(secret.encode(encoding))
+    for written in ("%%%02x", "%%%02X", "\\u%04x", "\\u%04X", "\\x%02x"):
+        assert watched.shows_a_secret("".join(written % ord(char) for char in secret)), written
+    assert watched.shows_a_secret(secret.upper()), "a host name is another case of it"
 
 
 def test_b29_what_is_no_secret_of_this_run_is_not_found() -> None:

@@ -22,6 +22,7 @@ from urllib.parse import urlencode
 
 from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, RegistryError, TransportError
 from ocidist.net.message import Headers, Request, Response
+from ocidist.redaction import RECEIVED, SECRETS
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.challenge import Challenge, merge_scopes
 from ocidist.remotes.registry.credentials import Credential, CredentialSource
@@ -165,6 +166,9 @@ class Authenticator:
             if key in self._found:
                 return self._found[key]
         found = self._credentials.get(site.host, repository, scheme=site.scheme, scope=scope)
+        if found is not None:
+            pair = f"{found.username}:{found.password}"
+            SECRETS.learn([found.password, pair, found.identity_token, found.registry_token])
         with self._lock:
             return self._found.setdefault(key, found)
 
@@ -317,6 +321,8 @@ class Authenticator:
                 method, wire.redact(url), status, (), "the token server's answer is no JSON object"
             )
         value = data.get("token") or data.get("access_token")
+        given = [data.get(key) for key in ("token", "access_token", "refresh_token")]
+        SECRETS.learn([text for text in given if isinstance(text, str)], RECEIVED)
         if not isinstance(value, str):
             raise RegistryError(
                 method, wire.redact(url), status, (), "the token server's answer has no token"

@@ -20,6 +20,7 @@ from typing import Callable, Collection, Iterable, Mapping
 from ocidist.errors import TransportError
 from ocidist.net.message import Headers, Held, Request, Response, Transport
 from ocidist.progress import Retrying
+from ocidist.redaction import SECRETS
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.auth import Authenticator, Grant, Site
 from ocidist.remotes.registry.challenge import parse_challenges
@@ -228,7 +229,7 @@ class RegistrySession:
         """Report and sleep before attempt ``attempt + 1``: what the server said, else half a second doubling."""
         if wait is None:
             wait = min(0.5 * 2 ** (attempt - 1), 15.0) * (0.5 + self._jitter())
-        scope.emit(Retrying(digest, attempt + 1, wait, why))
+        scope.emit(Retrying(digest, attempt + 1, wait, SECRETS.text(why)))
         scope.sleep(wait)
 
     def _follow(self, request: Request, scope: Scope, registry: str | None) -> tuple[Response, bool]:

@@ -10,6 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocidist.net import scrub
+from ocidist.net.exchange import Exchange, Payload
+from ocidist.redaction import Redactor
+from ocidist.spec.digest import Digest
 
 SIGNED = "https://blobs.example/data?X-Amz-Signature=0123abcd&X-Amz-Expires=1200"
 
@@ -81,28 +84,31 @@ def test_a_basic_realm_stays_the_sentence_that_it_is() -> None:
 def test_b29_token_values_are_replaced(key: str) -> None:
     """Token values go, and issued_at beside them; all else of the answer stays."""
     raw = json.dumps({key: "eyJhbGciOi", "expires_in": 300, "issued_at": "2020-01-01T00:00:00Z"}).encode()
-    assert json.loads(scrub.response_body(raw, ())) == {key: "scrubbed", "expires_in": 300}
+    assert json.loads(scrub.response_body(raw)) == {key: "scrubbed", "expires_in": 300}
 
 
 def test_content_that_is_named_by_its_digest_is_public() -> None:
     """A blob that happens to have a "token" key must keep its digest."""
     raw = b'{"token": "a name in a config"}'
-    import hashlib
-
-    address = f"https://registry.example/v2/x/blobs/sha256:{hashlib.sha256(raw).hexdigest()}"
-    assert scrub.response_body(raw, (address,)) is raw
+    address = f"https://registry.example/v2/x/blobs/{Digest.of(raw)}"
+    redactor = Redactor()
+    passed = Exchange("GET", address, status=200, body=Payload(raw))
+    scrub.learn(passed, redactor)
+    assert scrub.exchange(passed, redactor).body is passed.body
+    assert redactor.secrets() == ()
 
 
 def test_a_token_answer_that_is_cut_short_is_dropped() -> None:
     """What can't be parsed can't be cleaned."""
-    assert scrub.response_body(b'{"expires_in": 3, "token": "eyJhbGciOi', ()) == b""
+    assert scrub.response_body(b'{"expires_in": 3, "token": "eyJhbGciOi') == b""
 
 
 def test_b29_an_error_that_echoes_the_credentials_is_cleaned() -> None:
     """Servers quote bad tokens and passwords back."""
     basic = base64.b64encode(b"alice:hunter2-hunter2").decode()
-    secrets = scrub.secrets_of([("Authorization", f"Basic {basic}"), ("Accept", "*/*")])
-    body = scrub.response_body(f"bad password hunter2-hunter2 in {basic}".encode(), (), secrets)
+    redactor = Redactor()
+    scrub.learn_request([("Authorization", f"Basic {basic}"), ("Accept", "*/*")], "", redactor)
+    body = redactor.data(f"bad password hunter2-hunter2 in {basic}".encode())
     assert body == b"bad password scrubbed in scrubbed"
 
 

@@ -1,0 +1,198 @@
+"""The secrets that this process has used or received, and texts without them. Pure.
+
+:data:`SECRETS` is the one that errors, logs, progress and ``--debug`` are cleaned by. A recording has one of its own,
+which never forgets, beside it.
+
+A secret is found raw (in any case: a host name is lowercased), in base64 (standard or URL-safe, padded or not, alone
+or inside of something longer such as ``user:password``), percent-encoded, JSON-escaped, in UTF-16 or UTF-32, and in any
+mixture of these. It is not found where it is compressed, encrypted or cut in two. One shorter than :data:`GIVEN`
+characters is a word like others and is not searched for: it goes only where its place says what it is (an
+Authorization header, a key such as "token", a query value).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Iterable, Iterator, NamedTuple, Sequence
+
+__all__ = ["GIVEN", "PLACEHOLDER", "RECEIVED", "SECRETS", "Redactor"]
+
+PLACEHOLDER = "scrubbed"
+GIVEN = 6
+"""Characters that a secret of this side must have to be searched for."""
+RECEIVED = 16
+"""Characters that a secret must have that a server gave: it must not be able to blot out words such as "sha256"."""
+KEPT = 1024  # secrets; the oldest go first
+_ROUNDS = 3  # encodings on top of each other that are undone
+
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"/\\bfnrt]|\x00+")
+_SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+class _Forms(NamedTuple):
+    """``shown``: lowercase. ``encoded``: what base64 has of it for certain, and whether a character before and one
+    behind have some bits more. ``raw``: both as bytes."""
+
+    shown: tuple[str, ...]
+    encoded: tuple[tuple[str, bool, bool], ...]
+    raw: tuple[bytes, ...]
+
+
+class Redactor:
+    """Knows secrets and replaces them by :data:`PLACEHOLDER`. Thread-safe."""
+
+    def __init__(self, kept: int | None = None) -> None:
+        self._lock = threading.Lock()
+        self._kept = kept
+        self._forms: dict[str, _Forms] = {}
+        self.version = 0
+        """Grows with each secret learned."""
+
+    def learn(self, secrets: Iterable[str], least: int = GIVEN) -> None:
+        """From here on redact these as well; those shorter than ``least`` characters are left out."""
+        for secret in secrets:
+            if len(secret) < least or secret in self._forms or PLACEHOLDER in secret:
+                continue
+            forms = _forms(secret)
+            with self._lock:
+                known = dict(self._forms)
+                if self._kept is not None and len(known) >= self._kept:
+                    del known[next(iter(known))]
+                known[secret] = forms
+                self._forms = known  # replaced as a whole: readers need no lock
+                self.version += 1
+
+    def secrets(self) -> tuple[str, ...]:
+        """All that are known."""
+        return tuple(self._forms)
+
+    def text(self, text: str, besides: str = "") -> str:
+        """``text`` without the secrets, but for those that ``besides`` shows."""
+        forms = self._forms
+        if not forms or not text:
+            return text
+        wanted = [found for secret, found in forms.items() if not besides or secret not in besides]
+        spans = sorted(_spans(text, wanted))
+        if not spans:
+            return text
+        parts: list[str] = []
+        end = 0
+        for start, stop in spans:
+            if start > end or not parts:
+                parts += [text[end:start], _placeholder(text[start:stop])]
+            end = max(end, stop)
+        return "".join(parts) + text[end:]
+
+    def data(self, data: bytes, besides: str = "") -> bytes:
+        """``data`` without the secrets; ``data`` itself where it shows none."""
+        if not self._forms or not data:
+            return data
+        text = data.decode("latin-1")
+        found = self.text(text, besides)
+        return data if found is text else found.encode("latin-1")
+
+    def shown_in(self, block: bytes) -> bool:
+        """Whether a block of a body shows a secret. In one that is no text only raw, UTF-16 and base64 are looked for:
+        a layer of a hundred megabytes passes in a second."""
+        forms = self._forms
+        if not forms or not block:
+            return False
+        if _is_text(block):
+            return self.data(block) is not block
+        views = (block, block.translate(None, b"\0")) if b"\0" in block else (block,)
+        return any(raw in view for view in views for each in forms.values() for raw in each.raw)
+
+    def value(self, value: object) -> object:
+        """A text, or a tuple of values, without the secrets; anything else as it is."""
+        if isinstance(value, str):
+            return self.text(value)
+        return tuple(map(self.value, value)) if type(value) is tuple else value
+
+
+SECRETS = Redactor(KEPT)
+
+
+def _is_text(block: bytes) -> bool:
+    try:
+        block.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in block
+
+
+def _placeholder(replaced: str) -> str:
+    """What stands for a piece of text, in UTF-16 or UTF-32 where that was."""
+    rest = replaced[1:]
+    gap = "\0" * (len(rest) - len(rest.lstrip("\0")))
+    return "".join(char + gap for char in PLACEHOLDER) if gap else PLACEHOLDER
+
+
+def _spans(text: str, wanted: Sequence[_Forms]) -> Iterator[tuple[int, int]]:
+    """Where ``text`` shows a secret. It is looked at as it is, and with its escapes undone once, twice, …"""
+    view, at = text, None
+    for left in range(_ROUNDS, -1, -1):
+        folded, joined = view.lower(), view.replace("-", "+").replace("_", "/")
+        if len(folded) != len(view):  # a few capitals become two letters
+            folded = view
+        for forms in wanted:
+            places = [place for form in forms.shown for place in _places(folded, form)]
+            for form, before, behind in forms.encoded:
+                for start, stop in _places(joined, form):
+                    places.append((max(start - before, 0), min(stop + behind, len(view))))
+            yield from places if at is None else [(at[start], at[stop]) for start, stop in places]
+        if not left or _ESCAPE.search(view) is None:
+            return
+        view, at = _undone(view, at if at is not None else range(len(text) + 1))
+
+
+def _places(text: str, form: str) -> Iterator[tuple[int, int]]:
+    start = text.find(form)
+    while start >= 0:
+        yield start, start + len(form)
+        start = text.find(form, start + len(form))
+
+
+def _undone(text: str, at: Sequence[int]) -> tuple[str, Sequence[int]]:
+    """``text`` with its escapes undone, and for each character of it (and the end) the place it came from."""
+    parts: list[str] = []
+    places: list[int] = []
+    end = 0
+    for match in _ESCAPE.finditer(text):
+        start, escape = match.start(), match[0]
+        parts.append(text[end:start])
+        places += at[end:start]
+        end = match.end()
+        if escape[0] != "\0":
+            digits = escape[2:] if escape[1] == "u" else escape[1:]
+            char = chr(int(digits, 16)) if len(digits) > 1 else _SHORT.get(digits, digits)
+            parts.append(char)
+            places.append(at[start])
+    parts.append(text[end:])
+    places += at[end:]
+    return "".join(parts), places
+
+
+def _forms(secret: str) -> _Forms:
+    """How a secret may look once escapes are undone, and inside of base64."""
+    import base64
+
+    wide = secret.encode("utf-16-be", "surrogatepass")
+    units = "".join(chr(int.from_bytes(wide[n : n + 2], "big")) for n in range(0, len(wide), 2))
+    shown = {secret, units}
+    for text in (secret, secret.replace(" ", "+")):
+        for encoding in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
+            shown.add(text.encode(encoding, "surrogatepass").decode("latin-1").replace("\0", ""))
+    for _ in range(_ROUNDS):  # one that looks like an escape itself
+        shown |= {_undone(text, range(len(text) + 1))[0] for text in shown}
+    shown = {text for text in shown if len(text) >= 4}
+    encoded = []
+    raw = secret.encode("utf-8", "surrogatepass")
+    for before in range(3):
+        # The characters at the ends hold bits of their neighbours too.
+        start, end = before * 8, (before + len(raw)) * 8
+        whole = base64.b64encode(b"\0" * before + raw).decode("ascii")
+        encoded.append((whole[(start + 5) // 6 : end // 6], start % 6 > 0, end % 6 > 0))
+    narrow = {text.encode("latin-1") for text in shown if all(char < "\u0100" for char in text)}
+    found = narrow | {text.encode() for text, _, _ in encoded}
+    return _Forms(tuple({text.lower() for text in shown}), tuple(encoded), tuple(found))
