@@ -9,21 +9,18 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Union
 
-from ocidist.errors import InvalidManifest, InvalidReference, UsageError, quoted
+from ocidist.errors import InvalidReference, UsageError, quoted
+from ocidist.image import Image, of_reference, open_image
 from ocidist.progress import Named
 from ocidist.remotes.protocols import Source
 from ocidist.scope import Scope
-from ocidist.spec import manifest as manifests
-from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.spec.manifest import Index
-from ocidist.spec.platform import Platform, select
+from ocidist.spec.platform import Platform
 from ocidist.spec.reference import DEFAULT_DOMAIN, Reference
-from ocidist.transfer import DEFAULT_WORKERS, MAX_DEPTH, Slots, copy_graph, read_small
+from ocidist.transfer import DEFAULT_WORKERS, Slots, copy_graph
 
 if TYPE_CHECKING:
-    from ocidist.image import Image
     from ocidist.net.http import HTTPOptions
     from ocidist.net.message import Transport
     from ocidist.net.recording import Trace
@@ -264,12 +261,14 @@ class Client:
 
     def platform(self, given: Platform | str | None = None) -> Platform | Literal["all"]:
         """The platform to choose of an index: as given, else this client's, else linux and this machine's."""
+        return self.asked(given) or Platform.host()
+
+    def asked(self, given: Platform | str | None = None) -> Platform | Literal["all"] | None:
+        """Return the platform that was asked for: as given, else this client's or the settings'; None if none was."""
         wanted = given if given is not None else self._platform
         if wanted is None:
             wanted = self.settings.platform
-        if wanted is None:
-            return Platform.host()
-        if isinstance(wanted, Platform):
+        if wanted is None or isinstance(wanted, Platform):
             return wanted
         return "all" if wanted == "all" else Platform.parse(wanted)
 
@@ -306,8 +305,17 @@ class Client:
 
     # -- looking --
 
-    def resolve(self, locator: str | Reference, *, scope: Scope | None = None) -> Descriptor:
-        """The descriptor that a reference stands for. One request beside authentication."""
+    def resolve(
+        self,
+        locator: str | Reference,
+        *,
+        platform: Platform | str | None = None,
+        scope: Scope | None = None,
+    ) -> Descriptor:
+        """The descriptor that a reference stands for, in one request beside authentication; where a platform was
+        asked for that of its manifest, as :meth:`open` chooses it. With "all" an index stands for itself."""
+        if self.asked(platform) not in (None, "all"):
+            return self.open(locator, platform=platform, scope=scope).manifest_descriptor
         source, name, _ = self.source(locator)
         target, _ = source.resolve(name, self._scope(scope))
         return target
@@ -321,9 +329,15 @@ class Client:
     ) -> Image:
         """An :class:`~ocidist.image.Image`, in at most three requests beside authentication; no layer is read.
 
-        Of an index the image for ``platform`` is opened; "all" is refused.
+        Of an index the image for ``platform`` is opened; "all" is refused (UsageError). Raises PlatformNotFound where
+        the index, or a single image, has none for a platform that was asked for. A single image that does not fit
+        this machine, where none was, says so in its ``notes``.
         """
-        scope = self._scope(scope)
+        scope, asked = self._scope(scope), self.asked(platform)
+        if asked == "all":
+            raise UsageError(
+                "platform 'all' is several images, and one is needed here; name one, as in linux/arm64"
+            )
         source, name, full = self.source(locator)
         from ocidist.remotes.registry.client import RegistryRemote
         from ocidist.remotes.registry.mirrors import Mirrored
@@ -334,45 +348,7 @@ class Client:
             target, raw = source.resolve(name, scope, want_bytes=True)
         else:
             target, raw = source.resolve(name, scope)
-        return self._image(source, full, target, raw, platform, scope)
-
-    def _image(
-        self,
-        source: Source,
-        full: str,
-        root: Descriptor,
-        raw: bytes | None,
-        platform: Platform | str | None,
-        scope: Scope,
-    ) -> Image:
-        from ocidist.image import Image
-        from ocidist.spec.config import ImageConfig
-
-        wanted = self.platform(platform)
-        if wanted == "all":
-            wanted = Platform.host()
-        index: Index | None = None
-        target, depth = root, 0
-        value = manifests.parse(raw if raw is not None else read_small(source, root, scope), root.media_type)
-        while isinstance(value, Index):
-            index = index if index is not None else value
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise InvalidManifest("index", f"indices nested more than {MAX_DEPTH} deep")
-            target = select(value.manifests, wanted)
-            value = manifests.parse(read_small(source, target, scope), target.media_type)
-        config = None
-        if value.config is not None and mediatype.is_config(value.config.media_type):
-            config = ImageConfig.parse(read_small(source, value.config, scope))
-        return Image(
-            reference=full,
-            descriptor=root,
-            index=index,
-            manifest=value,
-            config=config,
-            platform=(config.platform if config is not None else None) or target.platform,
-            source=source,
-        )
+        return open_image(source, full, target, raw, asked, scope)
 
     def tags(self, remote: str, *, scope: Scope | None = None) -> Iterator[str]:
         """The tags of a repository, in the registry's order, page by page."""
@@ -399,7 +375,9 @@ class Client:
         scope.emit(Named(full))
         target, raw = source.resolve(name, scope)
         scope.emit(Named(full, target))
-        from ocidist.unpacking import mended
+        from ocidist.unpacking import Suiting, mended
+
+        asked = self.asked(platform)
 
         def copied(scope: Scope) -> None:
             copy_graph(
@@ -408,12 +386,13 @@ class Client:
                 target,
                 scope,
                 root_bytes=raw,
-                platform=self.platform(platform),
+                platform=asked or Platform.host(),
                 workers=self.workers,
                 slots=self._slots_of(source),
+                watcher=Suiting(self.store, scope, None if asked == "all" else asked),
             )
 
-        with self.store.fetching(scope):
+        with self.store.fetching(scope), of_reference(full):
             mended(copied, source, self.store, target, scope)
         return full, target
 
@@ -429,7 +408,8 @@ class Client:
         from ocidist.unpacking import mended, pull_graph
 
         source, name, full = self.source(locator)
-        wanted = self.platform(platform)
+        asked = self.asked(platform)
+        one = None if asked == "all" else asked
         outer.emit(Named(full))
         target, raw = source.resolve(name, outer)
         outer.emit(Named(full, target))
@@ -442,15 +422,15 @@ class Client:
                     target,
                     inner,
                     root_bytes=raw,
-                    platform=wanted,
+                    platform=asked or Platform.host(),
                     workers=self.workers,
                     slots=self._slots_of(source),
+                    asked=one,
                 )
                 self.store.tag(full, target, inner)
-                chosen = None if wanted == "all" else wanted
-                return chain, self._image(self.store, full, target, None, chosen, inner)
+                return chain, open_image(self.store, full, target, None, one, inner)
 
-        with self.store.lease(scope=outer) as lease:
+        with self.store.lease(scope=outer) as lease, of_reference(full):
             chain, image = mended(pulled, source, self.store, target, outer)
         return Pulled(full, target, chain, image)
 

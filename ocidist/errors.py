@@ -134,12 +134,21 @@ class InvalidManifest(OcidistError, ValueError):
 
 
 class PlatformNotFound(OcidistError, LookupError):
-    """An index that has no image for the platform asked for; the message lists those it has."""
+    """No image for the platform asked for; the message lists those that ``reference`` has, in an ``index`` or as a
+    single image."""
 
-    def __init__(self, wanted: str, available: Sequence[str]) -> None:
-        self.wanted, self.available = wanted, tuple(available)
-        shown = ", ".join(self.available[:20]) or "none"
-        super().__init__(f"no image for platform {quoted(wanted)}; the index has: {shown}")
+    def __init__(
+        self, wanted: str, available: Sequence[str], reference: str = "", *, index: bool = True
+    ) -> None:
+        self.wanted, self.available, self.reference, self.index = wanted, tuple(available), reference, index
+        shown = ", ".join(quoted(name)[1:-1] for name in self.available[:20]) or "none"
+        where = f"{reference}: " if reference else ""
+        has = "the index has" if index else "the image is for"
+        super().__init__(f"{where}no image for {quoted(wanted)[1:-1]}; {has} {shown}")
+
+    def of(self, reference: str) -> PlatformNotFound:
+        """Return the same, of ``reference``."""
+        return PlatformNotFound(self.wanted, self.available, reference, index=self.index)
 
 
 # -- network ----------------------------------------------------------------------------------------

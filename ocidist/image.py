@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Mapping
+from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ocidist.documents import shown
+from ocidist.errors import InvalidManifest, PlatformNotFound
 from ocidist.remotes.protocols import Source
 from ocidist.rows import Column, Rows, Schema
+from ocidist.spec import manifest as manifests
+from ocidist.spec import mediatype
 from ocidist.spec.chain import chain_id
 from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
-from ocidist.spec.platform import Platform
+from ocidist.spec.platform import Platform, fits, is_image, require_fit, select
+from ocidist.transfer import MAX_DEPTH, read_small
 
 if TYPE_CHECKING:
     import os
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 
 # What only a repr needs is imported there: the command line opens images too.
 
-__all__ = ["HistoryRow", "Image", "LayerRow", "PlatformRow"]
+__all__ = ["HistoryRow", "Image", "LayerRow", "PlatformRow", "of_reference", "open_image"]
 
 
 @dataclass(frozen=True)
@@ -116,12 +121,16 @@ _ANNOTATION = "org.opencontainers.image."
 _TOLD = ("title", "description", "version", "revision", "source", "url", "licenses", "vendor")
 
 
+_UNSET = Descriptor("", Digest(f"sha256:{0:064}"), 0)
+
+
 @dataclass(frozen=True, repr=False)
 class Image:
     """One image (or artifact) of one platform.
 
     ``reference`` is the full name it was opened by; ``descriptor`` what that resolved to: the index where
-    there is one, else the manifest. ``config`` is None for artifacts. ``source`` is where its blobs can be
+    there is one, else the manifest, which ``manifest_descriptor`` is of. ``config`` is None for artifacts. ``notes``
+    are sentences on what does not fit. ``source`` is where its blobs can be
     read; it is not compared, and not pickled. Making one, and showing one, does no I/O.
     """
 
@@ -132,8 +141,13 @@ class Image:
     index: Index | None = None
     platform: Platform | None = None
     source: Source | None = field(default=None, compare=False)
+    manifest_descriptor: Descriptor = field(default=_UNSET, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        if self.manifest_descriptor is _UNSET:
+            found = self.manifest.descriptor(self.digest.algorithm)
+            object.__setattr__(self, "manifest_descriptor", found)
         object.__setattr__(self, "manifest", shown(self.manifest))
         if self.config is not None:
             object.__setattr__(self, "config", shown(self.config))
@@ -159,6 +173,17 @@ class Image:
     def chain_id(self) -> Digest | None:
         """The name of the unpacked stack of layers; None where the config names no DiffIDs."""
         return chain_id(self.config.diff_ids) if self.config is not None and self.config.diff_ids else None
+
+    @property
+    def image_platforms(self) -> list[str]:
+        """The platforms of the index's images, without its attestations, or of the one image; "unknown" for what the
+        index doesn't say."""
+        if self.index is None:
+            return [str(self.platform)] if self.platform is not None else []
+        images = (item for item in self.index.manifests if is_image(item))
+        opened = self.manifest_descriptor.digest
+        known = (self.platform if item.digest == opened else item.platform for item in images)
+        return list(dict.fromkeys("unknown" if each is None else str(each) for each in known))
 
     @property
     def annotations(self) -> Mapping[str, str]:
@@ -289,12 +314,14 @@ class Image:
         config = self.config
         facts: list[tuple[str, object]] = [
             ("digest", self.digest),
+            ("media type", self.descriptor.media_type),
+            ("platforms", ", ".join(self.image_platforms) if self.index is not None else None),
             ("platform", self._platform_text()),
+            ("manifest", self.manifest_descriptor.digest if self.index is not None else None),
             ("size", f"{human(self.size)} in {number:,} layer{'' if number == 1 else 's'} and a config"),
             ("created", _when(config.created) if config is not None else None),
             ("chain ID", self.chain_id),
             ("artifact", self.manifest.artifact_type),
-            ("media type", self.manifest.media_type),
         ]
         if config is not None:
             run = config.run
@@ -316,14 +343,14 @@ class Image:
         name = str(self.platform) if self.platform is not None else ""
         if self.index is None:
             return name
-        images = sum(not row.note for row in self.platforms)
+        images = sum(map(is_image, self.index.manifests))
         return f"{name or 'unknown'} (one of {images:,} in the index)"
 
     def _notes(self) -> list[str]:
         config, layers = self.config, len(self.manifest.layers)
+        notes = list(self.notes)
         if config is None:
-            return []
-        notes = []
+            return notes
         if len(config.diff_ids) != layers:
             notes.append(f"the config names {len(config.diff_ids):,} layers, the manifest has {layers:,}")
         if config.history and not self._steps():
@@ -333,8 +360,65 @@ class Image:
         return notes
 
 
+def open_image(
+    source: Source,
+    full: str,
+    root: Descriptor,
+    raw: bytes | None,
+    asked: Platform | None,
+    scope: Scope,
+) -> Image:
+    """The image that ``root`` is or leads to, for the platform ``asked`` for or, if None was, for this machine.
+
+    ``raw`` are the root's bytes if they are known. Raises InvalidManifest, PlatformNotFound, and what ``source`` does.
+    """
+    wanted = asked or Platform.host()
+    index: Index | None = None
+    target, depth = root, 0
+    value = manifests.parse(raw if raw is not None else read_small(source, root, scope), root.media_type)
+    while isinstance(value, Index):
+        index = index if index is not None else value
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise InvalidManifest("index", f"indices nested more than {MAX_DEPTH} deep")
+        with of_reference(full):
+            target = select(value.manifests, wanted)
+        value = manifests.parse(read_small(source, target, scope), target.media_type)
+    config, notes = None, []
+    if value.config is not None and mediatype.is_config(value.config.media_type):
+        config = ImageConfig.parse(read_small(source, value.config, scope))
+    if config is not None and target.platform is None:
+        if asked is not None:
+            with of_reference(full):
+                require_fit(asked, config.platform)
+        elif not fits(wanted, config.platform):
+            notes.append(f"it is for {config.platform.normalized()}, and this machine runs {wanted}")
+    return Image(
+        reference=full,
+        descriptor=root,
+        index=index,
+        manifest=value,
+        config=config,
+        platform=(config.platform if config is not None else None) or target.platform,
+        source=source,
+        manifest_descriptor=target,
+        notes=tuple(notes),
+    )
+
+
+@contextmanager
+def of_reference(full: str) -> Iterator[None]:
+    """Raise a PlatformNotFound of the block as one of the reference ``full``."""
+    try:
+        yield
+    except PlatformNotFound as error:
+        raise error.of(full) from error
+
+
 def _platform_row(target: Descriptor, platform: Platform | None) -> PlatformRow:
-    note = target.annotations.get("vnd.docker.reference.type") or target.artifact_type
+    note = ""
+    if not is_image(target):
+        note = target.annotations.get("vnd.docker.reference.type") or target.artifact_type or "attestation"
     return PlatformRow(
         str(platform) if platform is not None else "", target.digest, target.media_type, target.size, note
     )

@@ -102,9 +102,9 @@ def _on_show(here: Client, locator: str, platform: Platform | str | None) -> Ima
     return pulled.image
 
 
-def resolve(locator: str) -> Descriptor:
-    """The descriptor that a reference stands for."""
-    return client().resolve(locator)
+def resolve(locator: str, *, platform: Platform | str | None = None) -> Descriptor:
+    """The descriptor that a reference stands for; with a platform that of its manifest."""
+    return client().resolve(locator, platform=platform)
 
 
 def tags(remote: str) -> list[str]:

@@ -28,6 +28,7 @@ from ocidist.errors import (
     DigestMismatch,
     InvalidManifest,
     OcidistError,
+    PlatformNotFound,
     SizeMismatch,
     TransferError,
 )
@@ -332,7 +333,7 @@ class _Walk:
         self.watcher.arrived(target)
 
     def failure(self, target: Descriptor, error: OcidistError, side: str = "source") -> OcidistError:
-        if isinstance(error, (Cancelled, DeadlineExceeded, TransferError)):
+        if isinstance(error, (Cancelled, DeadlineExceeded, TransferError, PlatformNotFound)):
             return error
         step = f"copy of {mediatype.kind(target.media_type)}"
         reason = str(error)

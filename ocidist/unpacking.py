@@ -26,7 +26,7 @@ from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
-from ocidist.spec.platform import Platform, select
+from ocidist.spec.platform import Platform, require_fit, select
 from ocidist.transfer import DAMAGED, PlatformChoice, Slots, Watcher, copy_graph, read_small
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["explained", "mended", "pull_graph"]
+__all__ = ["Suiting", "explained", "mended", "pull_graph"]
 
 ROUNDS = 4  # times that damaged blobs are looked for and fetched again
 _JOIN = 0.15  # seconds that an ended pull waits for its unpack to let go
@@ -50,13 +50,15 @@ def pull_graph(
     platform: PlatformChoice,
     workers: int,
     slots: Slots | None = None,
+    asked: Platform | None = None,
 ) -> Digest | None:
     """All content of ``root`` into ``store``, and the chosen image's layers into a snapshot: its ChainID.
 
     None for an artifact, which has nothing to unpack. With platform "all" every image is fetched and this
-    machine's is unpacked. ``workers`` of 0 does all of it in the calling thread.
+    machine's is unpacked. ``workers`` of 0 does all of it in the calling thread. ``asked`` is as for
+    :class:`Suiting`.
     """
-    unpacking = _Unpacking(store, scope, early=platform != "all" and workers > 0)
+    unpacking = _Unpacking(store, scope, asked, early=platform != "all" and workers > 0)
     try:
         copy_graph(
             source,
@@ -138,17 +140,14 @@ def explained(error: OcidistError, store: Store, name: str, scope: Scope) -> Oci
     return ContentError(str(bad[0]), f"the copy in the store is damaged; pull {image} again")
 
 
-class _Unpacking(Watcher):
-    """Unpacks one image, starting as soon as its config is here."""
+class Suiting(Watcher):
+    """Ends a copy with PlatformNotFound as soon as the config of an image, of no index that told its platform, says
+    that it is not for the platform ``asked`` for; None takes every image."""
 
-    def __init__(self, store: Store, scope: Scope, *, early: bool) -> None:
-        self.store, self.scope, self.early = store, scope, early
+    def __init__(self, store: Store, scope: Scope, asked: Platform | None) -> None:
+        self.store, self.scope, self.asked = store, scope, asked
         self.images: list[tuple[Descriptor, Manifest]] = []
-        self.here: set[Digest] = set()
         self.changed = threading.Condition()
-        self.thread: threading.Thread | None = None
-        self.chain: Digest | None = None
-        self.error: BaseException | None = None
 
     def parsed(self, target: Descriptor, value: Manifest | Index) -> None:
         if isinstance(value, Manifest) and value.config and mediatype.is_config(value.config.media_type):
@@ -156,6 +155,29 @@ class _Unpacking(Watcher):
                 self.images.append((target, value))
 
     def arrived(self, target: Descriptor) -> None:
+        if self.asked is None:
+            return
+        with self.changed:
+            images = [image for image in self.images if image[0].platform is None]
+        for _, value in images:
+            if value.config is not None and value.config.digest == target.digest:
+                config = ImageConfig.parse(read_small(self.store, value.config, self.scope))
+                require_fit(self.asked, config.platform)
+
+
+class _Unpacking(Suiting):
+    """Unpacks one image, starting as soon as its config is here."""
+
+    def __init__(self, store: Store, scope: Scope, asked: Platform | None, *, early: bool) -> None:
+        super().__init__(store, scope, asked)
+        self.early = early
+        self.here: set[Digest] = set()
+        self.thread: threading.Thread | None = None
+        self.chain: Digest | None = None
+        self.error: BaseException | None = None
+
+    def arrived(self, target: Descriptor) -> None:
+        super().arrived(target)
         with self.changed:
             self.here.add(target.digest)
             self.changed.notify_all()

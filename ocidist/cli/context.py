@@ -146,15 +146,10 @@ class Context:
         """The platform that was asked for, as it was written; "" if none was."""
         return str(self.args.platform or self.settings.platform or "")
 
-    def check_platform(self, image: Image) -> None:
-        """Warn where an image, of no index that could choose, is for another platform than was asked for."""
-        if not self.platform or self.platform == "all" or image.index is not None or image.platform is None:
-            return
-        from ocidist.spec.platform import Platform
-
-        wanted, found = Platform.parse(self.platform), image.platform.normalized()
-        if (wanted.os, wanted.architecture) != (found.os, found.architecture):
-            self.warn(f"{image.reference} is {found}, not {wanted}")
+    def check_platform(self, image: Image, name: str = "") -> None:
+        """Say where an image is for another platform than this machine's, and none was asked for."""
+        for note in image.notes:
+            self.warn(f"{name or image.reference}: {note}")
 
     def digest(self, text: str) -> Digest:
         """A digest, or the one blob of the store that starts so (at least four hexadecimal digits)."""

@@ -90,7 +90,8 @@ def run_manifest(args: argparse.Namespace, context: Context) -> None:
 
     with context.quiet() as scope, _or_store(context, args.ref):
         if args.platform:
-            raw = context.client.open(args.ref, scope=scope).manifest.raw
+            image = context.client.open(args.ref, scope=scope)
+            raw = image.manifest.raw
         else:
             source, name, _ = context.client.source(args.ref)
             target, found = source.resolve(name, scope)
@@ -110,10 +111,11 @@ def _as_json(image: Image) -> str:
             "ref": image.reference,
             "digest": image.digest,
             "media_type": image.descriptor.media_type,
+            "manifest_digest": image.manifest_descriptor.digest,
             "platform": str(image.platform) if image.platform is not None else None,
             "size": image.size,
             "chain_id": image.chain_id,
-            "platforms": [str(row.platform) for row in image.platforms],
+            "platforms": image.image_platforms,
             "manifest": json.loads(image.manifest.raw),
             "config": image.config.data if image.config is not None else None,
         },

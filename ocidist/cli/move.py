@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
 
 from ocidist.cli.context import Context
+from ocidist.errors import OcidistError
 from ocidist.spec import mediatype
 from ocidist.view.schema import Column, Schema
 
@@ -42,8 +44,9 @@ def configure_fetch(parser: argparse.ArgumentParser) -> None:
 def run_fetch(args: argparse.Namespace, context: Context) -> None:
     with context.progress() as scope:
         name, target = context.client.fetch(args.remote, args.object, scope=scope)
-        if context.platform not in ("", "all") and mediatype.is_manifest(target.media_type):
-            context.check_platform(context.client.open(f"store:{target.digest}", scope=scope))
+        if not context.platform and mediatype.is_manifest(target.media_type):
+            with suppress(OcidistError):  # what can't be opened is fetched all the same
+                context.check_platform(context.client.open(f"store:{target.digest}", scope=scope), name)
     context.result(FETCHED, (name, target.digest))
 
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from ocidist.errors import PlatformNotFound, UsageError, quoted
-from ocidist.spec import document
+from ocidist.spec import document, mediatype
 
 if TYPE_CHECKING:
     from ocidist.spec.descriptor import Descriptor
 
-__all__ = ["Platform", "select"]
+__all__ = ["Platform", "fits", "is_attestation", "is_image", "require_fit", "select"]
 
 _NAMES = ("architecture", "os", "os.version", "os.features", "variant", "features")
 _PART = re.compile(r"[A-Za-z0-9_.-]+\Z")
-_OS_PART = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([A-Za-z0-9_.-]*)\))?\Z")
+_OS_PART = re.compile(r"([A-Za-z0-9_.-]+)(?:\(([A-Za-z0-9_.-]*)((?:\+[A-Za-z0-9_.-]+)*)\))?\Z")
 _OS_NAMES = """
 aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris wasip1
 windows zos
@@ -60,14 +60,15 @@ class Platform:
 
     def __str__(self) -> str:
         system = self.os or "unknown"
-        if self.os_version:
-            system += f"({self.os_version})"
+        if self.os_version or self.os_features:
+            system += f"({'+'.join([self.os_version, *self.os_features])})"
         parts = [system, self.architecture or "unknown"]
         return "/".join([*parts, self.variant] if self.variant else parts)
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """``linux``, ``arm64``, ``linux/arm/v7``, ``windows(10.0.17763)/amd64``; normalised.
+        """``linux``, ``arm64``, ``linux/arm/v7``, ``windows(10.0.17763+win32k)/amd64``, ``linux(+feature)/amd64``;
+        normalised.
 
         One word is a system (with the host's architecture) or an architecture (of linux). Raises UsageError;
         ``all`` is no platform.
@@ -79,15 +80,16 @@ class Platform:
         if len(parts) > 3 or first is None or not all(_PART.match(part) for part in parts[1:]):
             raise UsageError(f"platform {quoted(text)} is not OS/ARCH[/VARIANT], as in linux/arm/v7")
         system, version = first.group(1), first.group(2) or ""
+        features = tuple((first.group(3) or "").split("+")[1:])
         if len(parts) > 1:
             variant = parts[2] if len(parts) == 3 else ""
-            return cls(system, parts[1], variant, version).normalized()
+            return cls(system, parts[1], variant, version, features).normalized()
         lone = cls(system, "", os_version=version).normalized()
         if lone.os in _KNOWN_OS:
             host = cls.host()
-            return cls(lone.os, host.architecture, host.variant, version)
+            return cls(lone.os, host.architecture, host.variant, version, features)
         lone = cls("linux", system).normalized()
-        if lone.architecture in _KNOWN_ARCHITECTURES and not version:
+        if lone.architecture in _KNOWN_ARCHITECTURES and not version and not features:
             return lone
         raise UsageError(f"platform {quoted(text)}: no operating system or architecture has that name")
 
@@ -156,29 +158,59 @@ def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor:
     """The candidate for ``wanted``: the exact platform, else the nearest that such a machine runs too.
 
     The order is containerd's: arm v7 runs v6 and v5; amd64 v3 runs v2, v1, then 386; arm64 runs arm v8 and
-    below. Among equals the first stands. A wanted ``os_version`` must be met exactly, ``os_features`` are not
-    looked at. Where no platform matches, the first candidate that names no platform at all is taken (a
+    below. A wanted ``os_version`` must be met exactly; among equals one with the wanted ``os_features`` stands, else
+    the first. Where no platform matches, the first candidate that names no platform at all is taken (a
     layout of one image), unless it says that it is an artifact. Raises PlatformNotFound.
     """
     stated = [(item, item.platform.normalized()) for item in candidates if item.platform is not None]
+    features = set(wanted.os_features)
     for choice in _runs(wanted.normalized()):
-        for item, have in stated:
-            if _same(choice, have):
-                return item
+        found = [(item, have) for item, have in stated if _same(choice, have)]
+        if found:
+            return next((item for item, have in found if set(have.os_features) == features), found[0][0])
     for item in candidates:
-        if item.platform is None and not _is_attachment(item):
+        if item.platform is None and is_image(item):
             return item
-    raise PlatformNotFound(str(wanted), tuple(dict.fromkeys(str(item.platform) for item, _ in stated)))
+    available = dict.fromkeys(str(item.platform) for item, _ in stated if not is_attestation(item))
+    raise PlatformNotFound(str(wanted), tuple(available))
+
+
+def fits(wanted: Platform, have: Platform) -> bool:
+    """Return whether an image for ``have`` runs where ``wanted`` is asked for. What ``have`` doesn't say, as old
+    configs do of their variant, is taken to fit."""
+    if not have.os or not have.architecture:
+        return True
+    name = have.normalized()
+    if not have.variant and name.architecture == wanted.normalized().architecture:
+        name = replace(name, variant=wanted.normalized().variant)
+    return any(_same(choice, name) for choice in _runs(wanted.normalized()))
+
+
+def require_fit(wanted: Platform, have: Platform) -> None:
+    """Raise PlatformNotFound if a single image, for ``have``, is not for the platform ``wanted``."""
+    if not fits(wanted, have):
+        raise PlatformNotFound(str(wanted), [str(have.normalized())], index=False)
+
+
+def is_attestation(item: Descriptor) -> bool:
+    """Return whether an entry of an index says of itself that it is BuildKit's attestation of another entry."""
+    if item.annotations.get("vnd.docker.reference.type") == "attestation-manifest":
+        return True
+    return item.platform is not None and (item.platform.os, item.platform.architecture) == ("unknown",) * 2
+
+
+def is_image(item: Descriptor) -> bool:
+    """Return whether an entry of an index is an image as far as the index tells: no attestation, and either for a
+    platform or of no other artifact type than an image config's, as crane writes it."""
+    if is_attestation(item):
+        return False
+    return item.platform is not None or not item.artifact_type or mediatype.is_config(item.artifact_type)
 
 
 def _same(wanted: Platform, have: Platform) -> bool:
     return (
         (wanted.os, wanted.architecture, wanted.variant) == (have.os, have.architecture, have.variant)
     ) and wanted.os_version in ("", have.os_version)
-
-
-def _is_attachment(item: Descriptor) -> bool:
-    return bool(item.artifact_type) or "vnd.docker.reference.type" in item.annotations
 
 
 def _runs(host: Platform) -> Iterator[Platform]:

@@ -371,7 +371,7 @@ def test_a_run_is_recorded_and_traced(tmp_path: Path, capsys: pytest.CaptureFixt
     resolved = capsys.readouterr().out
     assert main([*words, "resolve", DEMO, "--trace", str(lines)]) == 0
     assert capsys.readouterr().out == resolved
-    assert main(["--cassette", str(cassette), "resolve", DEMO]) == 0
+    assert main(["--cassette", str(cassette), *words[2:], "resolve", DEMO]) == 0
     assert capsys.readouterr().out == resolved
     entries = json.loads(har.read_text())["log"]["entries"]
     assert len(entries) >= 1

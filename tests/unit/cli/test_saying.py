@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -103,21 +104,30 @@ def test_a_recording_that_cant_be_written_is_refused_at_once(
 # --- platforms --------------------------------------------------------------------------------------------------
 
 
-def test_an_image_of_another_platform_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """pull, fetch and inspect of a single image, which --platform can't choose; no failure."""
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_an_image_of_another_platform_is_said_to_be_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    """pull, fetch and inspect of a single image: where none was asked for it is said, else it is an error."""
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine=machine), raising=False)
     index = json.loads(run(capsys, "manifest", DEMO)[0])
     digest = next(
         item["digest"] for item in index["manifests"] if item["platform"]["architecture"] == "amd64"
     )
     ref = f"{REMOTE}@{digest}"
-    for command in ("pull", "fetch", "inspect"):
-        out, (line,) = run(capsys, command, ref, "--platform", "linux/arm64")
-        assert out
-        assert line.startswith("ocidist: ")
-        assert line.endswith(" is linux/amd64, not linux/arm64")
+    said = [f"ocidist: {ref}: it is for linux/amd64, and this machine runs linux/arm64"]
+    for command in ("inspect", "fetch", "pull"):
+        out, lines = run(capsys, command, ref, "--platform", "linux/arm64", code=1)
+        assert (out, lines) == (
+            "",
+            [f"ocidist: {ref}: no image for linux/arm64; the image is for linux/amd64"],
+        )
         assert run(capsys, command, ref, "--platform", "linux/amd64")[1] == []
         assert run(capsys, command, DEMO, "--platform", "linux/arm64")[1] == []
-        assert run(capsys, command, ref)[1] == []
+        out, lines = run(capsys, command, ref)
+        assert out
+        assert lines == (said if machine == "aarch64" else [])
 
 
 def test_a_pull_of_all_platforms_says_which_it_unpacked(capsys: pytest.CaptureFixture[str]) -> None:

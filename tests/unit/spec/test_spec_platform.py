@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -39,6 +40,10 @@ from ocidist.spec.platform import Platform, select
         ("s390x", "linux/s390x"),
         ("macos/arm64", "darwin/arm64"),
         ("windows(10.0.17763)/amd64", "windows(10.0.17763)/amd64"),
+        ("windows(10.0.17763+win32k)/amd64", "windows(10.0.17763+win32k)/amd64"),
+        ("linux(+feature)/x86_64", "linux(+feature)/amd64"),
+        ("linux(+b+a)/arm64/v8", "linux(+b+a)/arm64"),
+        ("linux(+feature)", f"linux(+feature)/{str(Platform.host()).partition('/')[2]}"),
         ("plan10/pdp11", "plan10/pdp11"),  # two words are taken at their word
     ],
 )
@@ -158,8 +163,9 @@ def test_what_would_not_run_is_not_chosen(wanted: str, have: str) -> None:
     candidates = [entry(text) for text in have.split()]
     with pytest.raises(PlatformNotFound) as caught:
         select(candidates, Platform.parse(wanted))
-    assert caught.value.available == tuple(have.split())
-    assert (have.split() or ["none"])[0] in str(caught.value)
+    images = [name for name in have.split() if name != "unknown/unknown"]
+    assert caught.value.available == tuple(images)
+    assert (images or ["none"])[0] in str(caught.value)
 
 
 def test_the_first_of_equals_stands() -> None:
@@ -191,6 +197,15 @@ def test_an_image_that_names_no_platform_is_the_last_choice() -> None:
     assert select([lone, entry("linux/amd64")], Platform.parse("linux/amd64")) == entry("linux/amd64")
     with pytest.raises(PlatformNotFound):
         select([attached, signature], Platform.parse("linux/amd64"))
+
+
+def test_the_wanted_features_choose_among_equals() -> None:
+    """An image without them runs as well, and stands where none has them."""
+    plain = entry("linux/amd64")
+    featured = replace(plain, platform=Platform.parse("linux(+sev)/amd64"))
+    assert select([plain, featured], Platform.parse("linux(+sev)/amd64")) is featured
+    assert select([featured, plain], Platform.parse("linux/amd64")) is plain
+    assert select([plain], Platform.parse("linux(+sev)/amd64")) is plain
 
 
 texts = st.text(max_size=8)
