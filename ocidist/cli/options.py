@@ -89,7 +89,12 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
     )
     add("--timeout", metavar="DUR", type=duration, help="time for the whole command (30s, 1m30s, 2h)")
     add("--connect-timeout", metavar="DUR", type=duration, default=30.0, help="time for one connection (30s)")
-    add("--format", choices=FORMATS, default="table", help="how listings print (table)")
+    add(
+        "--format",
+        choices=FORMATS,
+        default="table",
+        help="how listings print (table); csv has ' before what a spreadsheet would run",
+    )
     add("--progress", choices=PROGRESS, default="auto", help="progress on stderr (auto)")
     add("--platform", metavar="OS/ARCH[/VARIANT]", help='which image of an index, or "all"')
     add("-u", "--user", metavar="USER[:PASS]", help="credentials for this command")

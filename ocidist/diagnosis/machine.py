@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, Iterator, Sequence
 
 from ocidist.diagnosis.finding import FAILED, NOTE, OK, SKIPPED, Finding
 from ocidist.errors import CredentialError, OcidistError
@@ -183,7 +183,12 @@ def _extras() -> Iterator[Finding]:
 
 
 def _importable(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except (ImportError, ValueError):  # the parent of a dotted name is missing, or is no package
-        return False
+    """Found by its path alone: ``find_spec`` would run the parent of a dotted name."""
+    path: Sequence[str] | None = None
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        found = PathFinder.find_spec(".".join(parts[:length]), path)
+        if found is None:
+            return False
+        path = found.submodule_search_locations or ()
+    return True

@@ -1,14 +1,16 @@
 """Remotes: where images come from and go to, found by a locator.
 
-A locator is ``KIND:BODY`` or ``KIND://BODY``; text without a kind is a reference at a registry. More kinds plug
-in through the entry-point group ``ocidist.remotes``: the entry's name is the kind, what it loads is called with
-the locator and a :class:`Context`, and returns a Source, a Sink, or both. It is looked up only for a kind that
-is not built in.
+A locator is ``KIND:BODY`` or ``KIND://BODY``; text without a kind is a reference at a registry, and so is what
+reads as ``NAME:TAG``. More kinds plug in through the entry-point group ``ocidist.remotes``: the entry's name is the
+kind, what it loads is called with the locator and a :class:`Context`, and returns a Source, a Sink, or both. Only
+packages that are installed count: none of the working directory.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Protocol
 
@@ -32,6 +34,7 @@ _PREFIXES = {"docker": _REGISTRY, "registry": _REGISTRY}
 _BUILT_IN = frozenset({"store", "oci", "oci-archive", "docker-archive"})
 _KIND = re.compile(r"([a-z][a-z0-9+-]*):")
 _PORT = re.compile(r"[0-9]+/")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(@[a-z0-9+._-]+:[0-9a-f]+)?\Z")
 
 
 class Context(Protocol):
@@ -65,7 +68,8 @@ class Locator:
 
     @classmethod
     def parse(cls, text: str) -> Locator:
-        """The locator that ``text`` is. What begins with no known kind is a reference: ``redis:7``.
+        """The locator that ``text`` is. What begins with no known kind is a reference: ``redis:7``. That stays one
+        whatever is plugged in; a kind whose body looks like a tag is written with slashes: ``shelf://7``.
 
         Raises UsageError for ``KIND://…`` of an unknown kind and for an empty body.
         """
@@ -76,8 +80,8 @@ class Locator:
             return cls._of(_PREFIXES[kind], rest[2:], text)
         if kind in _BUILT_IN:
             return cls._of(kind, rest[2:] if slashes and kind == "store" else rest, text)
-        # A port (localhost:5000/…) is no kind; elsewhere the look-up decides, and it is worth its time only here.
-        if kind and not _PORT.match(rest) and _plugged(kind) is not None:
+        # NAME:TAG and a port (localhost:5000/…) have no kind; elsewhere the look-up decides, and is worth its time.
+        if kind and not _TAG.match(rest) and not _PORT.match(rest) and _plugged(kind) is not None:
             return cls._of(kind, rest[2:] if slashes else rest, text)
         if slashes:
             raise UsageError(f"{quoted(text)}: {kind}:// is no kind of remote that is known here")
@@ -128,6 +132,17 @@ def open(locator: Locator | str, context: Context) -> Any:
 
 
 def _plugged(kind: str) -> EntryPoint | None:
-    from importlib.metadata import entry_points
+    """The entry point of a kind, of the packages in ``sys.path``.
 
-    return next(iter(entry_points(group=GROUP, name=kind)), None)
+    Relative entries and the working directory, which notebooks and ``python -c`` have there, are left out: anybody's
+    files may lie in it.
+    """
+    from importlib.metadata import distributions
+
+    try:
+        here = os.getcwd()
+    except OSError:  # it was removed
+        here = ""
+    folders = [folder for folder in sys.path if os.path.isabs(folder) and folder != here]
+    points = (point for package in distributions(path=folders) for point in package.entry_points)
+    return next((point for point in points if point.group == GROUP and point.name == kind), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from typing import Any, Callable, Iterable, Mapping
 
 from ocidist.view import sizes
@@ -59,15 +60,16 @@ class _Sink:
         self.write = write
 
 
-_FORMULA = ("=", "+", "-", "@")
+# OWASP, "CSV Injection"; tab and carriage return, its others, are escapes by then.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def write_csv(schema: Schema, rows: Iterable[Any], write: Write, *, spreadsheet: bool = False) -> None:
     """RFC 4180 with a header line and CRLF; lists are joined with spaces, None is empty.
 
     Characters that don't print are escapes, as in tables. ``spreadsheet=True`` puts an apostrophe before
-    text that a spreadsheet would run as a formula; it isn't the default because it changes names such as
-    ``@scope/package``.
+    text that a spreadsheet would run as a formula, as ``--format csv`` does; it isn't the default because it
+    changes names such as ``@scope/package``.
     """
     out = csv.writer(_Sink(write), lineterminator="\r\n")
     out.writerow(schema.names)
@@ -89,5 +91,6 @@ def _field(value: Any, spreadsheet: bool) -> str:
 WRITERS: Mapping[str, Callable[[Schema, Iterable[Any], Write], None]] = {
     "json": write_json,
     "jsonl": write_jsonl,
-    "csv": write_csv,
+    "csv": partial(write_csv, spreadsheet=True),
 }
+"""The command line's: csv is guarded there."""

@@ -68,8 +68,8 @@ def stream(
     """Write rows (objects with the columns' names, or tuples) as they come, in one of :data:`FORMATS`.
 
     A table settles its columns' widths by the header and its first 500 rows; a later, wider cell pushes
-    its own line. json is one array, jsonl an object a line, csv as RFC 4180 has it; sizes are whole bytes
-    there and times ISO 8601.
+    its own line. json is one array, jsonl an object a line, csv as RFC 4180 has it, with an apostrophe before
+    what a spreadsheet would run; sizes are whole bytes there and times ISO 8601.
     """
     if format == "table":
         _table(schema, rows, write, time.time() if now is None else now, header=header)

@@ -95,7 +95,7 @@ def test_an_image_is_pulled_from_a_kind_that_another_package_brings(tmp_path: Pa
     assert blobs_in(tmp_path / "root/content") == expected
     assert shelf.ok("images", "-q").lines == [ref]
     assert shelf.ok("rootfs", "unpack", str(child.digest)).lines == [chain]
-    assert shelf.ok("resolve", ref).text.split()[2] == digest
+    assert shelf.ok("resolve", ref).text.split()[2] == child.digest
     assert chain in shelf.ok("inspect", ref).text
     assert shelf.ok("manifest", "--platform", "linux/arm/v7", ref).stdout == made.children[2].root.raw
     second = str(layout_root(layout, "2")["digest"])
@@ -115,7 +115,7 @@ def test_an_image_is_pulled_from_a_kind_that_another_package_brings(tmp_path: Pa
 
 def test_a_plugged_remote_that_is_broken_or_absent_is_one_line(tmp_path: Path, shelf: Program) -> None:
     """An entry point that can't be loaded is named; without the package the kind is unknown; nothing else changes."""
-    line = shelf.fails("pull", "torn:something")
+    line = shelf.fails("pull", "torn://something")
     assert "torn" in line
     assert "ocidist_shelf_that_is_not_there" in line
     assert "no-such-tag" in shelf.fails("pull", f"shelf:{write_layout(tmp_path / 'l', {})}#no-such-tag")

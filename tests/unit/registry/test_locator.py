@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -30,21 +31,27 @@ def plugged_in(locator: Locator, context: Any) -> tuple[Locator, Any]:
     return locator, context
 
 
+class Package:
+    """An installed package with two entry points, one of them broken."""
+
+    entry_points = (
+        EntryPoint("tape", f"{__name__}:plugged_in", remotes.GROUP),
+        EntryPoint("broken", "no_such_package_at_all:factory", remotes.GROUP),
+        EntryPoint("redis", f"{__name__}:plugged_in", remotes.GROUP),
+        EntryPoint("other", f"{__name__}:plugged_in", "another.group"),
+    )
+
+
 @pytest.fixture
-def plugins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Two entry points, one of them broken, and the list of kinds that were looked up."""
-    entries = {
-        "tape": EntryPoint("tape", f"{__name__}:plugged_in", remotes.GROUP),
-        "broken": EntryPoint("broken", "no_such_package_at_all:factory", remotes.GROUP),
-    }
-    asked: list[str] = []
+def plugins(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The package, and for each look-up the folders that were looked at."""
+    asked: list[list[str]] = []
 
-    def entry_points(*, group: str, name: str) -> list[EntryPoint]:
-        assert group == "ocidist.remotes"
-        asked.append(name)
-        return [entries[name]] if name in entries else []
+    def distributions(*, path: list[str]) -> list[Package]:
+        asked.append(path)
+        return [Package()]
 
-    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    monkeypatch.setattr("importlib.metadata.distributions", distributions)
     return asked
 
 
@@ -63,20 +70,26 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ("oci:dir:ref", "oci", "dir:ref"),
         ("oci-archive:/a/b.tar:ref", "oci-archive", "/a/b.tar:ref"),
         ("docker-archive:x.tar", "docker-archive", "x.tar"),
-        ("tape:left", "tape", "left"),
+        ("tape:/left", "tape", "/left"),
+        ("tape:left#1", "tape", "left#1"),
+        ("tape:left:1", "tape", "left:1"),
         ("tape://left", "tape", "left"),
+        ("tape:left", "registry", "tape:left"),
+        ("redis:7@sha256:" + 64 * "a", "registry", "redis:7@sha256:" + 64 * "a"),
+        ("other:/left", "registry", "other:/left"),
     ],
 )
-def test_locators_are_read(plugins: list[str], text: str, kind: str, body: str) -> None:
+def test_locators_are_read(plugins: list[list[str]], text: str, kind: str, body: str) -> None:
     """A kind and what it is about; without a kind it is a reference."""
     assert Locator.parse(text) == Locator(kind, body)
 
 
-def test_plugins_are_looked_up_only_where_they_could_matter(plugins: list[str]) -> None:
-    """Not for built-in kinds, full references or ports: the look-up costs time."""
+def test_i79_plugins_are_looked_up_only_where_they_could_matter(plugins: list[list[str]]) -> None:
+    """Not for built-in kinds, references or ports; and only in whole paths that are not the working directory."""
     for text in (
         "docker.io/library/redis:7",
         "redis",
+        "redis:7",
         "localhost:5000/a",
         "store:x",
         "oci:dir",
@@ -84,41 +97,43 @@ def test_plugins_are_looked_up_only_where_they_could_matter(plugins: list[str]) 
     ):
         Locator.parse(text)
     assert plugins == []
-    Locator.parse("redis:7")
-    assert plugins == ["redis"]
+    Locator.parse("tape:/left")
+    (folders,) = plugins
+    assert folders
+    assert all(os.path.isabs(folder) and folder != os.getcwd() for folder in folders)
 
 
-@pytest.mark.parametrize("text", ["", "store:", "docker://", "ftp://host/x", "tape:"])
-def test_locators_that_mean_nothing_are_refused(plugins: list[str], text: str) -> None:
+@pytest.mark.parametrize("text", ["", "store:", "docker://", "ftp://host/x", "tape:", "tape://"])
+def test_locators_that_mean_nothing_are_refused(plugins: list[list[str]], text: str) -> None:
     """An unknown kind with slashes, or nothing behind a kind."""
     with pytest.raises(UsageError):
         Locator.parse(text)
 
 
-def test_open_leads_to_each_kind(plugins: list[str]) -> None:
+def test_open_leads_to_each_kind(plugins: list[list[str]]) -> None:
     """A registry's repository by its normal name, the store, and a plug-in's factory with its two arguments."""
     context = Context()
     remote = remotes.open("redis:7", context)
     assert isinstance(remote, RegistryRemote)
     assert remote.name == "docker.io/library/redis"
     assert remotes.open(Locator.parse("store:x"), context) == "the store"
-    assert remotes.open("tape:left", context) == (Locator("tape", "left"), context)
+    assert remotes.open("tape://left", context) == (Locator("tape", "left"), context)
 
 
-def test_what_cannot_be_opened_says_why(plugins: list[str]) -> None:
+def test_what_cannot_be_opened_says_why(plugins: list[list[str]]) -> None:
     """A kind to come, a plug-in that does not load, a kind that is gone, a bad reference."""
     context = Context()
     with pytest.raises(Unsupported, match="oci-archive"):
         remotes.open("oci-archive:x.tar", context)
     with pytest.raises(Unsupported, match="no_such_package_at_all"):
-        remotes.open("broken:x", context)
+        remotes.open("broken://x", context)
     with pytest.raises(UsageError):
         remotes.open(Locator("gone", "x"), context)
     with pytest.raises(InvalidReference):
         remotes.open("UPPER", context)
 
 
-def test_locators_print_as_they_are_read(plugins: list[str]) -> None:
+def test_locators_print_as_they_are_read(plugins: list[list[str]]) -> None:
     """str and parse are inverse."""
     for text in ("redis:7", "oci:dir:ref", "tape:left"):
         assert str(Locator.parse(text)) == text

@@ -78,6 +78,17 @@ def test_csv_reads_back() -> None:
     ]
 
 
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\uff1d", "\t=", "\r="])
+def test_i78_csv_has_no_text_that_a_spreadsheet_runs(sign: str) -> None:
+    """An apostrophe stands before it; numbers, and the json of the same rows, are as they are."""
+    name = f"{sign}cmd|' /C calc'!A0"
+    text = written("csv", [Thing(name, -7, None, (name,))])
+    assert list(csv.reader(io.StringIO(text, newline="")))[1][1] == "-7"
+    for field in (field for row in csv.reader(io.StringIO(text, newline="")) for field in row):
+        assert field == "-7" or field[:1] not in tuple("=+-@\uff1d\t\r")
+    assert json.loads(written("jsonl", [Thing(name, 7, None, ())]))["name"] == name
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_g67_no_format_lets_control_characters_through(format: str) -> None:
     """A name that is an escape sequence reaches the terminal as text in every format."""
