@@ -19,6 +19,7 @@ from typing import Callable, Iterator
 from ocidist.errors import LayerError
 from ocidist.layers import pax, sparse
 from ocidist.layers.header import BLOCK, Headers, Malformed, Member
+from ocidist.layers.recognise import recognise
 
 __all__ = ["BLOCK", "MAX_EXTENDED", "Member", "Records"]
 
@@ -172,8 +173,9 @@ class Records:
                 member, left = self._extended(member, block)
         except Malformed as error:
             # One without a reason is about the checksum.
-            where = "a damaged header follows" if self._member is not None else "not a tar archive"
-            raise self._error(error.reason or where, error.name) from None
+            if not error.reason and self._member is None:
+                raise self._no_tar(block) from None
+            raise self._error(error.reason or "a damaged header follows", error.name) from None
         self._member = member
         if left and member is not None and member.type not in _HEADER_ONLY:
             self._left = left
@@ -185,10 +187,19 @@ class Records:
         if not block:
             return
         if len(block) < BLOCK:
+            # What a header holds up to its magic, or zeros, may have been one.
+            if self._member is None and block[257:262] != b"ustar" and block.strip(b"\0"):
+                raise self._no_tar(block)
             raise self._error("the archive ends inside a header")
         second = self._take(BLOCK)
         if second.strip(b"\0"):
             raise self._error("a header follows a single end block")
+
+    def _no_tar(self, head: bytes) -> LayerError:
+        """The error for what begins so."""
+        what = recognise(head)
+        size = f", {len(head)} bytes in all" if len(head) < BLOCK else ""
+        return self._error(f"not a tar archive{f': it looks like {what}' if what else ''}{size}")
 
     # -- extended headers --
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -11,6 +12,7 @@ from typing import Callable
 import pytest
 
 from ocidist.errors import LayerError
+from ocidist.layers.compression import open_stream
 from ocidist.layers.records import MAX_EXTENDED, Member, Records
 from tests.parts.tars import END, directory, entry, hardlink, header, padded, pax, record, symlink
 
@@ -199,6 +201,40 @@ def test_e58_a_bad_second_header_is_refused() -> None:
     assert "damaged header" in refused(good + bytes(bad) + END)
     assert "damaged header" in refused(good + b"\xff" * 512 + END)
     assert "not a tar archive" in refused(b"hello" * 200)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"\n<!DOCTYPE html><title>502 Bad Gateway</title>", ": it looks like an HTML page, 46 bytes in all"),
+        (b"<html>" + b"x" * 600, ": it looks like an HTML page"),
+        (b'<?xml version="1.0"?>', ": it looks like XML or HTML, 21 bytes in all"),
+        (b'{"errors": []}', ": it looks like JSON, 14 bytes in all"),
+        (b"PK\3\4" + bytes(40), ": it looks like a zip archive, 44 bytes in all"),
+        (
+            gzip.compress(b"once more", mtime=0),
+            ": it looks like gzip data inside the compression, 29 bytes in all",
+        ),
+        (b"Not found\n", ": it looks like text, 10 bytes in all"),
+        (b"\1\2\3" * 300, ""),
+        (b"\1\2\3", ", 3 bytes in all"),
+    ],
+)
+def test_what_is_not_a_tar_archive_is_told_by_what_it_looks_like(data: bytes, what: str) -> None:
+    """However short it is; only what may have been a header is called cut."""
+    assert refused(data) == f"layer: not a tar archive{what}"
+
+
+def test_e58_an_archive_cut_in_its_first_header_is_called_cut() -> None:
+    """Once its magic is there; zeros may be the beginning of the end."""
+    assert "inside a header" in refused(header("name")[:300])
+    assert "inside a header" in refused(bytes(300))
+
+
+def test_an_archive_of_nothing_is_whole() -> None:
+    """As Go reads it, also in an empty gzip; the DiffID decides."""
+    stream, _ = open_stream(io.BytesIO(gzip.compress(b"", mtime=0)))
+    assert Records(stream.read_block).next() is None
 
 
 @pytest.mark.parametrize("cut", range(1, 512, 73))
