@@ -280,12 +280,12 @@ class _Walk:
                 )
 
     def children(self, value: Manifest | Index) -> tuple[Descriptor, ...]:
-        children = value.children()
-        if not hasattr(value, "manifests") or self.platform == "all":
-            return children
-        if not children:
-            return ()
-        return (select(children, self.platform or Platform.host()),)
+        entries = getattr(value, "manifests", ())
+        if not entries or self.platform == "all":
+            for entry in entries:
+                Digest(entry.digest)  # all are wanted: refuse an algorithm that can't be verified
+            return value.children()
+        return (select(entries, self.platform or Platform.host()),)
 
     def read(self, target: Descriptor) -> bytes:
         """A manifest's bytes, from the sink if it has them (a request saved), else from the source."""

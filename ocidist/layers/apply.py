@@ -52,12 +52,13 @@ def apply_layer(
     progress: Callable[[int], object] | None = None,
     tick: Callable[[], object] | None = None,
     threads: bool = True,
+    algorithm: str = "sha256",
 ) -> ApplyResult:
     """Apply a layer's tar, of any compression, to the directory ``root`` (a path or a descriptor).
 
     ``layer`` names it in errors; ``policy`` is ``Policy.of_process()`` by default; ``progress`` is called with
     the cumulative bytes of ``stream`` read, from another thread unless ``threads`` is false; ``tick`` for each
-    piece of plain tar, from this one.
+    piece of plain tar, from this one. ``algorithm`` is that of the DiffID.
 
     Raises LayerError for what can't be applied, UnsafeEntry (a LayerError) for what reaches out of the root,
     StoreError where the file system fails, Cancelled and DeadlineExceeded. What was applied before stays.
@@ -67,7 +68,7 @@ def apply_layer(
         applier = _Applier(root, layer, policy)
     except OSError as error:
         raise StoreError(str(root), error.strerror or str(error)) from error
-    feed = start(lambda: open_stream(stream, layer, progress)[0], scope, threads)
+    feed = start(lambda: open_stream(stream, layer, progress)[0], scope, threads, algorithm)
     more = feed.more if tick is None else _ticking(feed.more, tick)
     records = Records(more, layer)
     try:

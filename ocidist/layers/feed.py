@@ -6,7 +6,6 @@ writes files. Where threads can't be started (Pyodide) the same is done in the c
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 from typing import Callable, Protocol
@@ -34,23 +33,26 @@ class Feed(Protocol):
     def close(self) -> None: ...
 
 
-def start(opener: Callable[[], PlainStream], scope: Scope, threads: bool = True) -> Feed:
-    """A feed from what ``opener`` returns (called at the first read, there); ends with the scope."""
+def start(
+    opener: Callable[[], PlainStream], scope: Scope, threads: bool = True, algorithm: str = "sha256"
+) -> Feed:
+    """A feed from what ``opener`` returns (called at the first read, there), digested by ``algorithm``; ends with the
+    scope."""
     if threads:
         try:
-            return _Threaded(opener, scope)
+            return _Threaded(opener, scope, algorithm)
         except RuntimeError:
             pass
-    return _Inline(opener, scope)
+    return _Inline(opener, scope, algorithm)
 
 
 class _Inline:
-    def __init__(self, opener: Callable[[], PlainStream], scope: Scope) -> None:
+    def __init__(self, opener: Callable[[], PlainStream], scope: Scope, algorithm: str) -> None:
         self.size = 0
         self._opener = opener
         self._stream: PlainStream | None = None
         self._scope = scope
-        self._hash = hashlib.sha256()
+        self._hash = Digest.hasher_for(algorithm)
 
     def more(self) -> bytes:
         self._scope.check()
@@ -69,11 +71,11 @@ class _Inline:
 
 
 class _Threaded:
-    def __init__(self, opener: Callable[[], PlainStream], scope: Scope) -> None:
+    def __init__(self, opener: Callable[[], PlainStream], scope: Scope, algorithm: str) -> None:
         self.size = 0
         self._opener = opener
         self._scope = scope
-        self._hash = hashlib.sha256()
+        self._hash = Digest.hasher_for(algorithm)
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_DEPTH)
         self._stop = self._ended = False
         self._thread = threading.Thread(target=self._run, name="ocidist-inflate", daemon=True)

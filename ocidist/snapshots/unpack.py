@@ -155,7 +155,7 @@ def _together(job: _Job, rows: Sequence[Row]) -> None:
                 for number, row in enumerate(rows):
                     job.arrived(row[0])
                     place = root if not number else _beside(root, number)
-                    started.append((crew.extract(row[0], place, number), row))
+                    started.append((crew.extract(row, place, number), row))
                     if crew.useful and row is not rows[-1]:
                         continue  # all that can be begun first
                     while started:
@@ -225,7 +225,7 @@ def _each(job: _Job, rows: Sequence[Row]) -> None:
                 job.arrived(row[0])
                 # Not over its parent yet, which may not be here.
                 root = snapshotter.prepare(f"{UNPACKING}{row[2]}")
-                started.append((crew.extract(row[0], root, int(bool(parent))), row, parent))
+                started.append((crew.extract(row, root, int(bool(parent))), row, parent))
                 if crew.useful and row is not missing[-1][0]:
                     continue  # all that can be begun first
                 while started:
@@ -323,6 +323,7 @@ class _Job:
                 policy=policy,
                 progress=report,
                 tick=report.tick,
+                algorithm=diff_id.algorithm,
             )
         _check_diff_id(layer, result.diff_id, diff_id)
 
@@ -344,10 +345,11 @@ class Crew:
         self._job, self._claims = job, claims
         self._workers = Workers(job.scope, lambda: _tick(job.scope))
 
-    def extract(self, layer: Descriptor, root: Path, number: int) -> Worker | None:
-        """Begin to extract ``layer`` into ``root``, made if it is missing; None where it is to be applied in its
-        turn. ``number`` is 0 for the lowest."""
-        if not self.useful or layer.size <= SMALL:
+    def extract(self, row: Row, root: Path, number: int) -> Worker | None:
+        """Begin to extract the layer of ``row`` into ``root``, made if it is missing; None where it is to be applied
+        in its turn. ``number`` is 0 for the lowest."""
+        layer, diff_id, _ = row
+        if not self.useful or layer.size <= SMALL or diff_id.algorithm != "sha256":  # a worker says that one
             return None
         body = self._job.provider.open(layer, self._job.scope)
         try:

@@ -36,14 +36,18 @@ class Descriptor:
     data: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def from_json(cls, value: Any, what: str = "descriptor", where: str = "") -> Descriptor:
+    def from_json(
+        cls, value: Any, what: str = "descriptor", where: str = "", *, any_algorithm: bool = False
+    ) -> Descriptor:
         """The descriptor at ``where`` in the document ``what``. Raises InvalidManifest.
 
-        ``data`` that is not the content of ``digest`` and ``size`` is refused, so it can be used as it is.
+        ``data`` that is not the content of ``digest`` and ``size`` is refused, so it can be used as it is. With
+        ``any_algorithm`` a digest may be an :class:`~ocidist.spec.digest.UnsupportedDigest`, without data.
         """
         members = document.as_object(value, what, where)
         document.check_names(members, _NAMES, what, where)
-        digest = document.get_digest(members.get("digest"), what, document.path(where, "digest"))
+        at = document.path(where, "digest")
+        digest = document.get_digest(members.get("digest"), what, at, any_algorithm=any_algorithm)
         size = _size(members.get("size"), what, document.path(where, "size"))
         platform = members.get("platform")
         return cls(
@@ -59,7 +63,7 @@ class Descriptor:
             urls=document.get_strings(members, "urls", what, where),
             artifact_type=_media_type(members, "artifactType", what, where),
             data=_data(document.get_string(members, "data", what, where), digest, size, what, where)
-            if members.get("data") is not None
+            if members.get("data") is not None and type(digest) is Digest
             else None,
         )
 

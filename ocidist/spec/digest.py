@@ -14,7 +14,7 @@ from ocidist.errors import InvalidDigest
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["ALGORITHMS", "Digest"]
+__all__ = ["ALGORITHMS", "Digest", "UnsupportedDigest"]
 
 ALGORITHMS = {"sha256": 64, "sha512": 128}
 """Algorithm -> hex digits (descriptor.md, "Registered Algorithms"; blake3 is refused by name)."""
@@ -89,3 +89,17 @@ class Digest(str):
 
     def __str__(self) -> str:
         return str.__str__(self)
+
+
+class UnsupportedDigest(Digest):
+    """A digest of an algorithm that can't be checked, as an entry of an index may have one. It is shown; whatever takes
+    a :class:`Digest` of it, as every path, URL and hash does, raises InvalidDigest."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> UnsupportedDigest:
+        if not isinstance(text, str) or len(text) > 300 or not _GRAMMAR.match(text):
+            raise InvalidDigest(str(text), "expected ALGORITHM:HEX, as in sha256:e3b0c442…")
+        if text.partition(":")[0] in ALGORITHMS:
+            raise InvalidDigest(text, "its algorithm is supported, so its form is wrong")
+        return str.__new__(cls, text)

@@ -12,10 +12,11 @@ wrote most of these documents, means it.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any, Collection, Mapping
 
 from ocidist.errors import InvalidDigest, InvalidManifest, quoted
-from ocidist.spec.digest import Digest
+from ocidist.spec.digest import Digest, UnsupportedDigest
 
 __all__ = [
     "MAX_DEPTH",
@@ -224,11 +225,14 @@ def get_string_map(value: Mapping[str, Any], name: str, what: str, where: str = 
     return {key: member or "" for key, member in members.items()}
 
 
-def get_digest(value: Any, what: str, where: str) -> Digest:
-    """``value`` as a digest."""
+def get_digest(value: Any, what: str, where: str, *, any_algorithm: bool = False) -> Digest:
+    """``value`` as a digest; with ``any_algorithm`` one of an algorithm that is not supported as UnsupportedDigest."""
     try:
         return Digest(value)
     except InvalidDigest as error:
+        if any_algorithm:
+            with suppress(InvalidDigest):
+                return UnsupportedDigest(value)
         raise InvalidManifest(what, str(error), where) from None
 
 

@@ -27,7 +27,10 @@ _NAMES = (
     "annotations",
     "fsLayers",
 )
-_SCHEMA1 = "schema 1 manifests are not read; push the image again as schema 2 or OCI (any current tool does)"
+_SCHEMA1 = (
+    "schema 1 manifests are not supported: the tag was pushed by a Docker older than 1.10; pull it and push it again "
+    "with a tool that still reads them, such as skopeo, as schema 2 or OCI"
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Index:
-    """Manifests, most often one for each platform."""
+    """Manifests, most often one for each platform. Their digests may be of algorithms that are not supported."""
 
     raw: bytes = field(repr=False)
     media_type: str
@@ -75,8 +78,9 @@ class Index:
         return _describe(self, algorithm)
 
     def children(self) -> tuple[Descriptor, ...]:
-        """What must be copied before it: its manifests, each once."""
-        return tuple(dict.fromkeys(self.manifests))
+        """What must be copied before it: its manifests, each once, without those that no store can hold (an
+        UnsupportedDigest)."""
+        return tuple(dict.fromkeys(each for each in self.manifests if type(each.digest) is Digest))
 
 
 def parse(raw: bytes, media_type: str = "") -> Manifest | Index:
@@ -102,7 +106,7 @@ def parse(raw: bytes, media_type: str = "") -> Manifest | Index:
         "artifact_type": document.get_string(members, "artifactType", what),
     }
     if mediatype.is_index(effective):
-        return Index(manifests=_descriptors(members, "manifests", "index"), **common)
+        return Index(manifests=_descriptors(members, "manifests", "index", any_algorithm=True), **common)
     config = members.get("config")
     if config is None and effective != mediatype.OCI_MANIFEST:
         raise InvalidManifest(what, "it names no config", "config")
@@ -154,9 +158,11 @@ def _media_type(members: Mapping[str, Any], given: str, what: str) -> str:
     return effective
 
 
-def _descriptors(members: Mapping[str, Any], name: str, what: str) -> tuple[Descriptor, ...]:
+def _descriptors(
+    members: Mapping[str, Any], name: str, what: str, *, any_algorithm: bool = False
+) -> tuple[Descriptor, ...]:
     return tuple(
-        Descriptor.from_json(value, what, document.path(name, number))
+        Descriptor.from_json(value, what, document.path(name, number), any_algorithm=any_algorithm)
         for number, value in enumerate(document.get_array(members, name, what))
     )
 

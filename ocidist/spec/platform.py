@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from ocidist.errors import PlatformNotFound, UsageError, quoted
 from ocidist.spec import document, mediatype
+from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
     from ocidist.spec.descriptor import Descriptor
@@ -160,13 +161,21 @@ def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor:
     The order is containerd's: arm v7 runs v6 and v5; amd64 v3 runs v2, v1, then 386; arm64 runs arm v8 and
     below. A wanted ``os_version`` must be met exactly; among equals one with the wanted ``os_features`` stands, else
     the first. Where no platform matches, the first candidate that names no platform at all is taken (a
-    layout of one image), unless it says that it is an artifact. Raises PlatformNotFound.
+    layout of one image), unless it says that it is an artifact. Raises PlatformNotFound, and InvalidDigest where all
+    that there is for the platform has a digest of an unknown algorithm.
     """
+    item = _chosen(candidates, wanted)
+    Digest(item.digest)
+    return item
+
+
+def _chosen(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor:
     stated = [(item, item.platform.normalized()) for item in candidates if item.platform is not None]
     features = set(wanted.os_features)
     for choice in _runs(wanted.normalized()):
         found = [(item, have) for item, have in stated if _same(choice, have)]
         if found:
+            found = [each for each in found if type(each[0].digest) is Digest] or found
             return next((item for item, have in found if set(have.os_features) == features), found[0][0])
     for item in candidates:
         if item.platform is None and is_image(item):

@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from ocidist.client import Client
-from ocidist.errors import ContentError, InvalidManifest, OcidistError, TransferError, TransportError
+from ocidist.errors import (
+    ContentError,
+    InvalidManifest,
+    OcidistError,
+    TransferError,
+    TransportError,
+    Unsupported,
+)
 from ocidist.net.message import Request
 from ocidist.scope import Scope
 from ocidist.spec import mediatype
@@ -312,3 +319,83 @@ def test_h70_a_content_length_of_a_terabyte_takes_no_memory(
         tracemalloc.stop()
     assert sum(found.stat().st_size for found in (tmp_path / "root").rglob("*") if found.is_file()) < 1 << 20
     assert os.listdir(tmp_path) in ([], ["root"])
+
+
+# -- algorithms --
+
+BLAKE3 = f"blake3:{'ab' * 32}"
+
+
+def with_blake3(registry: FakeRegistry, architecture: str) -> None:
+    """An index whose first entry, for ``architecture``, has a digest of an algorithm that is not supported."""
+    digest = image(registry)
+    raw = registry.manifests[digest][1]
+    ours = {"os": "linux", "architecture": Platform.host().architecture}
+    entry_ = {"mediaType": mediatype.OCI_MANIFEST, "size": len(raw)}
+    entries = [
+        {
+            **entry_,
+            "digest": BLAKE3,
+            "platform": {"os": "linux", "architecture": architecture},
+            "data": "QQ==",
+        },
+        {**entry_, "digest": digest, "platform": ours},
+    ]
+    registry.add_manifest({"mediaType": mediatype.OCI_INDEX, "manifests": entries}, "1")
+
+
+def test_d42_an_entry_of_an_unknown_algorithm_refuses_itself_alone(
+    registry: FakeRegistry, client: Client
+) -> None:
+    """It is shown. Chosen, or copied with all, it is refused, and no request has its digest; nor do gc, check and du
+    stumble over it."""
+    with_blake3(registry, "sparc64")
+    opened = client.open(NAME)
+    assert next(iter(opened.platforms)).digest == BLAKE3
+    assert BLAKE3 in opened.platforms._repr_html_()
+    client.pull(NAME)
+    for platform in ("linux/sparc64", "all"):
+        for move in (client.pull, client.fetch):
+            with pytest.raises(OcidistError, match="algorithm 'blake3' is not supported"):
+                move(NAME, platform=platform)
+    with pytest.raises(OcidistError, match="algorithm 'blake3' is not supported"):
+        client.open(NAME, platform="linux/sparc64")
+    assert not any("blake3" in line for line in registry.transport.lines)
+    store = client.store
+    report = store.gc(Scope(), everything=True)
+    assert (report.blobs, report.snapshots, report.problems) == ((), (), ())
+    assert list(store.check()) == []
+    assert [row.ref for row in store.images] == [NAME]
+    assert store.du()[0].kind == "total"
+
+
+def test_d42_of_two_for_one_platform_that_of_a_known_algorithm_is_chosen(
+    registry: FakeRegistry, client: Client
+) -> None:
+    """Whichever comes first."""
+    with_blake3(registry, Platform.host().architecture)
+    assert client.pull(NAME).image.manifest_descriptor.digest.algorithm == "sha256"
+
+
+@pytest.mark.parametrize("content_type", [mediatype.DOCKER_SCHEMA1_SIGNED, "application/json"])
+def test_a_signed_schema_1_manifest_is_not_taken_for_tampering(
+    registry: FakeRegistry, client: Client, content_type: str
+) -> None:
+    """Its digest is of the part that is signed: what is said is that it is not supported, and what to do."""
+    raw = json.dumps(
+        {"schemaVersion": 1, "name": "a", "tag": "1", "fsLayers": [], "signatures": [{}]}
+    ).encode()
+    signed = Digest.of(raw.partition(b', "signatures"')[0] + b"}")
+
+    def answer(request: Request) -> Any:
+        if "/manifests/" not in request.url:
+            return registry.answer(request)
+        response = ScriptedResponse(200, raw)
+        response.headers.set("Content-Type", content_type)
+        response.headers.set("Docker-Content-Digest", signed)
+        return response
+
+    registry.transport.handler = answer
+    for name in (NAME, f"registry.example/a@{signed}"):
+        with pytest.raises(Unsupported, match=r"schema 1 .*not supported.*push it again"):
+            client.pull(name)

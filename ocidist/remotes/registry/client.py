@@ -7,6 +7,7 @@ since there each GET of a manifest counts as a pull.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Callable, Iterator
 
 from ocidist.content.protocols import Body
@@ -213,6 +214,8 @@ class RegistryRemote:
         said = pinned if pinned is not None else _digest_of(response)
         digest = Digest.of(raw, said.algorithm if said is not None else "sha256")
         if said is not None and digest != said:
+            with suppress(InvalidManifest):  # signatures are no part of what schema 1's digest is of
+                manifests.parse(raw, response.headers.get("Content-Type") or "")
             where = "" if pinned is not None else " (by its Docker-Content-Digest)"
             raise DigestMismatch(said, f"{self.host} sent a manifest with digest {digest}{where}")
         media_type = response.headers.get("Content-Type") or ""

@@ -22,6 +22,7 @@ from ocidist.snapshots.unpack import unpack
 from ocidist.spec.chain import chain_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.store import Store
 from tests.parts.tars import directory, entry, layer, symlink
 
 MEDIA = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -289,3 +290,27 @@ def test_a_root_that_can_not_be_written_is_one_error(tmp_path: Path, image: Imag
     (tmp_path / "root").write_text("a file")
     with pytest.raises(OcidistError):
         unpack(blobs, NativeSnapshotter(tmp_path / "root"), layers, diff_ids, Scope())
+
+
+@pytest.mark.parametrize("kind", ["native", "overlay"])
+def test_sha512_diff_ids_are_checked_as_such(tmp_path: Path, kind: str) -> None:
+    """Alone and among sha256 ones, also where layers are large enough for processes of their own; a wrong one is
+    refused."""
+    plain = [layer(entry(f"f{at}", os.urandom(1_500_000))).getvalue() for at in range(3)]
+    wide = [Digest.of(data, "sha512") for data in plain]
+    narrow = [Digest.of(data) for data in plain]
+    with Store(tmp_path / "root", snapshotter=kind) as store:
+        rows = []
+        for data in plain:
+            with store.ingest("k") as writer:
+                writer.write(data)
+                digest = writer.commit(len(data), None)
+            rows.append(Descriptor("application/vnd.oci.image.layer.v1.tar", digest, len(data)))
+        for diff_ids in (wide, [narrow[0], wide[1], narrow[2]], wide[:1]):
+            chain = unpack(store.content, store.snapshots, rows[: len(diff_ids)], diff_ids, Scope())
+            assert chain == chain_id(diff_ids)
+            assert store.snapshots.stat(str(chain)).kind == "committed"
+        assert chain == wide[0]
+        assert (store.snapshots.path(str(chain)) / "f0").stat().st_size == 1_500_000
+        with pytest.raises(LayerError, match="DiffID is sha512:"):
+            unpack(store.content, store.snapshots, rows[:2], [wide[0], wide[0]], Scope())
