@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any, BinaryIO, Iterable, Iterator
 
 from ocidist.errors import StoreError, TransportError, quoted
+from ocidist.files import open_regular
 from ocidist.net.exchange import BLOCK, FORMAT, Exchange, Payload, from_json, iso, to_json
 from ocidist.spec.digest import Digest
 from ocidist.spec.document import check_depth
 
 __all__ = ["parse_cassette", "read_cassette", "save_cassette", "sidecar", "withheld"]
+
+LIMIT = 32 << 20
+"""Bytes of a cassette's JSON, without its sidecars."""
+VALUES = 2_000_000
+"""Values in it: each takes some hundred bytes of memory."""
 
 
 def save_cassette(exchanges: tuple[Exchange, ...], path: str | Path, **about: str) -> Path:
@@ -71,10 +78,37 @@ def _put_sidecar(folder: Path, payload: Payload) -> None:
     os.replace(partial, place)
 
 
-def read_cassette(place: Any, folder: Any) -> Iterator[Exchange]:
-    """The exchanges of one cassette file; sidecars are in ``folder``. Raises TransportError."""
+class _Sidecar:
+    """A large body beside a cassette. It is a file, in that very folder: what a cassette of a stranger comes with may be
+    a FIFO, a device or a link to anywhere."""
+
+    def __init__(self, folder: Path, digest: Digest) -> None:
+        self._folder, self._path = folder, Path(sidecar(folder, digest))
+
+    def open(self, mode: str) -> BinaryIO:
+        """A reader. Raises OSError."""
+        inside = self._path.parent.relative_to(self._folder)
+        if os.path.realpath(self._path.parent) != os.path.join(os.path.realpath(self._folder), inside):
+            raise OSError(errno.ELOOP, "a link leads out of the cassette's folder", str(self._path))
+        return open_regular(self._path)
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+
+def read_cassette(place: Any, folder: Any, *, follow: bool = True) -> Iterator[Exchange]:
+    """The exchanges of one cassette file, a link to one if ``follow``; sidecars are in ``folder``.
+
+    Raises TransportError, and OSError for what can't be read or is not a file.
+    """
+    with open_regular(place, follow=follow) if isinstance(place, Path) else place.open("rb") as file:
+        data = file.read(LIMIT + 1)
     try:
-        text = place.read_bytes().decode("utf-8")
+        if len(data) > LIMIT:
+            raise ValueError(f"larger than the {LIMIT >> 20} MiB limit")
+        text = data.decode("utf-8")
+        if sum(map(text.count, "{[,")) > VALUES:
+            raise ValueError(f"more than {VALUES} values")
         check_depth(text, "cassette")
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -95,7 +129,7 @@ def parse_cassette(document: object, name: str, folder: Any = None) -> Iterator[
     def place(digest: Any) -> Any:
         if folder is None:
             raise ValueError("a sidecar, and no folder to find it in")
-        return sidecar(folder, digest)
+        return _Sidecar(folder, digest) if isinstance(folder, Path) else sidecar(folder, digest)
 
     for number, value in enumerate(exchanges):
         try:

@@ -73,34 +73,43 @@ class Payload:
         """True where the bytes can be read again."""
         return self._data is not None or self._place is not None
 
-    def open(self) -> BinaryIO:
-        """A reader from the first byte on. A file's size and digest are checked before it is handed out.
+    def open(self, check: Callable[[], object] = bool) -> BinaryIO:
+        """A reader from the first byte on. A file's size and digest are checked before it is handed out; ``check`` is
+        called meanwhile, and may raise.
 
-        Raises DigestMismatch, SizeMismatch, StoreError (missing, or only counted).
+        Raises DigestMismatch, SizeMismatch, StoreError (missing, no file, or only counted).
         """
         if self._data is not None:
             return io.BytesIO(self._data)
         if self._place is None:
             raise StoreError("trace", f"a body of {self.size} bytes was counted and not kept")
         try:
-            if not self._checked:
-                self._check(self._place)
             file: BinaryIO = self._place.open("rb")
+            try:
+                if not self._checked:
+                    self._check(file, check)
+                    file.seek(0)
+            except BaseException:
+                file.close()
+                raise
         except OSError as error:
             raise StoreError(str(self._place), error.strerror or str(error)) from error
         return file
 
-    def _check(self, place: Place) -> None:
+    def _check(self, file: BinaryIO, check: Callable[[], object]) -> None:
         assert self._digest is not None
         hasher, size = self._digest.hasher(), 0
-        with place.open("rb") as file:
-            while block := file.read(BLOCK):
-                hasher.update(block)
-                size += len(block)
+        while size <= self.size and (block := file.read(BLOCK)):
+            check()
+            hasher.update(block)
+            size += len(block)
         if size != self.size:
-            raise SizeMismatch(self._digest, f"{place} has {size} bytes, the cassette says {self.size}")
+            found = f"more than {self.size}" if size > self.size else size
+            raise SizeMismatch(
+                self._digest, f"{self._place} has {found} bytes, the cassette says {self.size}"
+            )
         if hasher.hexdigest() != self._digest.hex:
-            raise DigestMismatch(self._digest, f"{place} holds other bytes")
+            raise DigestMismatch(self._digest, f"{self._place} holds other bytes")
         self._checked = True
 
     def __repr__(self) -> str:
@@ -191,7 +200,7 @@ def from_json(value: object, place: Callable[[Digest], Place], base: float = 0.0
         request_headers=_fields_from_json(request.get("headers", {})),
         request_body=_body_from_json(request.get("body"), place),
         status=status,
-        reason=str(response.get("reason", "")),
+        reason=_text(response, "reason", ""),
         headers=_fields_from_json(response.get("headers", {})),
         body=_body_from_json(response.get("body"), place),
         started=base + offset,
@@ -207,9 +216,9 @@ def _object(value: object, what: str) -> Mapping[str, Any]:
     return value
 
 
-def _text(value: Mapping[str, Any], name: str) -> str:
-    text = value.get(name)
-    if not isinstance(text, str) or not text:
+def _text(value: Mapping[str, Any], name: str, default: object = None) -> str:
+    text = value.get(name) or default
+    if not isinstance(text, str):
         raise ValueError(f"{name} is not a text")
     return text
 

@@ -17,6 +17,7 @@ tokens are the word ``scrubbed``, which never expires here: no answer depends on
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from dataclasses import replace
@@ -24,9 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Iterable
 from urllib.parse import urlsplit
 
-from ocidist.errors import OcidistError, TransportError, quoted
+from ocidist.errors import ContentError, StoreError, TransportError, quoted
 from ocidist.net import scrub
-from ocidist.net.cassette import read_cassette
+from ocidist.net.cassette import LIMIT, read_cassette
 from ocidist.net.exchange import Exchange, Payload
 from ocidist.net.message import Headers, Request, Response
 from ocidist.net.tls import NotTLS
@@ -74,11 +75,14 @@ class ReplayTransport:
                 files = sorted((item for item in place.iterdir() if item.name.endswith(".json")), key=_name)
                 if not files:
                     raise TransportError(name, "a folder without a cassette (*.json)", False)
-                return cls([found for file in files for found in read_cassette(file, place)], name)
+                if isinstance(place, Path) and sum(os.lstat(file).st_size for file in files) > LIMIT:
+                    raise TransportError(name, f"cassettes larger than the {LIMIT >> 20} MiB limit", False)
+                return cls([e for file in files for e in read_cassette(file, place, follow=False)], name)
             folder = place.parent if isinstance(place, Path) else None
             return cls(read_cassette(place, folder), name)
         except OSError as error:
-            raise TransportError(name, error.strerror or str(error), False) from error
+            where = str(error.filename or name)
+            raise TransportError(where, error.strerror or str(error), False) from error
 
     def send(self, request: Request, scope: Scope) -> Response:
         """The recorded answer to ``request``."""
@@ -307,10 +311,10 @@ class _Replayed:
     def _opened(self) -> BinaryIO:
         if self._file is None:
             try:
-                self._file = self._payload.open()
+                self._file = self._payload.open(self._scope.check)
                 if self._start:
                     self._file.seek(self._start)
-            except (OcidistError, OSError) as error:
+            except (ContentError, StoreError, OSError) as error:
                 raise TransportError(_host(self.url), f"recorded body: {error}", False) from error
         return self._file
 
