@@ -11,10 +11,11 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
 from ocidist.content.disk import make_folders
 from ocidist.errors import OcidistError, StoreError, quoted
+from ocidist.metadata.records import ImageRecord, Lease, read_record
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
 
     from ocidist.spec.descriptor import Descriptor
 
+    Run = Callable[[str, tuple[object, ...]], sqlite3.Cursor]
+
+T = TypeVar("T")
+
 __all__ = ["ImageRecord", "Lease", "Metadata"]
 
 SCHEMA = 1
+_MADE = "ocidist.made"  # a label of no blob: when the database was made
 BUSY = 30.0  # seconds to wait for other processes
 _STEP = 0.25  # seconds that sqlite3 waits before we look whether to go on
 
@@ -54,28 +60,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-class ImageRecord(NamedTuple):
-    """A name and what it stands for. Times are seconds since the epoch, UTC."""
-
-    name: str
-    target: Descriptor
-    created_at: float
-    updated_at: float
-    labels: Mapping[str, str] = {}
-
-
-class Lease(NamedTuple):
-    """Holds its resources against the collector until it expires or is deleted.
-
-    ``resources`` are pairs of a kind ("content", "ingest", "snapshot") and a digest or key.
-    """
-
-    id: str
-    created_at: float
-    expires_at: float
-    resources: frozenset[tuple[str, str]] = frozenset()
 
 
 class Metadata:
@@ -116,6 +100,21 @@ class Metadata:
         found = [str(row[0]) for row in self._read("PRAGMA quick_check(5)")]
         return [] if found == ["ok"] else [f"the database of names is damaged: {line}" for line in found]
 
+    def made_at(self) -> float:
+        """When the database was made, seconds since the epoch: what is older it may not know. Infinite where there is
+        none, or an empty one of an older version that doesn't tell; 0 for others of that version."""
+        found = self._read(
+            "SELECT (SELECT value FROM labels WHERE digest = '' AND key = ?), EXISTS (SELECT 1 FROM images) "
+            "OR EXISTS (SELECT 1 FROM labels) OR EXISTS (SELECT 1 FROM leases)",
+            _MADE,
+        )
+        if not found or not found[0][1]:
+            return float("inf")
+        try:
+            return float(found[0][0] or 0)
+        except ValueError as error:
+            raise StoreError(self.path, f"the time that it was made is damaged ({error})") from error
+
     # -- images --
 
     def get_image(self, name: str) -> ImageRecord | None:
@@ -138,7 +137,7 @@ class Metadata:
 
     def _record(self, row: tuple[Any, ...]) -> ImageRecord:
         try:
-            return _record(row)
+            return read_record(row)
         except (OcidistError, ValueError, TypeError, AttributeError) as error:
             raise StoreError(
                 self.path,
@@ -168,9 +167,12 @@ class Metadata:
                 run("UPDATE images SET labels = ? WHERE name = ?", (json.dumps(dict(labels)), name))
 
     def delete_image(self, name: str, check: Callable[[], object] | None = None) -> bool:
-        """True if there was one."""
-        with self._writing(check) as run:
+        """True if there was one. Works on a full disk."""
+
+        def delete(run: Run) -> bool:
             return bool(run("DELETE FROM images WHERE name = ?", (name,)).rowcount)
+
+        return self._shrinking(delete, check)
 
     # -- labels of blobs --
 
@@ -182,7 +184,9 @@ class Metadata:
     def labeled(self, prefix: str) -> list[tuple[str, str, str]]:
         """``(digest, key, value)`` for every label whose key starts with ``prefix``."""
         found = self._read(
-            "SELECT digest, key, value FROM labels WHERE substr(key, 1, ?) = ?", len(prefix), prefix
+            "SELECT digest, key, value FROM labels WHERE digest <> '' AND substr(key, 1, ?) = ?",
+            len(prefix),
+            prefix,
         )
         return [(str(digest), str(key), str(value)) for digest, key, value in found]
 
@@ -196,11 +200,15 @@ class Metadata:
             return {str(key): str(value) for key, value in rows.fetchall()}
 
     def forget(self, digests: Iterable[Digest], check: Callable[[], object] | None = None) -> None:
-        """Drop what is known of blobs that are gone."""
-        with self._writing(check) as run:
-            for digest in digests:
+        """Drop what is known of blobs that are gone. Works on a full disk."""
+        gone = list(digests)
+
+        def forget(run: Run) -> None:
+            for digest in gone:
                 run("DELETE FROM labels WHERE digest = ?", (str(digest),))
                 run("DELETE FROM resources WHERE kind = 'content' AND ref = ?", (str(digest),))
+
+        self._shrinking(forget, check)
 
     # -- leases --
 
@@ -227,11 +235,15 @@ class Metadata:
             _lease(run, id_, expires_at)
 
     def delete_leases(self, ids: Iterable[str], check: Callable[[], object] | None = None) -> None:
-        """What they held is held no longer; unknown ones are no error."""
-        with self._writing(check) as run:
-            for id_ in ids:
+        """What they held is held no longer; unknown ones are no error. Works on a full disk."""
+        gone = list(ids)
+
+        def delete(run: Run) -> None:
+            for id_ in gone:
                 run("DELETE FROM resources WHERE lease = ?", (id_,))
                 run("DELETE FROM leases WHERE id = ?", (id_,))
+
+        self._shrinking(delete, check)
 
     def hold(
         self,
@@ -293,9 +305,7 @@ class Metadata:
         return True
 
     @contextmanager
-    def _writing(
-        self, check: Callable[[], object] | None
-    ) -> Iterator[Callable[[str, tuple[object, ...]], sqlite3.Cursor]]:
+    def _writing(self, check: Callable[[], object] | None) -> Iterator[Run]:
         if self.readonly:
             raise StoreError(self.path, "opened read-only")
         with self._lock, self._mapped():
@@ -310,6 +320,23 @@ class Metadata:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def _shrinking(self, action: Callable[[Run], T], check: Callable[[], object] | None) -> T:
+        """``action``, which only deletes, in a transaction. Where the disk is too full for a journal that is kept in
+        memory: to make room comes before being whole after a crash in these few writes."""
+        with self._lock:
+            try:
+                with self._writing(check) as run:
+                    return action(run)
+            except StoreError as error:
+                if self._connection is None or "full" not in str(error.__cause__):
+                    raise
+            self._connection.execute("PRAGMA journal_mode = MEMORY")
+            try:
+                with self._writing(check) as run:
+                    return action(run)
+            finally:
+                self._connection.execute("PRAGMA journal_mode = DELETE")
 
     def _patiently(self, action: Callable[[], Any], check: Callable[[], object] | None) -> Any:
         until = time.monotonic() + BUSY
@@ -403,6 +430,7 @@ class Metadata:
             if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # nobody else was first
                 for statement in _TABLES.split(";"):
                     connection.execute(statement)
+                connection.execute("INSERT INTO labels VALUES ('', ?, ?)", (_MADE, repr(time.time())))
                 connection.execute(f"PRAGMA user_version = {SCHEMA}")
             connection.execute("COMMIT")
         except BaseException:
@@ -436,7 +464,7 @@ def _explained(error: Exception) -> str:
     return f"the database of names: {text}"
 
 
-def _lease(run: Callable[[str, tuple[object, ...]], object], id_: str, expires_at: float) -> None:
+def _lease(run: Run, id_: str, expires_at: float) -> None:
     run(
         "INSERT INTO leases VALUES (?, ?, ?) "
         "ON CONFLICT (id) DO UPDATE SET expires_at = max(expires_at, excluded.expires_at)",
@@ -452,7 +480,7 @@ def _merged(key: str, old: str | None, new: str) -> str:
 
 
 def _change_labels(
-    run: Callable[[str, tuple[object, ...]], sqlite3.Cursor],
+    run: Run,
     digest: Digest,
     changes: Mapping[str, str | None],
 ) -> None:
@@ -461,16 +489,3 @@ def _change_labels(
             run("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", (str(digest), key, value))
         else:
             run("DELETE FROM labels WHERE digest = ? AND key = ?", (str(digest), key))
-
-
-def _record(row: tuple[Any, ...]) -> ImageRecord:
-    """What a row says. Raises InvalidManifest, or whatever a value that we did not write leads to."""
-    from ocidist.spec import document
-    from ocidist.spec.descriptor import Descriptor
-
-    name, media_type, digest, size, annotations, labels, created, updated = row
-    notes, marks = (document.decode(text.encode("utf-8"), "record") for text in (annotations, labels))
-    members = {"mediaType": media_type, "digest": digest, "size": size, "annotations": notes}
-    target = Descriptor.from_json(members, "record")
-    marks = document.get_string_map({"labels": marks}, "labels", "record")
-    return ImageRecord(name, target, float(created), float(updated), marks)

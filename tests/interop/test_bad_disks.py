@@ -303,3 +303,24 @@ def test_c41_a_disk_without_locks(tmp_path: Path, error: str) -> None:
     assert roots.blobs(tmp_path / "root") == before
     assert roots.blobs(tmp_path / "other") == {}
     works(other, "pull")
+
+
+def test_c36_rmi_and_gc_make_room_on_a_full_disk(tmp_path: Path, disk: Disk) -> None:
+    """With not a byte left: names are forgotten, the content goes, and the store is whole afterwards. delete does so
+    as well."""
+    program = disk.program(tmp_path / "home", "root", options=OPTIONS)
+    program.ok("pull", DEMO)
+    digest = program.ok("ingest", "k", stdin=os.urandom(100_000)).text.strip()
+    disk.fill(0)
+    assert FULL[1] in program.fails("label", digest, "a=b")
+    assert program.ok("rmi", DEMO).lines == [DEMO]
+    assert program.ok("images", "-q").lines == []
+    disk.fill(0)
+    assert digest in program.ok("gc", "--all").text
+    disk.empty()
+    assert roots.blobs(disk.inside / "root") == {}
+    assert program.ok("check").code == 0
+    program.ok("pull", DEMO)
+    digest = program.ok("list", "-q").lines[0]
+    disk.fill(0)
+    program.ok("delete", digest)
