@@ -318,8 +318,9 @@ class DeadlineExceeded(OcidistError):
 
 
 class MissingExtra(OcidistError, ImportError):
-    """An optional package is needed; the message is the pip line that installs it."""
+    """An optional package is needed; the message is the pip line that installs it, or ``otherwise`` what to do."""
 
-    def __init__(self, package: str, extra: str, why: str = "") -> None:
-        self.package, self.extra = package, extra
-        super().__init__(f"{why or 'this'} needs {package}: pip install 'ocidist[{extra}]'")
+    def __init__(self, package: str, why: str = "", otherwise: str = "") -> None:
+        self.package = package
+        other = f", or {otherwise}" if otherwise else ""
+        super().__init__(f"{why or 'this'} needs {package}; pip install {package}{other}")

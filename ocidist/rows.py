@@ -96,7 +96,7 @@ class Rows(Sequence[T], Generic[T]):
         except ImportError:
             from ocidist.errors import MissingExtra
 
-            raise MissingExtra("pandas", "notebook", "a DataFrame") from None
+            raise MissingExtra("pandas", "a DataFrame") from None
         read = self.schema.reader()
         values = list(zip(*map(read, self._items), strict=False)) or [()] * len(self.schema.columns)
         frame: pandas.DataFrame = pd.DataFrame(

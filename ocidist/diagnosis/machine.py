@@ -19,12 +19,12 @@ __all__ = ["MACHINE", "machine"]
 
 MACHINE = "machine"
 _LITTLE = 1 << 30  # bytes free: most images need more
-# What is better with a package -> the modules of which one does it, what there is without, and how to get it.
+# What is better with a package -> the modules of which one does it, what there is without, and the package's name.
 _EXTRAS = (
-    ("gzip", ("isal", "zlib_ng"), "Python's own zlib", "ocidist[fast]"),
-    ("zstd", ("compression.zstd", "backports.zstd"), "zstd layers are refused", "ocidist[zstd]"),
-    ("DataFrames", ("pandas",), "rows without to_frame()", "ocidist[notebook]"),
-    ("widgets", ("ipywidgets",), "progress as HTML or text", "ocidist[notebook]"),
+    ("gzip", ("isal", "zlib_ng"), "Python's own zlib", "isal"),
+    ("zstd", ("compression.zstd", "backports.zstd"), "zstd layers are refused", "backports.zstd"),
+    ("DataFrames", ("pandas",), "rows without to_frame()", "pandas"),
+    ("widgets", ("ipywidgets",), "progress as HTML or text", "ipywidgets"),
 )
 
 
@@ -174,12 +174,16 @@ def _mirrors(client: Client, host: str) -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for what, modules, without, extra in _EXTRAS:
+    from ocidist.layers.compression import zstd_program
+
+    for what, modules, without, package in _EXTRAS:
         found = next((name for name in modules if _importable(name)), "")
+        if not found and what == "zstd":
+            found = zstd_program() or ""
         if found:
             yield Finding(MACHINE, what, OK, found)
         else:
-            yield Finding(MACHINE, what, NOTE, without, f'pip install "{extra}"')
+            yield Finding(MACHINE, what, NOTE, without, f"pip install {package}")
 
 
 def _importable(name: str) -> bool:

@@ -68,7 +68,7 @@ def apply_layer(
         applier = _Applier(root, layer, policy)
     except OSError as error:
         raise StoreError(str(root), error.strerror or str(error)) from error
-    feed = start(lambda: open_stream(stream, layer, progress)[0], scope, threads, algorithm)
+    feed = start(lambda: open_stream(stream, layer, progress, scope)[0], scope, threads, algorithm)
     more = feed.more if tick is None else _ticking(feed.more, tick)
     records = Records(more, layer)
     try:

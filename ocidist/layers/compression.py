@@ -7,19 +7,25 @@ Rules that hold for every compression, with and without accelerators:
 * zero bytes after the last one are padding and accepted; anything else there is refused;
 * a stream that ends inside a member is refused, also if all of its data was seen but its trailer wasn't.
 
-This is the one module that looks for accelerators (``isal``, ``zlib_ng``, ``backports.zstd``), at first use.
+This is the one module that looks for accelerators (``isal``, ``zlib_ng``, ``backports.zstd``, the program ``zstd``), at
+first use.
 
 Sources: RFC 1952 (gzip), RFC 8878 (zstd), the .xz file format 1.2.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import zlib
 from typing import Any, Callable, Iterator, Protocol
 
 from ocidist.errors import LayerError, MissingExtra, OcidistError, Unsupported
+from ocidist.layers.zstd import Frame, decompressed
+from ocidist.scope import Scope
+from ocidist.settings import find_program
 
-__all__ = ["PlainStream", "Readable", "detect", "inflater", "open_stream", "use_accelerators"]
+__all__ = ["PlainStream", "Readable", "detect", "inflater", "open_stream", "use_accelerators", "zstd_program"]
 
 # 64 KiB in and about 256 KiB out stay in the processor's cache between inflating, hashing and writing.
 INPUT = 64 * 1024
@@ -136,12 +142,16 @@ class PlainStream:
 
 
 def open_stream(
-    body: Readable, layer: str = "layer", progress: Callable[[int], object] | None = None
+    body: Readable,
+    layer: str = "layer",
+    progress: Callable[[int], object] | None = None,
+    scope: Scope | None = None,
 ) -> tuple[PlainStream, str]:
     """The plain bytes of ``body`` and the name of its compression.
 
-    ``progress`` is called with the cumulative number of bytes read of ``body``. Raises LayerError (also for
-    what can't be read), MissingExtra where zstd needs a package, Unsupported where this Python lacks a codec.
+    ``progress`` is called with the cumulative number of bytes read of ``body``; a program that decompresses ends with
+    ``scope``. Raises LayerError (also for what can't be read), MissingExtra where zstd needs a package, Unsupported
+    where this Python lacks a codec.
     """
     source = _Source(body, layer, progress)
     name = detect(source.peek(10))
@@ -150,7 +160,7 @@ def open_stream(
     elif name == "gzip":
         blocks = _gzip(source)
     else:
-        blocks = _framed(source, name)
+        blocks = _framed(source, name, scope)
     return PlainStream(blocks, source, name), name
 
 
@@ -246,6 +256,11 @@ def _codec(name: str) -> tuple[Callable[[], Any], tuple[type[BaseException], ...
     return zstd.ZstdDecompressor, (zstd.ZstdError, EOFError)
 
 
+def zstd_program() -> str | None:
+    """The path of the program ``zstd``, where there is one that can be fed and emptied by turns."""
+    return find_program("zstd") if os.name == "posix" and sys.platform not in ("emscripten", "wasi") else None
+
+
 def _zstd() -> Any:
     try:
         from compression import zstd  # Python 3.14
@@ -258,17 +273,44 @@ def _zstd() -> Any:
 
         return backport
     except ImportError:
-        raise MissingExtra("backports.zstd", "zstd", "a layer compressed with zstd") from None
+        raise MissingExtra(
+            "backports.zstd", "a layer compressed with zstd", "install the program zstd"
+        ) from None
 
 
-def _framed(source: _Source, name: str) -> Iterator[bytes]:
-    make, errors = _codec(name)
+def _framed(source: _Source, name: str, scope: Scope | None) -> Iterator[bytes]:
+    try:
+        make, errors = _codec(name)
+    except MissingExtra:
+        program = zstd_program()
+        if program is None:
+            raise
+        yield from decompressed(program, _frames(source), source.layer, scope)
+        return
     while True:
         if name == "zstd" and _skip_frame(source):
             pass
         else:
             yield from _frame(source, name, make(), errors)
         if detect(source.peek(10)) != name:
+            source.only_padding()
+            return
+
+
+def _frames(source: _Source) -> Iterator[bytes]:
+    """The bytes of all zstd frames, by the rules of ``_framed``."""
+    while True:
+        if not _skip_frame(source):
+            frame = Frame()
+            while not frame.ended:
+                data = source.read()
+                if not data:
+                    raise LayerError(source.layer, "", "the zstd data is cut short")
+                count = frame.feed(data)
+                yield bytes(data[:count])
+                if count < len(data):
+                    source.push(bytes(data[count:]))
+        if detect(source.peek(10)) != "zstd":
             source.only_padding()
             return
 

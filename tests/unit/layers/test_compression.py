@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import gzip
 import importlib.util
 import io
 import lzma
 import os
 import random
+import subprocess
 import sys
+import threading
+import time
 import tracemalloc
 import zlib
+from collections import deque
 from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
 
-from ocidist.errors import LayerError, MissingExtra
+from ocidist.errors import Cancelled, LayerError, MissingExtra
 from ocidist.layers import compression
 from ocidist.layers.compression import detect, inflater, open_stream
-from tests.parts.required import require
+from ocidist.layers.zstd import Frame
+from ocidist.scope import Scope
+from tests.parts.required import program, require
 
 HAVE_ZSTD = importlib.util.find_spec("backports.zstd") if importlib.util.find_spec("backports") else None
 try:
@@ -33,8 +40,15 @@ except ImportError:
 PLAIN = random.Random(7).randbytes(40_000) + b"compressible " * 400_000
 
 
+PROGRAM = "zstd, by its program"
+ZSTD = None if not HAVE_ZSTD else compression._zstd()
+MODULES = ("compression", "compression.zstd", "backports", "backports.zstd")
+
+
 def zstd(data: bytes) -> bytes:
-    return compression._zstd().compress(data)  # type: ignore[no-any-return]
+    if ZSTD is not None:
+        return ZSTD.compress(data)  # type: ignore[no-any-return]
+    return subprocess.run([program("zstd"), "-cq"], input=data, capture_output=True, check=True).stdout
 
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
@@ -53,11 +67,21 @@ def _accelerators(request: pytest.FixtureRequest) -> Iterator[None]:
     compression.use_accelerators(True)
 
 
-@pytest.fixture(params=list(COMPRESS))
-def kind(request: pytest.FixtureRequest, _accelerators: None) -> str:
+@pytest.fixture(params=[*COMPRESS, PROGRAM])
+def kind(request: pytest.FixtureRequest, _accelerators: None, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == PROGRAM:
+        require("zstd", "processes")
+        without_module(monkeypatch)
+        return "zstd"
     if request.param == "zstd" and not HAVE_ZSTD:
         require("module:backports.zstd")
     return str(request.param)
+
+
+def without_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a Python before 3.14 without the package."""
+    for name in MODULES:
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 class Dribble(io.BytesIO):
@@ -200,12 +224,155 @@ def test_e60_zstd_s_skippable_frames_are_skipped() -> None:
         read(data[:-1])
 
 
-def test_e60_zstd_missing_says_which_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without either module."""
-    for name in ("compression", "compression.zstd", "backports", "backports.zstd"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(MissingExtra, match=r"pip install 'ocidist\[zstd\]'"):
-        read(b"\x28\xb5\x2f\xfd" + bytes(20))
+def test_e60_zstd_missing_says_which_package_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without either module, and without the program; one in the working directory is none."""
+    without_module(monkeypatch)
+    for path in ("", "bin:.", "/nowhere"):
+        monkeypatch.setenv("PATH", path)
+        with pytest.raises(MissingExtra) as caught:
+            read(b"\x28\xb5\x2f\xfd" + bytes(20))
+        said = "a layer compressed with zstd needs backports.zstd; pip install backports.zstd, or install the program zstd"
+        assert str(caught.value) == said
+
+
+def frames() -> dict[str, bytes]:
+    """Of every shape that RFC 8878 has, by the program's options."""
+    options = {
+        "level 1": ["-1"],
+        "level 19": ["-19", "--ultra"],
+        "no checksum": ["--no-check"],
+        "no content size": ["--no-content-size"],
+        "a long window": ["--long=27"],
+        "many blocks": ["-B1000"],
+    }
+    made = {}
+    for data in (b"", b"x", bytes(300_000), PLAIN[:300_000], PLAIN[:60_000] * 5):
+        for name, words in options.items():
+            done = subprocess.run(
+                [program("zstd"), "-cq", *words], input=data, capture_output=True, check=True
+            )
+            made[f"{name}, {len(data)} of {data[:1]!r}"] = done.stdout
+    return made
+
+
+@pytest.mark.parametrize("step", [1, 3, 100_000])
+def test_the_end_of_a_zstd_frame_is_found(step: int) -> None:
+    """However its bytes arrive, and whatever stands behind it."""
+    require("zstd", "processes")
+    for name, data in frames().items():
+        if len(data) > 5000 * step:
+            continue
+        frame, taken = Frame(), 0
+        whole = data + b"behind it"
+        while taken < len(whole) and not frame.ended:
+            count = frame.feed(whole[taken : taken + step])
+            assert count in (step, len(whole) - taken) or frame.ended, name
+            taken += count
+        assert (taken, frame.ended) == (len(data), True), name
+
+
+def test_zstd_by_its_program_is_zstd_by_its_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes and the same errors, whole, cut, damaged and with more behind."""
+    require("zstd", "processes", "module:backports.zstd")
+
+    def outcome(data: bytes) -> tuple[bytes, str]:
+        found = []
+        try:
+            stream, _ = open_stream(io.BytesIO(data))
+            while piece := stream.read_block():
+                found.append(piece)
+        except LayerError as error:
+            return b"".join(found), error.reason.partition(":")[0]
+        return b"".join(found), ""
+
+    whole = zstd(PLAIN[:200_000])
+    skip = b"\x50\x2a\x4d\x18" + (9).to_bytes(4, "little") + b"skip this"
+    cases = [
+        skip,
+        skip + whole + skip,
+        whole + skip[:5],
+        whole + bytes(9) + b"x",
+        whole + whole[:4],
+        whole[:5],
+    ]
+    cases += [whole + whole[:cut] for cut in range(6, len(whole), 997)]
+    for at in range(4, len(whole), 311):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x41
+        cases.append(bytes(damaged))
+    wanted = [outcome(case) for case in cases]
+    without_module(monkeypatch)
+    for case, (data, error) in zip(cases, wanted, strict=True):
+        found, said = outcome(case)
+        # Of what is damaged either gives as much as it can, by pieces of its own.
+        assert (said, found if not said else b"") == (error, data if not said else b"")
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Puts a program of that name before all others."""
+
+    def put(script: str) -> Path:
+        path = tmp_path / "zstd"
+        path.write_text(f"#!{sys.executable}\nimport os, sys, time\n{script}\n")
+        path.chmod(0o755)
+        return tmp_path
+
+    require("processes", "threads", "os:set_blocking")
+    without_module(monkeypatch)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return put
+
+
+def test_a_zstd_program_that_fails_is_told_with_its_last_words(fake: Callable[[str], Path]) -> None:
+    """Its exit code decides, also where all of its output came; no more of its words is kept than a page."""
+    data = b"\x28\xb5\x2f\xfd\x00\x00\x01\x00\x00"
+    fake(
+        "sys.stdin.buffer.read(); print('out'); sys.stderr.write('w' * 100_000 + '\\n/*stdin*\\ : no\\x1b luck'); sys.exit(3)"
+    )
+    with pytest.raises(LayerError) as caught:
+        read(data)
+    assert len(str(caught.value)) < 5000
+    fake(
+        "sys.stdin.buffer.read(); sys.stderr.write('zstd: one\\n/*stdin*\\ : no\\x1b luck \\n'); sys.exit(3)"
+    )
+    with pytest.raises(LayerError, match=r"the zstd data is damaged: 'no\\x1b luck'"):
+        read(data)
+    fake("os._exit(9)")
+    with pytest.raises(LayerError, match="exit code 9"):
+        read(data)
+    (fake("") / "zstd").write_text("#!/nowhere/python\n")
+    with pytest.raises(LayerError, match="can't be run"):
+        read(data)
+
+
+def test_i74_a_zstd_program_ends_with_the_scope(fake: Callable[[str], Path], tmp_path: Path) -> None:
+    """One that neither takes nor gives anything, and one that gives without end."""
+    data = b"\x28\xb5\x2f\xfd\x00\x00" + b"\xf9\xff\x07" + bytes(100_000)
+    note = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))"
+    for script in ("time.sleep(600)", "while True: sys.stdout.buffer.write(b'x' * 70000)"):
+        fake(f"{note}; os.close(0)\n{script}")
+        scope, pid = Scope(), tmp_path / "pid"
+        pid.unlink(missing_ok=True)
+
+        def end(scope: Scope = scope, pid: Path = pid) -> None:
+            while not pid.exists() or not pid.read_text():
+                time.sleep(0.02)
+            scope.cancel()
+
+        threading.Thread(target=end, daemon=True).start()
+        stream, _ = open_stream(io.BytesIO(data), scope=scope)
+        with pytest.raises(Cancelled):
+            deque(iter(stream.read_block, b""), 0)
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+    fake(f"{note}\nwhile True: sys.stdout.buffer.write(b'x' * 70000)")
+    stream, _ = open_stream(io.BytesIO(data))
+    assert stream.read_block()
+    del stream  # nobody wants more of it
+    gc.collect()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 def test_readinto_fills_buffers() -> None:
