@@ -1,34 +1,137 @@
-"""Files that somebody else may have made: opened for reading only where they are files."""
+"""Files in places that others may write to: only regular ones are opened, and new ones are exclusive.
+
+A FIFO would block, a device may do something when it is opened and never end, and a link leads anywhere. A new file
+has a random name, is made with ``O_EXCL`` and ``O_NOFOLLOW``, has its mode from the first moment, and replaces the
+one it is meant for in one step.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from typing import BinaryIO
+from contextlib import contextmanager, suppress
+from typing import BinaryIO, Iterator
 
-__all__ = ["open_regular"]
+__all__ = [
+    "NotRegular",
+    "create",
+    "open_regular",
+    "random_name",
+    "read_small",
+    "regular",
+    "replacing",
+    "set_mode",
+]
 
-_FLAGS = os.O_RDONLY
-for _name in ("O_BINARY", "O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY"):
-    _FLAGS |= getattr(os, _name, 0)
+_PLAIN = 0
+for _name in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY"):
+    _PLAIN |= getattr(os, _name, 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+class NotRegular(OSError):
+    """A FIFO, a link, a directory, a device or a socket in the place of a file."""
 
 
 def open_regular(path: str | os.PathLike[str], *, follow: bool = False) -> BinaryIO:
-    """Open a regular file for reading.
+    """Open a regular file for reading. Raises OSError: NotRegular for anything else. A link is opened only if
+    ``follow``."""
+    handle, _ = regular(path, os.O_RDONLY, follow=follow)
+    return os.fdopen(handle, "rb")
 
-    Raises OSError for anything else: a FIFO would block, a device may do something when it is opened and never end. A
-    link is opened only if ``follow``.
+
+def regular(
+    path: str | os.PathLike[str], flags: int, mode: int = 0o600, *, follow: bool = False
+) -> tuple[int, os.stat_result]:
+    """``os.open`` of a regular file, and its status. Never blocks. Raises OSError: NotRegular for anything else.
+
+    With ``O_CREAT`` in ``flags`` a missing file is made, with at most ``mode``.
     """
     name = os.fspath(path)
-    _require_regular(os.stat(name) if follow else os.lstat(name), name)
-    handle = os.open(name, _FLAGS | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
     try:
-        _require_regular(os.fstat(handle), name)  # it may have been exchanged
-        return os.fdopen(handle, "rb")
+        _require_regular(os.stat(name) if follow else os.lstat(name), name)
+    except FileNotFoundError:
+        if not flags & os.O_CREAT:
+            raise
+    handle = os.open(name, flags | _PLAIN | _NONBLOCK | (0 if follow else _NOFOLLOW), mode)
+    try:
+        found = os.fstat(handle)
+        _require_regular(found, name)  # it may have been exchanged
+        return handle, found
     except BaseException:
         os.close(handle)
         raise
+
+
+def read_small(path: str | os.PathLike[str], limit: int) -> bytes:
+    """All of a regular file of at most ``limit`` bytes. Raises OSError, also where it is larger."""
+    with open_regular(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than the {limit}-byte limit", os.fspath(path))
+    return data
+
+
+def random_name() -> str:
+    """A name for a file or folder that nobody can guess, and that listings pass over."""
+    return f".{os.urandom(12).hex()}.tmp"
+
+
+def create(path: str | os.PathLike[str], mode: int | None = None, *, dir_fd: int | None = None) -> int:
+    """A descriptor of a new file, to be read and written. Raises FileExistsError for anything that is there.
+
+    ``mode`` is its mode whatever the umask; None is what the umask makes of 0666.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _PLAIN
+    handle = os.open(path, flags, 0o666 if mode is None else mode, dir_fd=dir_fd)
+    if mode is not None and hasattr(os, "fchmod") and stat.S_IMODE(os.fstat(handle).st_mode) != mode:
+        os.fchmod(handle, mode)
+    return handle
+
+
+@contextmanager
+def replacing(
+    path: str | os.PathLike[str], mode: int | None = None, *, durable: bool = False, dir_fd: int | None = None
+) -> Iterator[BinaryIO]:
+    """A new file, which replaces ``path`` at the end of the block: a reader sees the old bytes or the new. After an
+    error ``path`` is as it was.
+
+    ``mode`` as for :func:`create`. ``durable`` has the bytes fsynced before they have the name. ``path`` is relative
+    to ``dir_fd`` if that is given. Raises OSError.
+    """
+    name = os.fspath(path)
+    new = os.path.join(os.path.dirname(name), random_name())
+    handle = create(new, mode, dir_fd=dir_fd)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(new, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new, dir_fd=dir_fd)
+        raise
+
+
+def set_mode(path: str, mode: int) -> None:
+    """chmod of a file or folder that was just made; a link that has taken its place is not followed. Raises OSError."""
+    if os.chmod in os.supports_follow_symlinks:
+        os.chmod(path, mode, follow_symlinks=False)
+        return
+    if not hasattr(os, "O_PATH"):
+        os.chmod(path, mode)
+        return
+    held = os.open(path, os.O_PATH | _NOFOLLOW | _PLAIN)
+    try:
+        if stat.S_ISLNK(os.fstat(held).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        os.chmod(f"/proc/self/fd/{held}", mode)
+    finally:
+        os.close(held)
 
 
 def _require_regular(found: os.stat_result, name: str) -> None:
@@ -36,4 +139,4 @@ def _require_regular(found: os.stat_result, name: str) -> None:
         return
     kinds = ((stat.S_ISLNK, "a link"), (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a FIFO"))
     kind = next((kind for test, kind in kinds if test(found.st_mode)), "a device or socket")
-    raise OSError(errno.EINVAL, f"{kind}, not a regular file", name)
+    raise NotRegular(errno.EINVAL, f"{kind}, not a regular file", name)

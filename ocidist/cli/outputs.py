@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, Iterator
 
 from ocidist.errors import StoreError
+from ocidist.files import replacing
 
 __all__ = ["output"]
 
@@ -25,17 +26,9 @@ def output(path: str) -> Iterator[BinaryIO]:
             with open(path, "wb", buffering=0) as file:
                 yield file
             return
-        real = os.path.realpath(path)
-        part = f"{real}.{os.getpid()}.part"
-        try:
-            with open(part, "xb") as file:
-                yield file
-            if found is not None:
-                os.chmod(part, stat.S_IMODE(found.st_mode))
-            os.replace(part, real)
-        except BaseException:
-            if os.path.lexists(part):
-                os.unlink(part)
-            raise
+        with replacing(
+            os.path.realpath(path), None if found is None else stat.S_IMODE(found.st_mode)
+        ) as file:
+            yield file
     except OSError as error:
         raise StoreError(path, error.strerror or str(error)) from error

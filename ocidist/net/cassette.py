@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Iterable, Iterator
 
 from ocidist.errors import StoreError, TransportError, quoted
-from ocidist.files import open_regular
+from ocidist.files import open_regular, replacing
 from ocidist.net.exchange import BLOCK, FORMAT, Exchange, Payload, from_json, iso, to_json
 from ocidist.spec.digest import Digest
 from ocidist.spec.document import check_depth
@@ -71,11 +71,9 @@ def _put_sidecar(folder: Path, payload: Payload) -> None:
         raise StoreError(str(folder), f"a body of {payload.size} bytes was counted and not kept")
     place: Path = sidecar(folder, digest)
     place.parent.mkdir(parents=True, exist_ok=True)
-    partial = place.with_name(f"{place.name}.{os.getpid()}.tmp")
-    with payload.open() as source, open(partial, "wb") as out:
+    with payload.open() as source, replacing(place) as out:
         while block := source.read(BLOCK):
             out.write(block)
-    os.replace(partial, place)
 
 
 class _Sidecar:
@@ -140,9 +138,8 @@ def parse_cassette(document: object, name: str, folder: Any = None) -> Iterator[
 
 def write_text(target: Path, text: str) -> None:
     """Replace ``target`` as a whole: a reader sees the old text or the new."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    partial.write_bytes(text.encode("utf-8", "backslashreplace"))
-    os.replace(partial, target)
+    with replacing(target) as out:
+        out.write(text.encode("utf-8", "backslashreplace"))
 
 
 class mapped:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from ocidist.content.disk import failure
+from ocidist.content.disk import failure, make_folders
 from ocidist.errors import StoreError, UsageError
+from ocidist.files import read_small, replacing
 from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.snapshots.overlay import OverlaySnapshotter
@@ -35,11 +35,12 @@ def choose(folder: Path, wanted: str | None = None) -> NativeSnapshotter | Overl
 
 def _kept(folder: Path) -> str:
     try:
-        text = (folder / "snapshotter").read_text("utf-8").strip()
+        text = read_small(folder / "snapshotter", 64).decode("utf-8").strip()
     except (FileNotFoundError, NotADirectoryError):
         return "native"
     except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(str(folder / "snapshotter"), str(error)) from error
+        why = error.strerror if isinstance(error, OSError) else ""
+        raise StoreError(str(folder / "snapshotter"), why or str(error)) from error
     if text not in SNAPSHOTTERS:
         names = " or ".join(SNAPSHOTTERS)
         raise StoreError(str(folder / "snapshotter"), f"it says {text!r}, not {names}")
@@ -53,9 +54,8 @@ def _keep(folder: Path, old: str, new: str) -> None:
             f"its trees are {old}'s; remove them first (rmi, gc, rootfs rm), or use another --root",
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / f"snapshotter.{os.getpid()}"
-        fresh.write_text(f"{new}\n", "utf-8")
-        os.replace(fresh, folder / "snapshotter")
+        make_folders(str(folder))
+        with replacing(folder / "snapshotter", 0o600, durable=True) as file:
+            file.write(f"{new}\n".encode())
     except OSError as error:
         raise failure(str(folder), error) from error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Protocol, Sequence
 
 from ocidist.errors import CredentialError
+from ocidist.files import replacing
 from ocidist.remotes.registry import helper
 from ocidist.scope import Scope
 from ocidist.spec import document
@@ -340,18 +341,9 @@ def _write(path: Path, data: Mapping[str, Any]) -> None:
         raw = text.encode("utf-8")
     except UnicodeEncodeError:  # half of a surrogate pair somewhere, which stays the escape that it was
         raw = json.dumps(data, indent="\t").encode("ascii")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                file.write(raw + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacing(path, 0o600, durable=True) as file:
+            file.write(raw + b"\n")
     except OSError as error:
         raise CredentialError(str(path), f"can't be written: {error.strerror or error}") from error

@@ -197,7 +197,7 @@ def test_b28_login_replaces_in_one_step(config: Path, monkeypatch: pytest.Monkey
     files = store(config, {"auths": {"g": auth()}})
     before = config.read_bytes()
 
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **at: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
