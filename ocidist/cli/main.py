@@ -17,7 +17,7 @@ from ocidist.cli.options import Parser, add_global, parser_for, quick_formatter
 from ocidist.cli.streams import StreamError, let_go_of_stdout, set_up
 from ocidist.errors import OcidistError, UsageError
 
-__all__ = ["console", "main"]
+__all__ = ["build", "console", "global_parser", "main"]
 
 EXITS = "Exit codes: 0 done; 1 an error, in one line; 2 usage; 130 interrupted; 143 terminated."
 
@@ -102,7 +102,7 @@ def _ignore_sigint() -> None:
 
 
 def _run(words: list[str]) -> int:
-    parser = _globals()
+    parser = global_parser()
     front, rest = _split(parser, words)
     options = parser.parse_args(front)
     if options.version:
@@ -136,7 +136,7 @@ def build(command: Command) -> argparse.ArgumentParser:
     return parser
 
 
-def _globals() -> argparse.ArgumentParser:
+def global_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="ocidist", add_help=False, allow_abbrev=False, formatter_class=quick_formatter)
     parser.add_argument("--version", action="store_true", help="print the version")
     parser.add_argument("-h", "--help", action="store_true", help="this help; COMMAND --help for one command")
@@ -197,7 +197,7 @@ def _overview() -> str:
         lines.append(f"{title}:")
         lines += [f"  {c.name:<{width}}  {c.summary}" for c in COMMANDS if c.group == group]
         lines.append("")
-    options = _globals().format_help().split("options of every command:\n", 1)[1]
+    options = global_parser().format_help().split("options of every command:\n", 1)[1]
     lines += ["Options, before the command or after it:", options.rstrip()]
     lines += [
         "  -h, --help            this help, or that of the command",

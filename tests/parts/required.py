@@ -19,6 +19,7 @@ MISSING = "missing part: "
 
 # Program -> the Debian package that has it.
 PROGRAMS = {
+    "bash": "bash",
     "chromium": "chromium",
     "containerd": "containerd",
     "crun": "crun",
@@ -26,6 +27,7 @@ PROGRAMS = {
     "curl": "curl",
     "du": "coreutils",
     "docker-registry": "docker-registry",
+    "fish": "fish",
     "git": "git",
     "htpasswd": "apache2-utils",
     "jq": "jq",
@@ -45,6 +47,7 @@ PROGRAMS = {
     "umoci": "umoci",
     "unshare": "util-linux",
     "watch": "procps",
+    "zsh": "zsh",
     "zstd": "zstd",
 }
 

@@ -1,76 +1,191 @@
-"""Completion scripts: accepted by their shells, and completing what is typed."""
+"""Completion: how a line is read, and what is offered at its end. The shells themselves are in tests/interop."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from ocidist.cli.commands import COMMANDS
+from ocidist.cli.completion import _escaped
 from ocidist.cli.main import main
+from ocidist.cli.offers import Offers, offers, read
+from ocidist.spec.descriptor import Descriptor
+from ocidist.spec.digest import Digest
+from ocidist.store import Store
+from tests.parts.required import require
+
+REDIS, BLOB = "docker.io/library/redis:7", Digest.of(b"{}")
 
 
-@pytest.fixture
-def script(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    """The script of the shell that the test is about, in a file."""
-    assert main(["completion", request.param]) == 0
-    path = tmp_path / f"completion.{request.param}"
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_accepts_its_script(shell: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``bash -n``, ``zsh -n``, ``fish -n``."""
+    assert main(["completion", shell]) == 0
+    path = tmp_path / "script"
     path.write_text(capsys.readouterr().out)
-    return path
-
-
-@pytest.mark.parametrize("script", ["bash", "zsh", "fish"], indirect=True)
-def test_the_shell_accepts_its_script(script: Path) -> None:
-    """``bash -n``, ``zsh -n``, ``fish -n``, where the shell is here; every verb is in it anyway."""
-    text = script.read_text()
-    for command in COMMANDS:
-        for word in command.name.split():
-            assert word in text
-    shell = script.suffix[1:]
-    if shutil.which(shell) is None:
-        pytest.skip(f"no {shell} here to read its script; the verbs are in it")
-    done = subprocess.run([shell, "-n", str(script)], capture_output=True, text=True)
+    require("processes", shell)
+    done = subprocess.run([shell, "-n", str(path)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def complete(script: Path, *words: str) -> list[str]:
-    """What bash offers for the last of ``words``, with ``ocidist`` itself answering for digests and images."""
-    line = "\n".join(
-        (
-            f"source {script}",
-            'ocidist() { case "$1 $2" in "images -q") echo redis:7;; "list -q") echo sha256:aa;; esac; }',
-            f"COMP_LINE='ocidist {' '.join(words)}'",
-            "COMP_POINT=${#COMP_LINE}",
-            "_ocidist",
-            'printf "%s\\n" "${COMPREPLY[@]}"',
-        )
-    )
-    done = subprocess.run(
-        ["bash", "--norc", "--noprofile", "-c", line], capture_output=True, text=True, check=True
-    )
-    assert done.stderr == ""
-    return done.stdout.split()
+@pytest.mark.parametrize(
+    ("text", "words", "current"),
+    [
+        ("ocidist pul", ["ocidist"], "pul"),
+        ("ocidist pull ", ["ocidist", "pull"], ""),
+        ("ocidist  get\t'a b' \"c d\" e\\ f ", ["ocidist", "get", "a b", "c d", "e f"], ""),
+        ("ocidist get 'it''s", ["ocidist", "get"], "its"),
+        ('ocidist get "a\\"b\\c', ["ocidist", "get"], 'a"b\\c'),
+        ("ocidist --root $R/x ${R} rm", ["ocidist", "--root", "/root dir/x", "/root dir"], "rm"),
+        ("ocidist '$R' \"$R", ["ocidist", "$R"], "/root dir"),
+        ("ocidist $UNKNOWN ${R:-x} $(touch x", ["touch"], "x"),
+        ("ocidist list | ocidist get ", ["ocidist", "get"], ""),
+        ("make; ocidist get sha256:", ["ocidist", "get"], "sha256:"),
+        ("x=`ocidist get s", ["ocidist", "get"], "s"),
+        ("A=1 ocidist get > a -", ["A=1", "ocidist", "get"], "-"),
+        ("ocidist ''", ["ocidist"], ""),
+        ("ocidist \\", ["ocidist"], ""),
+        ("", [], ""),
+    ],
+)
+def test_lines_are_read_as_shells_read_them(text: str, words: list[str], current: str) -> None:
+    """Quotes, backslashes, variables that are known, and where the last command begins."""
+    line = read(text, {"R": "/root dir"})
+    assert (line.words, line.current) == (words, current)
 
 
-@pytest.mark.parametrize("script", ["bash"], indirect=True)
-def test_bash_completes_verbs_options_and_names(script: Path) -> None:
-    """A verb's beginning, its options, a shell's name, images for rmi, digests for get."""
-    if shutil.which("bash") is None:
-        pytest.skip("no bash here")
-    assert complete(script, "pul") == ["pull"]
-    assert set(complete(script, "fet")) == {"fetch", "fetch-object"}
-    assert set(complete(script, "")) >= {command.name.split()[0] for command in COMMANDS}
-    assert complete(script, "ingest", "--expected-") == ["--expected-size", "--expected-digest"]
-    assert "--dry-run" in complete(script, "gc", "--dr")
-    assert "--timeout" in complete(script, "pull", "--time")
-    assert complete(script, "--debug", "comp") == ["completion"]
-    assert complete(script, "completion", "z") == ["zsh"]
-    assert complete(script, "rootfs", "un") == ["unpack"]
-    assert complete(script, "rmi", "red") == ["redis:7"]
-    assert complete(script, "get", "sha") == ["sha256:aa"]
-    assert complete(script, "get", "sha256:") == ["aa"], "bash puts what stands before the colon itself"
-    assert complete(script, "-u", "me:secret", "rmi", "redis:7") == ["7"]
-    assert complete(script, "--root", "/some/where", "pul") == ["pull"]
-    assert complete(script, "--format", "") == ["csv", "json", "jsonl", "table"]
+@pytest.mark.parametrize("text", ["redis:7", "$(touch x)", "it's", "~", "a b\\", "ü!"])
+def test_i78_what_bash_gets_reads_back(text: str) -> None:
+    """An escaped name is one word, itself."""
+    line = read(f"ocidist rmi {_escaped(text)}")
+    assert (line.words, line.current, line.quote) == (["ocidist", "rmi"], text, "")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A store with an image, a blob, and a snapshot."""
+    root = tmp_path / "root"
+    with Store(root) as store:
+        with store.ingest("put", total=2, expected=BLOB) as writer:
+            writer.write(b"{}")
+            writer.commit(2, BLOB)
+        target = Descriptor("application/vnd.oci.image.manifest.v1+json", BLOB, 2)
+        for name in (REDIS, "ghcr.io/a/b:1", "-q", "new\nline"):
+            store.metadata.set_image(name, target)
+        with store.ingest("half", total=9) as writer:
+            writer.write(b"{")
+    return root
+
+
+def offered(text: str, root: Path | None = None) -> Offers:
+    """For a line, with a store that it doesn't name itself."""
+    return offers(
+        read(f"ocidist {text}"), lambda named: Store(named or root or "/nonexistent", readonly=True)
+    )
+
+
+def words(text: str, root: Path | None = None) -> list[str]:
+    return [word for word, _ in offered(text, root).words]
+
+
+def test_every_command_is_offered_and_no_option_on_an_empty_word() -> None:
+    """Commands alone, with what they do; options once a hyphen is typed."""
+    found = dict(offered("").words)
+    assert set(found) >= {
+        word.split()[0] for command in COMMANDS for word in (command.name, *command.aliases)
+    }
+    assert found["pull"] == "fetch an image, unpack it, and name it"
+    assert not any(word.startswith("-") for word in found)
+    assert {"--root", "--debug"} <= set(words("-"))
+    assert "--connect-to" not in words("--c")
+    assert words("fet") == ["fetch", "fetch-object"]
+    assert words("--debug --root /some/where pul") == ["pull"]
+    assert words("help rootfs un") == ["unpack"]
+    assert words("rootfs un") == ["unpack"]
+    assert words("rootfs ") == ["unpack", "prepare", "view", "diff", "commit", "rm"]
+    assert words("completion ") == ["bash", "zsh", "fish"]
+    assert words("nonsense ") == []
+
+
+def test_options_and_their_values() -> None:
+    """Of the command and of all; choices after it or behind an equals sign; files where a path goes."""
+    assert words("ingest --expected-") == ["--expected-size", "--expected-digest"]
+    assert words("--format ") == words("list --format ") == ["table", "json", "jsonl", "csv"]
+    assert words("list --format=j") == ["--format=json", "--format=jsonl"]
+    for path in (
+        "--root ",
+        "list --trace x",
+        "--ca-cert=",
+        "apply ",
+        "bundle redis ",
+        "bundle r d -- ls ",
+        "list > ",
+    ):
+        assert offered(path).files, path
+    assert offered("--timeout ") == Offers()
+    assert not offered("rmi ").files
+
+
+@pytest.mark.parametrize("way", ["--root {root} {verb}", "--root={root} {verb}", "{verb} --root {root}"])
+def test_names_come_from_the_root_that_the_line_names(root: Path, way: str) -> None:
+    """Wherever --root stands, and whatever the environment says."""
+
+    def at(verb: str, current: str) -> list[str]:
+        return words(way.format(root=root, verb=verb) + f" {current}")
+
+    for verb in ("rmi", "bundle", "pull", "images", "inspect"):
+        assert at(verb, "") == [REDIS, "ghcr.io/a/b:1"], verb
+        assert at(verb, "red") == ["redis:7"]
+    assert at("inspect", "store:g") == ["store:ghcr.io/a/b:1"]
+    assert at("inspect", "st") == ["store:-q", f"store:{REDIS}", "store:ghcr.io/a/b:1"]
+    assert at("rmi", "store:") == []
+    assert at("rootfs unpack", "red") == ["redis:7"]
+    for verb in ("get", "delete", "rm", "label", "path", "list"):
+        assert at(verb, "sha256:") == [str(BLOB)], verb
+    assert at("label", f"{BLOB} ") == []
+    assert at("active", "") == ["half"]
+    assert at("rmi", f"{REDIS} gh") == ["ghcr.io/a/b:1"]
+
+
+def test_a_variable_and_a_home_name_the_root(root: Path) -> None:
+    """OCIDIST_ROOT before the program, $NAME with a value, and ~/."""
+    opened: list[str | None] = []
+
+    def open_store(named: str | None) -> Store:
+        opened.append(named)
+        return Store(named or "/nonexistent", readonly=True)
+
+    for text in (
+        f"OCIDIST_ROOT={root} ocidist rmi g",
+        "ocidist --root $R rmi g",
+        "ocidist --root ~/root rmi g",
+    ):
+        found = offers(read(text, {"R": str(root)}), open_store, str(root.parent))
+        assert found.words == (("ghcr.io/a/b:1", ""),), text
+    assert opened == [str(root)] * 3
+
+
+def test_snapshots_are_offered(root: Path) -> None:
+    """ChainIDs where an image is mounted, what is written in where it is committed, both where it is removed."""
+    with Store(root) as store:
+        store.snapshots.prepare("/mnt/my tree", "")
+        made = Digest.of(b"chain")
+        store.snapshots.prepare("making", "")
+        store.snapshots.commit(str(made), "making")
+    assert words("rootfs prepare ", root) == words("rootfs view sha", root) == [str(made)]
+    assert words("rootfs commit ", root) == ["/mnt/my tree"]
+    assert words("rootfs rm ", root) == ["/mnt/my tree", str(made)]
+    assert set(words("path ", root)) == {str(made), str(BLOB)}
+    assert offered("rootfs diff ", root).files
+    assert offered("rootfs prepare sha256:aa ", root) == Offers(files=True)
+
+
+def test_without_a_store_nothing_is_offered_and_nothing_is_made(tmp_path: Path) -> None:
+    """A root that isn't there, or is no store."""
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "nowhere", tmp_path / "file"):
+        for verb in ("rmi", "get", "active", "rootfs rm", "rootfs prepare"):
+            assert words(f"--root {root} {verb} ") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
