@@ -9,14 +9,13 @@ import os
 import re
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from ocidist.errors import StoreError
 from ocidist.rows import Column, Rows, Schema
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ocidist.layers.compare import Change
     from ocidist.layers.diff import MadeLayer
     from ocidist.layers.reading import Reader
@@ -37,7 +36,6 @@ __all__ = [
     "prepare",
     "remove",
     "snapshots",
-    "whole_tree",
 ]
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
@@ -132,9 +130,9 @@ def prepare(
             store.metadata.hold(lease, expires, [("snapshot", chain)], check=scope.check)
             _require_committed(store, chain)
         if readonly:
-            kept.view(key, chain)
+            kept.view(key, chain, scope)
         else:
-            kept.prepare(key, chain)
+            kept.prepare(key, chain, scope)
     return kept.mounts(key)
 
 
@@ -162,7 +160,7 @@ def remove(store: Store, name: str) -> str:
     """Remove a snapshot; its key. Raises StoreError where others stand on it."""
     store.require_writable()
     info = find(store, name)
-    _refuse_mounted(info.key)
+    _refuse_mounted(store, info.key)
     above = sorted(other.key for other in store.snapshots.walk() if other.parent == info.key)
     if above:
         raise StoreError(info.key, f"{above[0]} stands on it; remove that first")
@@ -170,48 +168,20 @@ def remove(store: Store, name: str) -> str:
     return info.key
 
 
-def _refuse_mounted(key: str) -> None:
-    """Whoever has it mounted could go on writing into what is committed, or removed (proc(5), mountinfo)."""
+def _refuse_mounted(store: Store, key: str) -> None:
+    """Whoever has it mounted could go on writing into what is committed, or removed; what is mounted in it is not its
+    own (proc(5), mountinfo)."""
     try:
         with open("/proc/self/mountinfo", "rb") as file:
-            points = [line.split(b" ")[4] for line in file]
+            lines = [line.split(b" ")[4] for line in file]
     except (OSError, IndexError):  # another system: nothing can be told
         return
-    target = os.fsencode(os.path.realpath(key))
-    if any(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), point) == target for point in points):
-        raise StoreError(key, f"it is mounted; `umount {key}` first")
-
-
-@contextmanager
-def whole_tree(store: Store, chain: str, scope: Scope) -> Iterator[Path]:
-    """A directory with all of a committed snapshot's tree, to be read while the block runs."""
-    kept = store.snapshots
-    if not kept.apart:
-        yield kept.path(chain)
-        return
-    from pathlib import Path
-    from tempfile import mkdtemp
-
-    from ocidist.layers.policy import Policy
-    from ocidist.snapshots.flatten import flatten
-    from ocidist.snapshots.trees import remove_tree
-
-    try:
-        folder = Path(mkdtemp(prefix="whole-", dir=store.root / "snapshots"))
-    except OSError as error:
-        raise StoreError(str(store.root), error.strerror or str(error)) from error
-    try:
-        reader = kept.reader(chain)
-        try:
-            (folder / "fs").mkdir()
-            flatten(reader, folder / "fs", scope, privileged=Policy.of_process().privileged)
-        except OSError as error:
-            raise StoreError(error.filename or str(folder), error.strerror or str(error)) from error
-        finally:
-            reader.close()
-        yield folder / "fs"
-    finally:
-        remove_tree(folder)
+    points = [_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), line) for line in lines]
+    for place in (key, store.snapshots.path(key).parent):
+        top = os.fsencode(os.path.realpath(place))
+        for point in points:
+            if point == top or point.startswith(top + b"/"):
+                raise StoreError(key, f"it is mounted; `umount {quote(os.fsdecode(point))}` first")
 
 
 # -- what changed --
@@ -300,7 +270,7 @@ def commit(store: Store, name: str, scope: Scope, *, epoch: int | None = None) -
     if info.kind != "active":
         why = "it is committed already" if info.kind == "committed" else "a view is read only"
         raise StoreError(info.key, f"nothing to commit: {why}")
-    _refuse_mounted(info.key)
+    _refuse_mounted(store, info.key)
     content = store.content.within(scope)
     with content.writer(f"commit {info.key}") as writer:
         writer.truncate(0)

@@ -10,10 +10,11 @@ import os
 import stat
 from typing import Union
 
+from ocidist.layers.copying import copy_file
+
 __all__ = ["link", "set_times", "symlink"]
 
 Name = Union[str, bytes, "os.PathLike[str]"]
-_BLOCK = 1 << 20
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _SYMLINK_AT = os.symlink in os.supports_dir_fd
 _LINK = hasattr(os, "link")
@@ -58,10 +59,7 @@ def _copy(source: Name, name: Name, source_at: int | None, at: int | None) -> No
             raise PermissionError(1, "no file", os.fsdecode(source))
         writer = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=at)
         try:
-            while block := os.read(reader, _BLOCK):
-                view = memoryview(block)
-                while view:
-                    view = view[os.write(writer, view) :]
+            copy_file(reader, writer, lambda: None)
             os.fchmod(writer, stat.S_IMODE(found.st_mode))
             os.utime(writer, ns=(found.st_atime_ns, found.st_mtime_ns))
         finally:

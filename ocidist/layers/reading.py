@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Reader", "TreeReader"]
+__all__ = ["FOLDER", "PATH_ONLY", "Reader", "TreeReader"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
+FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
 # A FIFO put in a file's place must not stop us.
 _FILE = _FLAGS | getattr(os, "O_NONBLOCK", 0)
+# An entry itself, without opening it: opening devices and FIFOs has effects.
+PATH_ONLY = (_FLAGS | os.O_PATH) if hasattr(os, "O_PATH") else _FILE
 _NO_XATTRS = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS})
 
 
@@ -45,44 +48,70 @@ class Reader(Protocol):
 
 
 class TreeReader:
-    """A Reader of a plain directory. The directory used last stays open."""
+    """A Reader of a plain directory, by its path or a descriptor of it (which stays the caller's).
 
-    def __init__(self, root: Path | str) -> None:
-        self._root = os.open(root, _FOLDER & ~getattr(os, "O_NOFOLLOW", 0))
-        self._path = b""
-        self._fd = self._root
+    The directories on the way to the one used last stay open, the ``keep`` innermost of them, so that neither depth
+    nor length of a path limits anything.
+    """
+
+    def __init__(self, root: Path | str | int, keep: int = 32) -> None:
+        self._root = (
+            os.dup(root) if isinstance(root, int) else os.open(root, FOLDER & ~getattr(os, "O_NOFOLLOW", 0))
+        )
+        self._keep = keep
+        self._path, self._fd = b"", self._root
+        self._parts: list[bytes] = []  # of the path to the innermost directory that is open
+        self._fds = [self._root]  # by depth, the root's first; -1 for one that was let go
 
     def close(self) -> None:
         """Let go of the descriptors. Idempotent."""
-        for fd in {self._fd, self._root}:
+        self._let_go(0)
+        if self._root >= 0:
+            os.close(self._root)
+        self._root = self._fd = self._fds[0] = -1
+
+    def _let_go(self, depth: int) -> None:
+        """Close all that is deeper."""
+        for fd in self._fds[depth + 1 :]:
             if fd >= 0:
                 os.close(fd)
-        self._fd = self._root = -1
+        del self._fds[depth + 1 :], self._parts[depth:]
 
     def folder(self, path: bytes) -> int:
         """A descriptor of the directory ``path``, valid until the next call."""
         if path == self._path:
             return self._fd
-        fd = self._root
-        try:
-            for part in path.split(b"/") if path else ():
-                inner = os.open(part, _FOLDER, dir_fd=fd)
-                if fd != self._root:
-                    os.close(fd)
-                fd = inner
-        except BaseException:
-            if fd != self._root:
-                os.close(fd)
-            raise
-        if self._fd != self._root:
-            os.close(self._fd)
-        self._path, self._fd = path, fd
-        return fd
+        parts = path.split(b"/") if path else []
+        depth = 0
+        for part, open_part in zip(parts, self._parts, strict=False):
+            if part != open_part:
+                break
+            depth += 1
+        if depth < len(parts) or self._fds[depth] < 0:
+            while self._fds[depth] < 0:
+                depth -= 1
+            self._path, self._fd = b"", self._root
+            self._let_go(depth)
+            for part in parts[depth:]:
+                self._fds.append(os.open(part, FOLDER, dir_fd=self._fds[-1]))
+                self._parts.append(part)
+                away = len(self._parts) - self._keep
+                if away > 0 and self._fds[away] >= 0:
+                    os.close(self._fds[away])
+                    self._fds[away] = -1
+        self._path, self._fd = path, self._fds[len(parts)]
+        return self._fd
 
     def list(self, path: bytes) -> dict[bytes, os.stat_result]:
         fd = self.folder(path)
+        found = {}
         with os.scandir(fd) as entries:
-            return {os.fsencode(entry.name): entry.stat(follow_symlinks=False) for entry in entries}
+            for entry in entries:
+                try:
+                    found[os.fsencode(entry.name)] = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # removed meanwhile
+                    continue
+        return found
 
     def stat(self, path: bytes) -> os.stat_result:
         if not path:
@@ -96,7 +125,15 @@ class TreeReader:
 
     def open(self, path: bytes) -> int:
         above, _, name = path.rpartition(b"/")
-        return os.open(name, _FILE, dir_fd=self.folder(above))
+        at = self.folder(above)
+        try:
+            fd = os.open(name, _FILE, dir_fd=at)
+        except PermissionError:
+            fd = _open_own(name, at)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):  # another process put it there: a device is not to be read
+            os.close(fd)
+            raise OSError(errno.EINVAL, "no longer a regular file", os.fsdecode(path))
+        return fd
 
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
         return {
@@ -121,3 +158,21 @@ class TreeReader:
             if error.errno in _NO_XATTRS:
                 return {}
             raise
+
+
+def _open_own(name: bytes, at: int) -> int:
+    """A file that its owner, who asks, may not read by its mode: /etc/shadow often is 0000. Raises PermissionError."""
+    held = os.open(name, PATH_ONLY, dir_fd=at)
+    try:
+        info = os.fstat(held)
+        own = hasattr(os, "geteuid") and info.st_uid == os.geteuid()
+        if not own or not stat.S_ISREG(info.st_mode) or info.st_mode & 0o400:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsdecode(name))
+        itself = f"/proc/self/fd/{held}"
+        os.chmod(itself, stat.S_IMODE(info.st_mode) | 0o400)
+        try:
+            return os.open(itself, _FILE & ~getattr(os, "O_NOFOLLOW", 0))
+        finally:
+            os.chmod(itself, stat.S_IMODE(info.st_mode))
+    finally:
+        os.close(held)

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ocidist.errors import BundleError, quoted
-from ocidist.layers.reading import TreeReader
-from ocidist.rootfs import whole_tree
 from ocidist.runtime import accounts, spec
 from ocidist.runtime import mappings as maps
 from ocidist.runtime.annotations import left_out
 from ocidist.runtime.inside import Inside
 from ocidist.runtime.options import BundleOptions, Mount
+from ocidist.runtime.place import claimed, refuse_full
 
 if TYPE_CHECKING:
+    from ocidist.layers.reading import Reader
     from ocidist.scope import Scope
     from ocidist.spec.config import ImageConfig
     from ocidist.spec.manifest import Manifest
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "write_bundle"]
 
 _KERNEL = ("/proc", "/dev")  # what is there belongs to the host, and no image has a say in it
-_BEING_MADE = "a bundle is being made there; if that was killed, remove the directory"
 _MOUNTED = (*_KERNEL, "/sys")
 
 
@@ -65,16 +64,11 @@ def write_bundle(
     ``path`` may be an empty directory. Raises BundleError if it is anything else, or for an account or a program
     that the image does not have; what unpacking raises; and leaves nothing then.
     """
-    _refuse_full(path)
+    refuse_full(path)
     if config.platform.os not in ("", "linux"):
         raise BundleError("the image", f"is for {config.platform.os}; runc and crun run linux")
     with _unpacked(store, manifest, config, scope) as tree:
-        try:
-            reader = TreeReader(tree)
-        except OSError as error:
-            raise BundleError(str(tree), error.strerror or str(error)) from error
-        with closing(reader):
-            document = _document(Inside(reader), config, options)
+        document = _document(Inside(tree), config, options)
         _write(path, tree, document, scope)
     return Bundle(path, document, left_out(config))
 
@@ -96,18 +90,18 @@ def _document(inside: Inside, config: ImageConfig, options: BundleOptions) -> di
 
 
 @contextmanager
-def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, scope: Scope) -> Iterator[Path]:
+def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, scope: Scope) -> Iterator[Reader]:
     """The committed tree of the image, which no collector takes while the block runs."""
     if store.readonly:
         chain = store.chain_of(config)
         if chain is None:
             raise BundleError(str(store.root), "opened read-only, and the image is not unpacked in it")
-        with whole_tree(store, str(chain), scope) as tree:
+        with closing(store.snapshots.reader(str(chain))) as tree:
             yield tree
         return
     with store.lease(scope=scope) as lease, scope.child(lease=lease) as inner:
         chain = store.unpack(manifest, config, inner)
-        with whole_tree(store, str(chain), inner) as tree:
+        with closing(store.snapshots.reader(str(chain))) as tree:
             yield tree
 
 
@@ -147,80 +141,17 @@ def _volumes(inside: Inside, config: ImageConfig, options: BundleOptions) -> lis
     return found
 
 
-# -- the directory --
-
-
-def _refuse_full(path: Path) -> None:
-    try:
-        found = os.listdir(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise BundleError(str(path), error.strerror or str(error)) from error
-    if "rootfs" in found and "config.json" not in found:
-        reason = _BEING_MADE
-    else:
-        reason = "the directory is not empty; a bundle needs one of its own"
-    if found:
-        raise BundleError(str(path), reason)
-
-
-def _write(path: Path, tree: Path, document: Mapping[str, Any], scope: Scope) -> None:
-    from ocidist.snapshots.trees import copy_tree
+def _write(path: Path, tree: Reader, document: Mapping[str, Any], scope: Scope) -> None:
+    from ocidist.snapshots import trees
 
     try:
         raw = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
     except UnicodeEncodeError as error:  # of the command line: JSON has no other bytes
         raise BundleError(quoted(error.object[error.start : error.start + 20]), "is no UTF-8") from None
-    with _claimed(path) as rootfs:
-        copy_tree(tree, rootfs, scope.check)
-        new = path / ".config.json.new"
-        new.write_bytes(raw)
-        os.replace(new, path / "config.json")
-
-
-@contextmanager
-def _claimed(path: Path) -> Iterator[Path]:
-    """``path``, made or empty, 0700, with an empty rootfs: who makes that has the directory. After an error it is
-    as it was."""
-    before = None
-    try:
+    with claimed(path) as place:
         try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
-            found = os.stat(path)
-            if (
-                hasattr(os, "geteuid") and found.st_uid != os.geteuid()
-            ):  # who owns it can let anybody in again
-                raise BundleError(str(path), "the directory belongs to another user") from None
-            before = stat.S_IMODE(found.st_mode)
-            os.chmod(path, 0o700)
-        rootfs = path / "rootfs"
-        try:
-            os.mkdir(rootfs, 0o755)
-        except FileExistsError:
-            raise BundleError(str(path), _BEING_MADE) from None
-    except OSError as error:
-        raise BundleError(error.filename or str(path), error.strerror or str(error)) from error
-    try:
-        yield rootfs
-    except BaseException as error:
-        _clear(path, before)
-        if isinstance(error, OSError):
-            raise BundleError(error.filename or str(path), error.strerror or str(error)) from error
-        raise
-
-
-def _clear(path: Path, mode: int | None) -> None:
-    from ocidist.snapshots.trees import remove_tree
-
-    try:
-        for name in (".config.json.new", "config.json"):
-            (path / name).unlink(missing_ok=True)
-        remove_tree(path / "rootfs")
-        if mode is None:
-            os.rmdir(path)
-        else:
-            os.chmod(path, mode)
-    except OSError:
-        pass  # what went wrong first is what is to be told
+            trees.copy_tree(tree, place.rootfs, scope.check)
+        except OSError as error:
+            where = os.path.join(path, "rootfs", os.fsdecode(error.filename or ""))
+            raise BundleError(where.rstrip("/"), error.strerror or str(error)) from error
+        place.publish("config.json", raw)

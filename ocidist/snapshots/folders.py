@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Iterator
 from ocidist.content.disk import failure
 from ocidist.content.lock import FileLock
 from ocidist.errors import InvalidDigest, StoreError
+from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo
+from ocidist.snapshots.trees import remove_tree
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -128,18 +130,18 @@ class FolderSnapshotter:
         except OSError as error:
             raise failure(str(self.root), error) from error
 
-    def prepare(self, key: str, parent: str = "") -> Path:
+    def prepare(self, key: str, parent: str = "", scope: Scope | None = None) -> Path:
         """A private directory to write in; what was there under this key is dropped.
 
-        What killed processes left of their unpacking is removed on the way.
+        What killed processes left of their work is removed on the way.
         """
-        return self._start(key, parent, "active")
+        return self._start(key, parent, "active", scope or Scope())
 
-    def view(self, key: str, parent: str) -> Path:
+    def view(self, key: str, parent: str, scope: Scope | None = None) -> Path:
         """As :meth:`prepare`, to be read only."""
-        return self._start(key, parent, "view")
+        return self._start(key, parent, "view", scope or Scope())
 
-    def _start(self, key: str, parent: str, kind: str) -> Path:
+    def _start(self, key: str, parent: str, kind: str, scope: Scope) -> Path:
         folder = self._active / _folder(key)
         try:
             self._make_root()
@@ -147,17 +149,27 @@ class FolderSnapshotter:
             self._discard(folder)
             if parent:
                 self._committed_path(parent)
-            os.mkdir(folder, 0o700)
-            self._write(folder, key, parent, kind)
-            tree = folder / "fs"
-            os.mkdir(tree, 0o755)
-            os.chmod(tree, 0o755)  # whatever the umask
-            self._fill(folder, parent, kind)
-            return tree
+            self._make(folder, key, parent, kind, scope)
+            return folder / "fs"
         except OSError as error:
             raise failure(error.filename or str(folder), error) from error
 
-    def _fill(self, folder: Path, parent: str, kind: str) -> None:
+    def _make(self, folder: Path, key: str, parent: str, kind: str, scope: Scope) -> None:
+        """Out of sight, where what is left of it by a process that is killed is removed, then in one rename."""
+        new, claim = self._aside(folder)
+        with claim:
+            os.mkdir(new, 0o700)
+            try:
+                os.mkdir(new / "fs", 0o755)
+                os.chmod(new / "fs", 0o755)  # whatever the umask
+                self._fill(new, parent, kind, scope)
+                self._write(new, key, parent, kind)
+                os.rename(new, folder)
+            except OSError:
+                remove_tree(new)
+                raise
+
+    def _fill(self, folder: Path, parent: str, kind: str, scope: Scope) -> None:
         """Make what a new snapshot of ``parent`` needs beside or in its empty ``fs``."""
         raise NotImplementedError
 
@@ -189,23 +201,29 @@ class FolderSnapshotter:
             raise failure(error.filename or str(source), error) from error
 
     def remove(self, key: str) -> None:
-        """Remove a snapshot: it vanishes at once, then its files go."""
+        """Remove a snapshot: it vanishes at once, then its files go. Raises StoreError also where some of them stay."""
         info = self.stat(key)
         where = self._committed if info.kind == "committed" else self._active
         try:
-            self._discard(where / _folder(key))
+            left = self._discard(where / _folder(key))
         except OSError as error:
             raise failure(error.filename or str(where), error) from error
+        if left is not None:
+            raise left
 
     def remove_stale(self) -> int:
-        """Remove what killed processes left of their unpacking; how many there were."""
+        """Remove what killed processes left of their work; how many there were. Raises StoreError where some stays."""
         try:
-            return self._sweep()
+            count, left = self._sweep()
         except OSError as error:
             raise failure(error.filename or str(self.root), error) from error
+        if left:
+            raise left[0]
+        return count
 
-    def _sweep(self, but: str = "") -> int:
-        count = 0
+    def _sweep(self, but: str = "") -> tuple[int, list[StoreError]]:
+        """Remove what killed processes left: how many there were, and what could not be removed."""
+        count, left = 0, []
         for info in list(self.walk()):
             if info.kind == "active" and info.key.startswith(UNPACKING) and info.key != but:
                 claim = self.claim(info.key)
@@ -215,29 +233,36 @@ class FolderSnapshotter:
                         count += 1
         # Also the locks alone: who is killed within one leaves its file.
         for name in {*os.listdir(self.root / "removed"), *os.listdir(self.root / "locks")}:
-            self._remove(name)
-        return count
+            trouble = self._remove(name)
+            if trouble is not None:
+                left.append(trouble)
+        return count, left
 
-    def _discard(self, folder: Path) -> None:
-        """Move it out of sight, then remove it."""
-        name = f"{os.getpid()}-{time.monotonic_ns()}-{folder.name}"
-        self._remove(name, folder)
+    def _discard(self, folder: Path) -> StoreError | None:
+        """Move it out of sight, then remove it; what to say where that could not be done to the end."""
+        away, claim = self._aside(folder)
+        with claim:
+            try:
+                os.rename(folder, away)
+            except FileNotFoundError:
+                return None
+            return _removed(away)
 
-    def _remove(self, name: str, folder: Path | None = None) -> None:
-        """Remove ``removed/NAME``, moved there from ``folder``; nothing if another is at it."""
-        from ocidist.snapshots.trees import remove_tree
+    def _aside(self, folder: Path) -> tuple[Path, Claim]:
+        """A path in ``removed`` for this process alone, as long as it has the claim."""
+        while True:
+            name = f"{os.getpid()}-{time.monotonic_ns()}-{folder.name}"
+            lock = FileLock(str(self.root / "locks" / name))
+            if lock.acquire():  # else somebody who sweeps has just seen it
+                return self.root / "removed" / name, Claim(lock)
 
+    def _remove(self, name: str) -> StoreError | None:
+        """Remove ``removed/NAME``, as :meth:`_discard`; nothing if another is at it."""
         lock = FileLock(str(self.root / "locks" / name))
         if not lock.acquire():
-            return
+            return None
         with Claim(lock):
-            away = self.root / "removed" / name
-            if folder is not None:
-                try:
-                    os.rename(folder, away)
-                except FileNotFoundError:
-                    return
-            remove_tree(away)
+            return _removed(self.root / "removed" / name)
 
     def _make_root(self) -> None:
         if not (self.root / "removed").is_dir():
@@ -270,3 +295,19 @@ def _folder(key: str) -> str:
     except InvalidDigest:
         return f"key-{sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()}"
     return f"{digest.algorithm}-{digest.hex}"
+
+
+def _removed(away: Path) -> StoreError | None:
+    """Remove a tree; None, or what stays of it and the way out."""
+    from shlex import quote
+
+    try:
+        remove_tree(away)
+        return None
+    except OSError as error:
+        where = quote(str(away))
+        if error.errno == errno.EBUSY:
+            way_out = f"something is mounted in it; umount what is below {where}, then gc"
+        else:
+            way_out = f"part of a removed tree is not yours; `sudo rm -rf {where}` removes it"
+        return StoreError(str(away), f"{error.strerror or error}: {way_out}")

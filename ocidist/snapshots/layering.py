@@ -6,18 +6,17 @@ the way, targets of hardlinks). Whiteouts become what the kernel takes for them,
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from pathlib import Path
 from typing import Callable, Collection, Sequence
 
-from ocidist.layers import links
 from ocidist.layers.apart import Mark
 from ocidist.layers.reading import Reader, TreeReader
 from ocidist.layers.records import Member
 from ocidist.layers.tree import Directory, Tree
 from ocidist.snapshots.stacked import OPAQUE, WHITEOUT
+from ocidist.snapshots.trees import copy_entry, copy_metadata
 
 __all__ = ["NeedsOrder", "Over", "settle"]
 
@@ -26,10 +25,14 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW"
 
 
 class Over:
-    """A Layering over the tree ``lower`` (None: over nothing). ``privileged`` chooses the kernel's attributes."""
+    """A Layering over the tree ``lower`` (None: over nothing). ``privileged`` chooses the kernel's attributes;
+    ``check`` is called while a file is brought up."""
 
-    def __init__(self, lower: Reader | None, privileged: bool) -> None:
+    def __init__(
+        self, lower: Reader | None, privileged: bool, check: Callable[[], object] = lambda: None
+    ) -> None:
         self._lower = lower
+        self._check = check
         self._privileged = privileged
         self._space = "trusted." if privileged else "user."
         self._hidden: dict[bytes, None] = {}  # real paths, in order
@@ -62,22 +65,7 @@ class Over:
         found = self._beneath(real)
         if found is None or self._lower is None:
             return False
-        path = real[1:]
-        mode = found.st_mode
-        if stat.S_ISDIR(mode):
-            os.mkdir(name, 0o700, dir_fd=at.fd)
-        elif stat.S_ISLNK(mode):
-            links.symlink(self._lower.readlink(path), name, at.fd)
-        elif stat.S_ISREG(mode):
-            self._copy(path, name, at.fd)
-        else:
-            os.mknod(name, stat.S_IFMT(mode) | 0o600, found.st_rdev, dir_fd=at.fd)
-        if self._privileged:
-            os.chown(name, found.st_uid, found.st_gid, dir_fd=at.fd, follow_symlinks=False)
-        self._attributes(path, name, at.fd)
-        if not stat.S_ISLNK(mode):
-            os.chmod(b"/proc/self/fd/%d/%s" % (at.fd, name), stat.S_IMODE(mode))
-        links.set_times(name, found.st_atime_ns, found.st_mtime_ns, at.fd)
+        copy_entry(self._lower, real[1:], found, name, at.fd, self._privileged, self._check)
         return True
 
     def described(self, real: bytes) -> None:
@@ -90,11 +78,8 @@ class Over:
             raise NeedsOrder
         if found is None or not stat.S_ISDIR(found.st_mode):
             return
-        if self._privileged:
-            os.chown(fd, found.st_uid, found.st_gid)
-        self._attributes(path, b".", fd)
-        os.chmod(fd, stat.S_IMODE(found.st_mode))
-        os.utime(fd, ns=(found.st_atime_ns, found.st_mtime_ns))
+        assert self._lower is not None
+        copy_metadata(self._lower, path, found, fd, self._privileged)
 
     def _beneath(self, real: bytes) -> os.stat_result | None:
         """What the layers beneath have at a real path, unless this layer hides it."""
@@ -109,26 +94,6 @@ class Over:
             return self._lower.stat(real[1:])
         except (FileNotFoundError, NotADirectoryError):
             return None
-
-    def _copy(self, path: bytes, name: bytes, fd: int) -> None:
-        assert self._lower is not None
-        with (
-            open(self._lower.open(path), "rb", buffering=0) as source,
-            open(os.open(name, _NEW, 0o600, dir_fd=fd), "wb", buffering=0) as target,
-        ):
-            while block := source.read(1 << 20):
-                view = memoryview(block)
-                while view:
-                    view = view[target.write(view) :]
-
-    def _attributes(self, path: bytes, name: bytes, fd: int) -> None:
-        assert self._lower is not None
-        for key, value in self._lower.xattrs(path).items():
-            try:
-                os.setxattr(b"/proc/self/fd/%d/%s" % (fd, name), key, value, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.EACCES):
-                    raise
 
     # -- at its end --
 

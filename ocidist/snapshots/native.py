@@ -8,8 +8,9 @@ parent's own tree.
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from ocidist.content.disk import failure
 from ocidist.errors import StoreError
@@ -17,6 +18,9 @@ from ocidist.layers.reading import TreeReader
 from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Usage
 from ocidist.snapshots.trees import copy_tree, tree_usage
+
+if TYPE_CHECKING:
+    from ocidist.scope import Scope
 
 __all__ = ["NativeSnapshotter"]
 
@@ -27,9 +31,15 @@ class NativeSnapshotter(FolderSnapshotter):
     name = "native"
     apart = False
 
-    def _fill(self, folder: Path, parent: str, kind: str) -> None:
-        if parent and kind == "active":
-            copy_tree(self._committed_path(parent), folder / "fs")
+    def _fill(self, folder: Path, parent: str, kind: str, scope: Scope) -> None:
+        if not parent or kind != "active":
+            return
+        with closing(TreeReader(self._committed_path(parent))) as source:
+            try:
+                copy_tree(source, folder / "fs", scope.check)
+            except OSError as error:
+                error.filename = os.path.join(folder, "fs", error.filename)
+                raise
 
     def _tree(self, key: str) -> Path:
         info = self.stat(key)

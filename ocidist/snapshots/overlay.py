@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from ocidist.content.disk import failure
 from ocidist.errors import StoreError
@@ -21,6 +21,9 @@ from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Usage
 from ocidist.snapshots.stacked import StackedReader
 from ocidist.snapshots.trees import remove_tree, tree_usage
+
+if TYPE_CHECKING:
+    from ocidist.scope import Scope
 
 __all__ = ["OverlaySnapshotter"]
 
@@ -33,7 +36,7 @@ class OverlaySnapshotter(FolderSnapshotter):
     name = "overlay"
     apart = True
 
-    def _fill(self, folder: Path, parent: str, kind: str) -> None:
+    def _fill(self, folder: Path, parent: str, kind: str, scope: Scope) -> None:
         if kind == "active":
             os.mkdir(folder / "work", 0o700)
             if parent:  # the root of the mount is the upper directory: it looks like the one beneath

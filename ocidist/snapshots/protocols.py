@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Protocol, Sequence
+from typing import TYPE_CHECKING, Iterator, Protocol, Sequence
 
 from ocidist.layers.reading import Reader
+
+if TYPE_CHECKING:
+    from ocidist.scope import Scope
 
 __all__ = ["Claim", "Mount", "SnapshotInfo", "Snapshotter", "Usage"]
 
@@ -80,11 +83,14 @@ class Snapshotter(Protocol):
 
     def usage(self, key: str) -> Usage: ...
 
-    def prepare(self, key: str, parent: str = "") -> Path:
-        """A private directory (0700 above it) to write what comes over the parent's tree; redone if it is stale."""
+    def prepare(self, key: str, parent: str = "", scope: Scope | None = None) -> Path:
+        """A private directory (0700 above it) to write what comes over the parent's tree; redone if it is stale.
+
+        It is seen once it is whole.
+        """
         ...
 
-    def view(self, key: str, parent: str) -> Path:
+    def view(self, key: str, parent: str, scope: Scope | None = None) -> Path:
         """The parent's tree, read only."""
         ...
 

@@ -22,6 +22,7 @@ __all__ = ["OPAQUE", "WHITEOUT", "StackedReader", "is_whiteout"]
 
 OPAQUE, WHITEOUT = "overlay.opaque", "overlay.whiteout"
 _SPACES = (b"trusted.", b"user.")  # as root, and with the mount option userxattr
+_MAX_OPEN = 256  # descriptors of directories, over all layers
 _UNREADABLE = (b"overlay.redirect", b"overlay.metacopy")
 
 
@@ -34,8 +35,17 @@ class StackedReader:
     """A Reader of ``layers``, the uppermost first."""
 
     def __init__(self, layers: Sequence[Path]) -> None:
-        self._layers = [TreeReader(layer) for layer in layers]
-        self._found: tuple[bytes, list[TreeReader]] = (b"", self._layers)
+        keep = max(1, _MAX_OPEN // max(1, len(layers)))
+        self._layers: list[TreeReader] = []
+        try:
+            for layer in layers:
+                self._layers.append(TreeReader(layer, keep))
+        except BaseException:
+            self.close()
+            raise
+        # The directories on the way to the one looked at last: their names, and the layers that each is made of.
+        self._names: list[bytes] = []
+        self._found: list[list[TreeReader]] = [self._layers]
 
     def close(self) -> None:
         """Let go of all descriptors. Idempotent."""
@@ -44,12 +54,23 @@ class StackedReader:
 
     def _parts(self, path: bytes) -> list[TreeReader]:
         """The layers that the directory ``path`` is made of, the uppermost first; [] if it is none."""
-        if path == self._found[0]:
-            return self._found[1]
-        if not path:
-            return self._layers
+        names = path.split(b"/") if path else []
+        depth = 0
+        for name, known in zip(names, self._names, strict=False):
+            if name != known:
+                break
+            depth += 1
+        if depth < len(names):
+            del self._names[depth:], self._found[depth + 1 :]
+            for count in range(depth + 1, len(names) + 1):
+                self._found.append(self._of(self._found[-1], b"/".join(names[:count])))
+                self._names.append(names[count - 1])
+        return self._found[len(names)]
+
+    def _of(self, above: list[TreeReader], path: bytes) -> list[TreeReader]:
+        """The layers of the directory ``path``, where those of the one above are known."""
         parts = []
-        for layer in self._parts(path.rpartition(b"/")[0]):
+        for layer in above:
             try:
                 info = layer.stat(path)
             except FileNotFoundError:
@@ -59,7 +80,6 @@ class StackedReader:
             parts.append(layer)
             if self._mark(layer, path, b"overlay.opaque") == b"y":
                 break
-        self._found = (path, parts)
         return parts
 
     def _mark(self, layer: TreeReader, path: bytes, name: bytes) -> bytes | None:

@@ -1,4 +1,9 @@
-"""Whole directory trees removed or copied, whatever modes, depths and entry types are in them."""
+"""Whole directory trees removed, measured or copied, whatever modes, depths and entry types are in them.
+
+Every step is one component from a directory's descriptor, and what is made, changed or removed is never reached
+through a link: a process that exchanges a directory meanwhile (a container that still runs, another user of a
+bundle's parent) gets an error out of it, and nothing beyond.
+"""
 
 from __future__ import annotations
 
@@ -6,98 +11,171 @@ import errno
 import os
 import shutil
 import stat
-import sys
 from pathlib import Path
 from typing import Callable
 
-from ocidist.layers.links import link, set_times
+from ocidist.layers import links
+from ocidist.layers.copying import copy_file
+from ocidist.layers.reading import FOLDER, PATH_ONLY, Reader, TreeReader
 from ocidist.snapshots.protocols import Usage
 
-__all__ = ["copy_tree", "remove_tree", "tree_usage"]
+__all__ = ["copy_entry", "copy_metadata", "copy_tree", "remove_tree", "tree_usage"]
 
-_FICLONE = 0x40049409
-_FOLDER = (
-    os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_NEW = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
 )
+_REFUSED = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL})  # of extended attributes
+_BY_DESCRIPTOR = hasattr(os, "O_DIRECTORY") and os.rename in os.supports_dir_fd
 
 
-def remove_tree(path: Path) -> None:
+def _nothing() -> None:
+    pass
+
+
+# -- removing --
+
+
+def remove_tree(path: Path | str, at: int | None = None) -> None:
     """Remove a directory and all in it; missing is no error. Depth costs neither descriptors nor stack.
 
-    Instead of descending, the directories of each level are moved up beside the others and emptied there.
-    OSErrors come as they are.
+    ``at`` is a descriptor of the directory that ``path`` counts from. What can't be removed (another user's, or
+    something that is mounted there) stays, all else goes; then the first OSError comes as it is.
     """
-    if not hasattr(os, "O_DIRECTORY") or os.rename not in os.supports_dir_fd:
-        shutil.rmtree(path, ignore_errors=False)
+    if not _BY_DESCRIPTOR:
+        if os.path.lexists(path):
+            shutil.rmtree(path)
         return
     try:
-        os.chmod(path, 0o700)
-        top = os.open(path, _FOLDER)
+        top = _open_folder(path, at)
     except FileNotFoundError:
         return
+    removal = _Removal(top)
     try:
-        moved = 0
-        while folders := _unlink_files(top):
-            for name in folders:
-                os.chmod(name, 0o700, dir_fd=top)  # an ordinary user's 0000 directories
-                inner = os.open(name, _FOLDER, dir_fd=top)
-                try:
-                    for child in _unlink_files(inner):
-                        os.chmod(child, 0o700, dir_fd=inner)
-                        moved = _move_up(inner, child, top, moved)
-                finally:
-                    os.close(inner)
-                os.rmdir(name, dir_fd=top)
+        removal.run()
     finally:
         os.close(top)
-    os.rmdir(path)
+    if removal.trouble is not None:
+        raise removal.trouble
+    os.rmdir(path, dir_fd=at)
 
 
-def _unlink_files(fd: int) -> list[str]:
-    """Unlink all but directories; the directories' names."""
-    with os.scandir(fd) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_folder in found:
-        if not is_folder:
-            os.unlink(name, dir_fd=fd)
-    return [name for name, is_folder in found if is_folder]
+class _Removal:
+    """Instead of descending, the directories of each level are moved up beside the others and emptied there.
 
+    A mount point can't be renamed, so what is mounted in the tree is never looked into.
+    """
 
-def _move_up(inner: int, child: str, top: int, moved: int) -> int:
-    while True:
-        moved += 1
+    def __init__(self, top: int) -> None:
+        self.trouble: OSError | None = None
+        self._top = top
+        self._prefix = f".{os.urandom(8).hex()}-"  # no name of the tree
+        self._count = 0
+        self._todo: list[str] = []
+
+    def run(self) -> None:
+        self._empty(self._top)
+        while self._todo:
+            name = self._todo.pop()
+            try:
+                inner = _open_folder(name, self._top)
+                try:
+                    self._empty(inner)
+                finally:
+                    os.close(inner)
+                os.rmdir(name, dir_fd=self._top)
+            except OSError as error:
+                self._note(error)
+
+    def _note(self, error: OSError) -> None:
+        if self.trouble is None:
+            self.trouble = error
+
+    def _empty(self, fd: int) -> None:
+        """Unlink all but directories, and move those up."""
         try:
-            # Onto nothing, or onto an empty directory that happens to have the name, which is as good.
-            os.rename(child, f".moved-{moved}", src_dir_fd=inner, dst_dir_fd=top)
-            return moved
-        except (FileExistsError, NotADirectoryError):
-            continue
+            with os.scandir(fd) as entries:
+                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
+            self._note(error)
+            return
+        for name, is_folder in found:
+            try:
+                if is_folder:
+                    self._move_up(name, fd)
+                else:
+                    os.unlink(name, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._note(error)
+
+    def _move_up(self, name: str, fd: int) -> None:
+        self._count += 1
+        new = f"{self._prefix}{self._count}"
+        try:
+            os.rename(name, new, src_dir_fd=fd, dst_dir_fd=self._top)
+        except PermissionError as error:  # another user's: that needs its consent, unless it is empty
+            try:
+                os.rmdir(name, dir_fd=fd)
+            except OSError:
+                raise error from None
+        else:
+            self._todo.append(new)
+
+
+def _open_folder(name: Path | str, at: int | None) -> int:
+    """A descriptor of a directory, which isn't followed; an ordinary user's own gets a mode that lets in."""
+    try:
+        fd = os.open(name, FOLDER, dir_fd=at)
+    except PermissionError:
+        if not hasattr(os, "O_PATH"):
+            os.chmod(name, 0o700, dir_fd=at, follow_symlinks=False)
+            return os.open(name, FOLDER, dir_fd=at)
+        held = os.open(name, PATH_ONLY | os.O_DIRECTORY, dir_fd=at)
+        try:
+            os.chmod(f"/proc/self/fd/{held}", 0o700)
+            fd = os.open(".", FOLDER, dir_fd=held)
+        finally:
+            os.close(held)
+    try:
+        if os.fstat(fd).st_mode & 0o700 != 0o700:
+            os.fchmod(fd, 0o700)
+    except PermissionError:  # another user's: whether it can be emptied will be seen
+        pass
+    return fd
+
+
+# -- measuring --
 
 
 def tree_usage(path: Path) -> Usage:
     """What a tree takes, the root included. What vanishes meanwhile doesn't count; OSErrors come as they are."""
     seen: set[tuple[int, int]] = set()
-    folders = [os.fspath(path)]
-    found = os.lstat(path)
-    size, inodes = _disk(found), 1
-    for folder in folders:  # grows while it runs
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                try:
-                    found = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+    folders = [b""]
+    reader = TreeReader(path)
+    try:
+        size, inodes = _disk(reader.stat(b"")), 1
+        for folder in folders:  # grows while it runs
+            try:
+                listed = reader.list(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for name, found in listed.items():
+                if stat.S_ISDIR(found.st_mode):
+                    folders.append(folder + b"/" + name if folder else name)
                 elif found.st_nlink > 1:
                     if (found.st_dev, found.st_ino) in seen:
                         continue
                     seen.add((found.st_dev, found.st_ino))
                 size += _disk(found)
                 inodes += 1
+    finally:
+        reader.close()
     return Usage(inodes, size)
 
 
@@ -106,85 +184,121 @@ def _disk(found: os.stat_result) -> int:
     return found.st_size if blocks is None else int(blocks) * 512
 
 
-def copy_tree(source: Path, target: Path, check: Callable[[], object] = lambda: None) -> None:
-    """Copy what is in ``source`` into the existing directory ``target``: all types, owners, modes, times,
-    extended attributes and hardlinks. ``check`` is called before each entry; what it raises, and OSErrors, come as
-    they are."""
-    links: dict[tuple[int, int], str] = {}
-    folders = [""]
-    for folder in folders:  # grows while it runs
-        with os.scandir(source / folder) as entries:
-            for entry in entries:
+# -- copying --
+
+
+def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = _nothing) -> None:
+    """Copy all of ``source`` into the empty directory ``target``, a path or a descriptor: all types but sockets,
+    modes, times, extended attributes and hardlinks; as root owners too.
+
+    ``check`` is called before each entry and within large files; what it raises comes as it is, and OSErrors too,
+    their ``filename`` the path from the root of the tree.
+    """
+    privileged = hasattr(os, "geteuid") and os.geteuid() == 0
+    names: dict[tuple[int, int], bytes] = {}
+    folders, path = [b""], b""
+    into, first_in = TreeReader(target), TreeReader(target)
+    try:
+        for folder in folders:  # grows while it runs
+            path = folder
+            listed = source.list(folder)
+            at = into.folder(folder)
+            for name, info in listed.items():
                 check()
-                name = os.path.join(folder, entry.name)
-                info = entry.stat(follow_symlinks=False)
+                path = folder + b"/" + name if folder else name
                 if stat.S_ISDIR(info.st_mode):
-                    os.mkdir(target / name, 0o700)
-                    folders.append(name)
+                    os.mkdir(name, 0o700, dir_fd=at)
+                    folders.append(path)
                     continue
-                first = links.get((info.st_dev, info.st_ino)) if info.st_nlink > 1 else None
-                if first is not None:
-                    link(target / first, target / name)
-                    continue
-                links[(info.st_dev, info.st_ino)] = name
-                _copy_one(source / name, target / name, info)
-    for folder in reversed(folders):
-        _copy_metadata(source / folder, target / folder, os.lstat(source / folder))
+                if stat.S_ISSOCK(info.st_mode):
+                    continue  # without its program
+                if info.st_nlink > 1:
+                    first = names.setdefault((info.st_dev, info.st_ino), path)
+                    if first != path:
+                        above, _, other = first.rpartition(b"/")
+                        links.link(other, name, first_in.folder(above), at)
+                        continue
+                copy_entry(source, path, info, name, at, privileged, check)
+        for path in reversed(folders):
+            copy_metadata(source, path, source.stat(path), into.folder(path), privileged)
+    except OSError as error:
+        error.filename, error.filename2 = os.fsdecode(path), None
+        raise
+    finally:
+        into.close()
+        first_in.close()
 
 
-def _copy_one(source: Path, target: Path, info: os.stat_result) -> None:
-    if stat.S_ISREG(info.st_mode):
-        _copy_content(source, target, info)
-    elif stat.S_ISLNK(info.st_mode):
-        os.symlink(os.readlink(source), target)
-    elif stat.S_ISSOCK(info.st_mode):
-        return  # a socket without its program
-    else:
-        os.mknod(target, stat.S_IFMT(info.st_mode) | 0o600, info.st_rdev)
-    _copy_metadata(source, target, info)
-
-
-def _share(source: Path, target: Path) -> bool:
-    """Whether ``target`` is now a reflink of ``source``: blocks shared until either is written (FICLONE, ioctl_ficlone(2))."""
-    try:
-        import fcntl
-
-        with open(source, "rb", buffering=0) as content, open(target, "xb", buffering=0) as copy:
-            fcntl.ioctl(copy.fileno(), _FICLONE, content.fileno())
-        return True
-    except (ImportError, AttributeError, OSError):  # most file systems can't
-        return False
-
-
-def _copy_content(source: Path, target: Path, info: os.stat_result) -> None:
-    if info.st_size and sys.platform == "linux" and _share(source, target):
+def copy_entry(
+    source: Reader,
+    path: bytes,
+    info: os.stat_result,
+    name: bytes,
+    at: int,
+    privileged: bool,
+    check: Callable[[], object],
+) -> None:
+    """Make ``name`` in the directory open as ``at`` what ``source`` has at ``path``; of a directory nothing that is
+    in it. Raises FileExistsError if something is there; other OSErrors, and what ``check`` raises, come as they are.
+    """
+    mode = info.st_mode
+    if stat.S_ISLNK(mode):
+        _copy_symlink(source, path, info, name, at, privileged)
         return
-    try:
-        shutil.copyfile(source, target, follow_symlinks=False)
-    except PermissionError:
-        if info.st_mode & 0o400 or not hasattr(os, "geteuid") or info.st_uid != os.geteuid():
-            raise
-        # Of an ordinary user, who may not read this own file; /etc/shadow often is 0000.
-        os.chmod(source, 0o400)
+    if stat.S_ISREG(mode):
+        content = source.open(path)
         try:
-            fd = os.open(source, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            fd = os.open(name, _NEW, 0o600, dir_fd=at)
+            try:
+                copy_file(content, fd, check)
+                copy_metadata(source, path, info, fd, privileged)
+            finally:
+                os.close(fd)
         finally:
-            os.chmod(source, stat.S_IMODE(info.st_mode))
-        with open(fd, "rb") as content, open(target, "xb") as copy:
-            shutil.copyfileobj(content, copy, 1 << 20)
+            os.close(content)
+        return
+    if stat.S_ISDIR(mode):
+        os.mkdir(name, 0o700, dir_fd=at)
+        fd = os.open(name, FOLDER, dir_fd=at)
+    else:
+        os.mknod(name, stat.S_IFMT(mode) | 0o600, info.st_rdev, dir_fd=at)
+        fd = os.open(name, PATH_ONLY, dir_fd=at)
+    try:
+        if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(mode):
+            raise FileExistsError(errno.EEXIST, "exchanged by another process", os.fsdecode(name))
+        by_path = hasattr(os, "O_PATH") and not stat.S_ISDIR(mode)
+        copy_metadata(source, path, info, f"/proc/self/fd/{fd}" if by_path else fd, privileged)
+    finally:
+        os.close(fd)
 
 
-def _copy_metadata(source: Path, target: Path, info: os.stat_result) -> None:
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
-    if hasattr(os, "listxattr"):
+def _copy_symlink(
+    source: Reader, path: bytes, info: os.stat_result, name: bytes, at: int, privileged: bool
+) -> None:
+    links.symlink(source.readlink(path), name, at)
+    if privileged:
+        os.chown(name, info.st_uid, info.st_gid, dir_fd=at, follow_symlinks=False)
+    # There is no call for a name in a directory; the one component behind the descriptor isn't followed.
+    _copy_xattrs(source, path, b"/proc/self/fd/%d/%s" % (at, name), follow=False)
+    links.set_times(name, info.st_atime_ns, info.st_mtime_ns, at)
+
+
+def copy_metadata(
+    source: Reader, path: bytes, info: os.stat_result, where: int | str, privileged: bool
+) -> None:
+    """Give what is open as ``where`` (or the path of such a descriptor) the owner, as root, the extended attributes,
+    the mode and the times that ``source`` has at ``path``. Raises OSError."""
+    if privileged:
+        os.chown(where, info.st_uid, info.st_gid)  # before the mode: it clears setuid
+    _copy_xattrs(source, path, where)
+    os.chmod(where, stat.S_IMODE(info.st_mode))
+    os.utime(where, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def _copy_xattrs(source: Reader, path: bytes, where: int | str | bytes, follow: bool = True) -> None:
+    for key, value in source.xattrs(path).items():
         try:
-            for name in os.listxattr(source, follow_symlinks=False):
-                os.setxattr(
-                    target, name, os.getxattr(source, name, follow_symlinks=False), follow_symlinks=False
-                )
-        except OSError:  # a file system without them, or names that only root may set
-            pass
-    if not stat.S_ISLNK(info.st_mode):
-        os.chmod(target, stat.S_IMODE(info.st_mode))
-    set_times(target, info.st_atime_ns, info.st_mtime_ns)
+            os.setxattr(where, key, value, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno not in _REFUSED:  # a file system without them, or names that only root may set
+                raise

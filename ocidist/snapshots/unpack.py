@@ -299,7 +299,7 @@ class _Job:
 
         lower = self.snapshotter.reader(parent) if parent else None
         try:
-            yield Over(lower, self.privileged)
+            yield Over(lower, self.privileged, self.scope.check)
         finally:
             if lower is not None:
                 lower.close()

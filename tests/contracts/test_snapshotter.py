@@ -11,15 +11,12 @@ from typing import Callable
 import pytest
 
 from ocidist.errors import OcidistError
-from ocidist.layers.policy import Policy
-from ocidist.scope import Scope
-from ocidist.snapshots.flatten import flatten
 from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.snapshots.overlay import OverlaySnapshotter
 from ocidist.snapshots.protocols import Snapshotter
 from ocidist.spec.digest import Digest
 from tests.parts.required import require
-from tests.parts.trees import Node, assert_same, snapshot
+from tests.parts.trees import Node, assert_same, snapshot, whole_tree
 
 CHAIN = str(Digest.of(b"a chain"))
 OTHER = str(Digest.of(b"another"))
@@ -42,13 +39,10 @@ def commit(snapshots: Snapshotter, name: str, content: str = "x", parent: str = 
     return snapshots.path(name)
 
 
-def whole(snapshots: Snapshotter, key: str, place: Path) -> dict[str, Node]:
+def whole(snapshots: Snapshotter, key: str) -> dict[str, Node]:
     """All of a snapshot's tree, wherever its parts lie."""
-    place.mkdir()
-    reader = snapshots.reader(key)
-    flatten(reader, place, Scope(), privileged=Policy.of_process().privileged)
-    reader.close()
-    return snapshot(place)
+    with whole_tree(snapshots, key) as tree:
+        return snapshot(tree)
 
 
 def keys(snapshots: Snapshotter) -> list[tuple[str, str]]:
@@ -134,11 +128,11 @@ def test_a_child_has_its_parent_s_tree_and_changes_its_own(snapshots: Snapshotte
     snapshots.commit(CHAIN, "working")
     before = snapshot(snapshots.path(CHAIN))
     child = snapshots.prepare("child", CHAIN)
-    assert_same(before, whole(snapshots, "child", tmp_path / "first"))
+    assert_same(before, whole(snapshots, "child"))
     (child / "new").write_text("changed")
     if not snapshots.apart:
         (child / "d/file").write_text("changed")
-    assert "new" in whole(snapshots, "child", tmp_path / "second")
+    assert "new" in whole(snapshots, "child")
     assert_same(before, snapshot(snapshots.path(CHAIN)))
     snapshots.commit(OTHER, "child", CHAIN)
     assert snapshots.stat(OTHER).parent == CHAIN
@@ -153,7 +147,7 @@ def test_a_view_is_its_parent_s_tree_and_is_never_committed(snapshots: Snapshott
     snapshots.view("looking", CHAIN)
     assert snapshots.stat("looking").kind == "view"
     assert ("looking", "view") in keys(snapshots)
-    assert_same(snapshot(snapshots.path(CHAIN)), whole(snapshots, "looking", tmp_path / "whole"))
+    assert_same(snapshot(snapshots.path(CHAIN)), whole(snapshots, "looking"))
     assert [mount.options for mount in snapshots.mounts("looking")] == [("rbind", "ro")]
     with pytest.raises(OcidistError, match="view"):
         snapshots.commit(OTHER, "looking")

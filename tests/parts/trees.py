@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tempfile
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Iterable, Mapping
+from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
+
+if TYPE_CHECKING:
+    from ocidist.snapshots.protocols import Snapshotter
 
 _TYPES = {
     stat.S_IFREG: "file",
@@ -130,3 +135,13 @@ def assert_same(
     """Fail with the first differences if the trees differ."""
     lines = differences(left, right, ignore=ignore, root=root)
     assert not lines, f"{len(lines)} differences:\n" + "\n".join(lines[:30])
+
+
+@contextmanager
+def whole_tree(snapshots: Snapshotter, key: str) -> Iterator[Path]:
+    """All of a snapshot's tree as one directory, wherever its parts lie."""
+    from ocidist.snapshots.trees import copy_tree
+
+    with tempfile.TemporaryDirectory() as folder, closing(snapshots.reader(key)) as reader:
+        copy_tree(reader, Path(folder))
+        yield Path(folder)

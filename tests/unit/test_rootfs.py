@@ -15,7 +15,7 @@ import pytest
 from ocidist.cli.main import main
 from ocidist.errors import OcidistError
 from ocidist.layers.apply import apply_layer
-from ocidist.rootfs import commit, find, prepare, remove, whole_tree
+from ocidist.rootfs import commit, find, prepare, remove
 from ocidist.scope import Scope
 from ocidist.spec.chain import chain_ids
 from ocidist.spec.config import ImageConfig
@@ -24,6 +24,7 @@ from ocidist.spec.manifest import Manifest, parse
 from ocidist.store import Store
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, layer, symlink
+from tests.parts.trees import whole_tree
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -224,7 +225,7 @@ def test_commit_keeps_the_change_as_a_layer(
     assert find(store, top).parent == chain
     store.gc(Scope())
     assert store.content.has(Digest(digest))
-    with whole_tree(store, top, Scope()) as tree:
+    with whole_tree(store.snapshots, top) as tree:
         assert sorted(os.listdir(tree)) == ["etc", "l", "new"]
         assert sorted(os.listdir(tree / "etc")) == ["hosts", "passwd"]
         assert os.stat(tree / "new").st_mtime_ns == 3_000_000_000_500_000_000
@@ -247,7 +248,7 @@ def test_commit_honours_source_date_epoch(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000")
     code, out, err = run("rootfs", "commit", str(tmp_path / "t"))
     assert (code, err) == (0, "")
-    with whole_tree(store, out.split()[2], Scope()) as tree:
+    with whole_tree(store.snapshots, out.split()[2]) as tree:
         assert os.stat(tree / "new").st_mtime == 1000
     assert [info.kind for info in store.snapshots.walk()].count("active") == 0
 
@@ -307,8 +308,11 @@ def test_what_is_mounted_is_neither_committed_nor_removed(
 ) -> None:
     """Writing would go on in what is committed. A mount point is told from the kernel's list, with its escapes."""
     target = tmp_path / "a place"
-    listed = b"1 2 0:1 / %s rw - none none rw\n" % os.fsencode(target).replace(b" ", b"\\040")
-    (tmp_path / "mountinfo").write_bytes(b"1 2 0:1 / / rw - none none rw\n" + listed)
+
+    def listed(point: Path) -> bytes:
+        return b"1 2 0:1 / %s rw - none none rw\n" % os.fsencode(point).replace(b" ", b"\\040")
+
+    (tmp_path / "mountinfo").write_bytes(b"1 2 0:1 / / rw - none none rw\n" + listed(target))
     opened = open
     monkeypatch.setattr(
         "builtins.open",
@@ -324,5 +328,10 @@ def test_what_is_mounted_is_neither_committed_nor_removed(
         ):
             with pytest.raises(OcidistError, match="it is mounted; `umount "):
                 refused()
+        # Mounted in the target by a container, it is in the snapshot too where mounts are shared.
+        inside = store.snapshots.path(str(target)) / "proc"
+        (tmp_path / "mountinfo").write_bytes(listed(inside))
+        with pytest.raises(OcidistError, match=f"it is mounted; `umount {inside}` first"):
+            remove(store, str(target))
         (tmp_path / "mountinfo").write_bytes(b"odd\n")
         remove(store, str(target))

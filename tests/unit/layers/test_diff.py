@@ -8,6 +8,7 @@ import os
 import socket
 import tarfile
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,8 @@ def trees(tmp_path: Path) -> tuple[Path, Path]:
     (one / "d/file").write_text("text")
     (one / "gone").write_text("x")
     os.symlink("d/file", one / "link")
-    copy_tree(one, two)
+    with closing(TreeReader(one)) as source:
+        copy_tree(source, two)
     return one, two
 
 

@@ -159,7 +159,7 @@ def test_of_two_that_make_one_bundle_one_does(
     def meanwhile(source: Path, target: Path, check: Any) -> None:
         from ocidist.runtime import bundle
 
-        monkeypatch.setattr(bundle, "_refuse_full", lambda path: None)
+        monkeypatch.setattr(bundle, "refuse_full", lambda path: None)
         with pytest.raises(BundleError, match="is being made there") as caught:
             img.bundle(tmp_path / "b")
         seen.append(str(caught.value))

@@ -19,9 +19,9 @@ from ocidist.layers.merge import fits, merge
 from ocidist.layers.policy import Policy
 from ocidist.layers.reading import TreeReader
 from ocidist.scope import Scope
-from ocidist.snapshots.flatten import flatten
 from ocidist.snapshots.layering import NeedsOrder, Over, settle
 from ocidist.snapshots.stacked import StackedReader
+from ocidist.snapshots.trees import copy_tree
 from tests.parts.forest import TREES, Branch, plant
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, hardlink, layer, symlink
@@ -97,7 +97,7 @@ def stacked(layers: Sequence[bytes], folder: Path, *, apart: bool) -> tuple[Path
             lower.close()
     reader, whole = StackedReader(stack), folder / "whole"
     whole.mkdir()
-    flatten(reader, whole, Scope(), privileged=PRIVILEGED)
+    copy_tree(reader, whole)
     reader.close()
     return whole, count
 

@@ -11,7 +11,6 @@ import pytest
 
 from ocidist.errors import Cancelled, LayerError
 from ocidist.progress import Advanced, Event, Finished
-from ocidist.rootfs import whole_tree
 from ocidist.scope import Scope
 from ocidist.snapshots import parallel
 from ocidist.snapshots.unpack import unpack
@@ -21,7 +20,7 @@ from ocidist.spec.digest import Digest
 from ocidist.store import Store
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, hardlink, layer, symlink
-from tests.parts.trees import assert_same, snapshot
+from tests.parts.trees import assert_same, snapshot, whole_tree
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 NOISE = [random.Random(number).randbytes(parallel.SMALL + 100_000) for number in range(3)]
@@ -91,14 +90,14 @@ def test_it_comes_to_the_tree_that_one_after_the_other_makes(
             event.done for event in events if isinstance(event, Advanced) and event.digest == target.digest
         ]
         assert done[-1] == target.size
-    with whole_tree(store, str(chain), Scope()) as tree:
+    with whole_tree(store.snapshots, str(chain)) as tree:
         found = snapshot(tree)
     for info in list(store.snapshots.walk())[::-1]:
         store.snapshots.remove(info.key)
     monkeypatch.setattr(parallel, "cores", lambda: 1)
     unpack(store.content, store.snapshots, layers, diff_ids, Scope())
     assert len(started) == 3
-    with whole_tree(store, str(chain), Scope()) as tree:
+    with whole_tree(store.snapshots, str(chain)) as tree:
         # What no entry describes was made just now.
         assert_same(snapshot(tree), found, ignore={"hardlinks"} if store.snapshots.apart else ())
     assert sorted(path for path in found if "/" not in path) == [
@@ -127,7 +126,7 @@ def test_a_worker_that_ends_is_done_without(
     layers, diff_ids = put(store, LAYERS[:2]), [Digest.of(raw) for raw in LAYERS[:2]]
     chain = unpack(store.content, store.snapshots, layers, diff_ids, Scope())
     assert [worker.failed for worker in started] == ["its process ended"] * 2
-    with whole_tree(store, str(chain), Scope()) as tree:
+    with whole_tree(store.snapshots, str(chain)) as tree:
         assert sorted(os.listdir(tree)) == ["big-1", "big-2", "lib", "usr"]
 
 
@@ -140,7 +139,7 @@ def test_without_processes_it_is_done_here(store: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr(parallel.Worker, "start", refuse)
     layers, diff_ids = put(store, LAYERS[:2]), [Digest.of(raw) for raw in LAYERS[:2]]
     chain = unpack(store.content, store.snapshots, layers, diff_ids, Scope())
-    with whole_tree(store, str(chain), Scope()) as tree:
+    with whole_tree(store.snapshots, str(chain)) as tree:
         assert (tree / "big-2").read_bytes() == NOISE[1]
 
 
@@ -164,7 +163,7 @@ def test_a_cancelled_one_leaves_no_process_and_is_redone(
     assert not any(worker.running for worker in started)
     assert [info for info in store.snapshots.walk() if info.kind == "committed"] == []
     chain = unpack(store.content, store.snapshots, layers, diff_ids, Scope())
-    with whole_tree(store, str(chain), Scope()) as tree:
+    with whole_tree(store.snapshots, str(chain)) as tree:
         assert sorted(os.listdir(tree)) == ["big-1", "big-2", "lib", "usr"]
 
 

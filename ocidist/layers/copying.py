@@ -1,0 +1,85 @@
+"""The bytes of a file from one descriptor to another: holes stay holes, and blocks are shared where that is possible.
+
+Sources: ioctl_ficlone(2); lseek(2), "Seeking file data and holes".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Callable
+
+__all__ = ["copy_file"]
+
+_FICLONE = 0x40049409
+_PIECE = 1 << 23  # bytes between two looks at the scope
+_BLOCK = 1 << 20
+
+
+def copy_file(source: int, target: int, check: Callable[[], object]) -> None:
+    """Copy all of the regular file open as ``source`` to the empty one open as ``target``, both at their start.
+
+    ``check`` is called within a large file too; what it raises, and OSErrors, come as they are.
+    """
+    info = os.fstat(source)
+    if info.st_size and _share(source, target):
+        return
+    if getattr(info, "st_blocks", info.st_size) * 512 >= info.st_size or not hasattr(os, "SEEK_DATA"):
+        _copy(source, target, None, check)
+        return
+    at = 0
+    while at < info.st_size:
+        check()
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            break  # a hole up to the end
+        end = os.lseek(source, at, os.SEEK_HOLE)
+        os.lseek(source, at, os.SEEK_SET)
+        os.lseek(target, at, os.SEEK_SET)
+        _copy(source, target, end - at, check)
+        at = end
+    os.ftruncate(target, info.st_size)
+
+
+def _share(source: int, target: int) -> bool:
+    """Whether ``target`` is now a reflink of ``source``: blocks shared until either is written."""
+    if sys.platform != "linux":
+        return False
+    try:
+        import fcntl
+
+        fcntl.ioctl(target, _FICLONE, source)
+        return True
+    except (ImportError, OSError):  # most file systems can't
+        return False
+
+
+def _copy(source: int, target: int, length: int | None, check: Callable[[], object]) -> None:
+    """``length`` bytes, or all up to the end, from where both stand."""
+    left = sys.maxsize if length is None else length
+    send = sys.platform == "linux"
+    while left > 0:
+        check()
+        try:
+            count = os.sendfile(target, source, None, min(left, _PIECE)) if send else 0
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            send, count = False, 0
+        if not send:
+            count = _by_hand(source, target, min(left, _BLOCK))
+        if not count:
+            return
+        left -= count
+
+
+def _by_hand(source: int, target: int, most: int) -> int:
+    block = os.read(source, most)
+    view = memoryview(block)
+    while view:
+        view = view[os.write(target, view) :]
+    return len(block)

@@ -1,0 +1,190 @@
+"""The directory of a bundle, held by descriptors from the moment it is claimed to the end.
+
+Another user who may write to its parent can exchange it at any time. So each step is one component from a
+descriptor, a link is followed only where root or this user made it, and the last component is never one: what is
+written, given a mode or removed is in the directory that was claimed, wherever it is by then.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+from ocidist.errors import BundleError
+from ocidist.layers.reading import FOLDER, PATH_ONLY
+
+__all__ = ["Place", "claimed", "refuse_full"]
+
+_BEING_MADE = "a bundle is being made there; if that was killed, remove the directory"
+_MAX_LINKS = 40  # as the kernel's own limit
+_THROUGH = FOLDER | getattr(os, "O_PATH", 0)  # a directory that only lets through
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A claimed directory and the empty ``rootfs`` in it, as descriptors."""
+
+    fd: int
+    rootfs: int
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Write a file under a name of its own, and rename it to ``name``. Raises OSError."""
+        new = f".{name}.new"
+        with open(os.open(new, _NEW, 0o666, dir_fd=self.fd), "wb") as target:
+            target.write(data)
+        os.rename(new, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+
+
+def refuse_full(path: Path) -> None:
+    """Raise BundleError unless ``path`` is missing or an empty directory, before anything else is done."""
+    if os.path.islink(path):
+        raise _link(path)
+    try:
+        found = os.listdir(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BundleError(str(path), error.strerror or str(error)) from error
+    _refuse(path, found)
+
+
+def _refuse(path: Path, found: list[str]) -> None:
+    if "rootfs" in found and "config.json" not in found:
+        raise BundleError(str(path), _BEING_MADE)
+    if found:
+        raise BundleError(str(path), "the directory is not empty; a bundle needs one of its own")
+
+
+def _link(path: Path) -> BundleError:
+    return BundleError(str(path), "it is a symbolic link; write where it leads")
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[Place]:
+    """``path``, made or empty, 0700, with an empty rootfs: who makes that has the directory. After an error it is as
+    it was before. Raises BundleError, also for an OSError of the block."""
+    try:
+        parent, name = _parent(path)
+    except OSError as error:
+        raise BundleError(str(path), error.strerror or str(error)) from error
+    try:
+        with _claimed(path, parent, name) as place:
+            yield place
+            here = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            mine = os.fstat(place.fd)
+            if (here.st_dev, here.st_ino) != (mine.st_dev, mine.st_ino):
+                raise BundleError(str(path), "another process exchanged the directory while it was written")
+    except OSError as error:
+        raise BundleError(str(path), error.strerror or str(error)) from error
+    finally:
+        os.close(parent)
+
+
+@contextmanager
+def _claimed(path: Path, parent: int, name: str) -> Iterator[Place]:
+    try:
+        os.mkdir(name, 0o700, dir_fd=parent)
+        before = None
+    except FileExistsError:
+        info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if stat.S_ISLNK(info.st_mode):
+            raise _link(path) from None
+        before = stat.S_IMODE(info.st_mode)
+    fd = os.open(name, FOLDER, dir_fd=parent)
+    try:
+        if (
+            hasattr(os, "geteuid") and os.fstat(fd).st_uid != os.geteuid()
+        ):  # its owner can let anybody in again
+            raise BundleError(str(path), "the directory belongs to another user")
+        _refuse(path, os.listdir(fd))
+        os.chmod(fd, 0o700)
+        try:
+            os.mkdir("rootfs", 0o700, dir_fd=fd)
+        except FileExistsError:
+            raise BundleError(str(path), _BEING_MADE) from None
+        try:
+            rootfs = os.open("rootfs", FOLDER, dir_fd=fd)
+            try:
+                yield Place(fd, rootfs)
+            finally:
+                os.close(rootfs)
+        except BaseException:
+            _clear(fd, parent, name, before)
+            raise
+    finally:
+        os.close(fd)
+
+
+def _clear(fd: int, parent: int, name: str, mode: int | None) -> None:
+    from ocidist.snapshots.trees import remove_tree
+
+    try:
+        for each in (".config.json.new", "config.json"):
+            try:
+                os.unlink(each, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+        remove_tree("rootfs", fd)
+        if mode is not None:
+            os.chmod(fd, mode)
+        elif os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=parent, follow_symlinks=False)):
+            os.rmdir(name, dir_fd=parent)
+    except OSError:
+        pass  # what went wrong first is what is to be told
+
+
+def _parent(path: Path) -> tuple[int, str]:
+    """A descriptor of the directory that ``path`` is in, and its name there. Raises OSError, BundleError."""
+    if not hasattr(os, "O_PATH"):  # a system that can't hold a link: by path up to the last component
+        return os.open(path.parent, FOLDER & ~getattr(os, "O_NOFOLLOW", 0)), path.name or "."
+    todo = str(path).split(os.sep)
+    name = todo.pop() if todo[-1] not in ("", ".", "..") else "."
+    todo.reverse()
+    at = os.open(os.sep if path.is_absolute() else ".", _THROUGH)
+    hops = 0
+    try:
+        while todo:
+            part = todo.pop()
+            if part in ("", "."):
+                continue
+            try:
+                inner = os.open(part, _THROUGH, dir_fd=at)
+            except OSError:
+                target = _followed(path, part, at)
+                hops += 1
+                if target is None or hops > _MAX_LINKS:
+                    raise
+                todo += target.split(os.sep)[::-1]
+                if not target.startswith(os.sep):
+                    continue
+                inner = os.open(os.sep, _THROUGH)
+            os.close(at)
+            at = inner
+    except BaseException:
+        os.close(at)
+        raise
+    return at, name
+
+
+def _followed(path: Path, part: str, at: int) -> str | None:
+    """Where a link of root or this user leads; None if it is something else. Raises BundleError for another's."""
+    try:
+        held = os.open(part, PATH_ONLY, dir_fd=at)
+    except OSError:
+        return None
+    try:
+        info = os.fstat(held)
+        if not stat.S_ISLNK(info.st_mode):
+            return None
+        if info.st_uid not in (0, os.geteuid()):
+            raise BundleError(
+                str(path), f"{part} on the way is another user's symbolic link; write where it leads"
+            )
+        return os.readlink("", dir_fd=held)
+    finally:
+        os.close(held)
