@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Uni
 
 from ocidist.errors import InvalidReference, UsageError, quoted
 from ocidist.image import Image, of_reference, open_image
+from ocidist.limits import DEFAULT, Limits
 from ocidist.progress import Named
 from ocidist.remotes.protocols import Source
 from ocidist.scope import Scope
@@ -48,7 +49,8 @@ class Client:
 
     ``store`` is a Store or the path of one (default: the settings' root). ``auth`` is ``(user, password)``,
     a Credential, or any object that gives one for a host; without it Docker's and podman's files are read. ``timeout`` (seconds) bounds each call as a whole. ``connect_to`` maps "host:port" to an address,
-    as curl's option of that name does. ``transport`` replaces the network (a cassette, a test).
+    as curl's option of that name does. ``transport`` replaces the network (a cassette, a test). ``limits`` bound what an
+    image may cost to unpack; None lifts them.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Client:
         hosts_dirs: Iterable[Path | str] | None = None,
         transport: Transport | None = None,
         settings: Settings | None = None,
+        limits: Limits | None = DEFAULT,
     ) -> None:
+        self.limits = limits
         self.timeout, self.connect_timeout = timeout, connect_timeout
         self.insecure, self.plain_http = insecure, plain_http
         self.workers = workers
@@ -257,7 +261,7 @@ class Client:
             return self._slots.setdefault(host, Slots(max(self.workers, 1)))
 
     def _scope(self, scope: Scope | None) -> Scope:
-        return scope if scope is not None else Scope.within(self.timeout)
+        return scope if scope is not None else Scope.within(self.timeout, limits=self.limits)
 
     def platform(self, given: Platform | str | None = None) -> Platform | Literal["all"]:
         """The platform to choose of an index: as given, else this client's, else linux and this machine's."""

@@ -28,6 +28,7 @@ __all__ = [
     "InvalidManifest",
     "InvalidReference",
     "LayerError",
+    "LimitExceeded",
     "Locked",
     "MissingExtra",
     "NotFound",
@@ -276,6 +277,16 @@ class LayerError(OcidistError):
 
 class UnsafeEntry(LayerError):
     """An entry that reaches out of the root; nothing of it was written."""
+
+
+class LimitExceeded(OcidistError):
+    """More than :class:`~ocidist.limits.Limits` allow. ``what`` names the layer, or the image; ``member`` the entry, if
+    it is about one."""
+
+    def __init__(self, what: str, reason: str, member: str = "") -> None:
+        self.what, self.reason, self.member = what, reason, member
+        at = f", entry {quoted(member)}" if member else ""
+        super().__init__(f"{what}{at}: {reason}; --no-limits (in Python limits=None) lifts this limit")
 
 
 class BundleError(OcidistError):

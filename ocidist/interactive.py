@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator
 
 from ocidist.client import Client
+from ocidist.limits import DEFAULT, Limits
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.platform import Platform
@@ -72,29 +73,32 @@ def pull(
     platform: Platform | str | None = None,
     store: Store | Path | str | None = None,
     progress: bool = True,
+    limits: Limits | None = DEFAULT,
 ) -> Image:
     """Fetch, unpack and name an image, with progress by itself: a widget, HTML or text. Returns the Image.
 
     ``store`` is where to: a Store or the path of one (default: the settings' root). An interrupt (the stop button, Ctrl-C) ends it within half
     a second; the same call goes on from there.
+    ``limits`` bound what an image may cost to unpack; None lifts them.
     """
     here = client() if store is None else Client(store=store, transport=client().transport)
     if not progress:
-        return here.pull(locator, platform=platform).image
+        with Scope.within(here.timeout, limits=limits) as scope:
+            return here.pull(locator, platform=platform, scope=scope).image
     try:
-        return _on_show(here, locator, platform)
+        return _on_show(here, locator, platform, limits)
     except KeyboardInterrupt:
         # Not the traceback through the mover: it tells nobody anything, and a notebook takes longer to draw it
         # than the transfer takes to end.
         raise KeyboardInterrupt from None
 
 
-def _on_show(here: Client, locator: str, platform: Platform | str | None) -> Image:
+def _on_show(here: Client, locator: str, platform: Platform | str | None, limits: Limits | None) -> Image:
     from ocidist.notebook.live import live
 
     settings = here.settings
     with live(f"pull {locator}", colour=not settings.no_color, dumb=settings.term == "dumb") as display:
-        scope = Scope.within(here.timeout, observer=display.observe, tick=display.tick)
+        scope = Scope.within(here.timeout, observer=display.observe, tick=display.tick, limits=limits)
         with scope:
             pulled = here.pull(locator, platform=platform, scope=scope)
         chain = pulled.chain_id

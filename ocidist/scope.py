@@ -2,7 +2,7 @@
 
 A scope is handed explicitly to every call that does I/O. It bounds the whole (``deadline``), can be ended
 from any thread (``cancel``), and carries where reports go (``observer``), where exchanges are written
-(``trace``) and which lease holds what is written (``lease``).
+(``trace``), which lease holds what is written (``lease``), and how much an image may cost (``limits``).
 
 Cancelling shuts down whatever was registered with :meth:`Scope.on_cancel`, most often sockets, so that a
 thread that waits in ``recv`` returns at once.
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError
+from ocidist.limits import DEFAULT, Limits
 
 if TYPE_CHECKING:
     from ocidist.progress import Event
@@ -32,10 +33,10 @@ def _nothing() -> None:
 
 
 class Scope:
-    """Deadline, cancellation, observer, trace and lease of one piece of work.
+    """Deadline, cancellation, observer, trace, lease and limits of one piece of work.
 
     ``deadline`` is a value of ``time.monotonic()``. ``tick`` is what the calling thread does about ten times
-    a second while it waits for its workers: paint; workers never call it. A scope with a parent ends with it, never the other
+    a second while it waits for its workers: paint; workers never call it. ``limits`` of None are none. A scope with a parent ends with it, never the other
     way round.
     """
 
@@ -47,6 +48,7 @@ class Scope:
         trace: Any = None,
         lease: str | None = None,
         tick: Callable[[], object] | None = None,
+        limits: Limits | None = DEFAULT,
         parent: Scope | None = None,
     ) -> None:
         if parent is not None:
@@ -56,10 +58,12 @@ class Scope:
             trace = parent.trace if trace is None else trace
             lease = parent.lease if lease is None else lease
             tick = parent.tick if tick is None else tick
+            limits = parent.limits if limits is DEFAULT else limits
         self.deadline: float | None = deadline
         self.observer: Observer | None = observer
         self.trace: Any = trace
         self.lease: str | None = lease
+        self.limits: Limits | None = limits
         self.tick: Callable[[], object] = tick if tick is not None else _nothing
         self._lock = threading.Lock()
         self._ended = threading.Event()

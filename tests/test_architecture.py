@@ -22,7 +22,7 @@ PACKAGE = "ocidist"
 
 # Top down: a unit imports only from units above it, and from itself.
 TOP_DOWN = """
-redaction errors files settings spec view rows progress scope net content metadata remotes transfer layers snapshots
+redaction errors files settings spec view rows progress limits scope net content metadata remotes transfer layers snapshots
 upkeep store unpacking rootfs runtime explore build documents image server client repair diagnosis cli notebook interactive
 integrations containerd
 __init__ __main__

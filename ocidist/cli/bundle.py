@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ocidist.cli.context import Context
-from ocidist.cli.options import Parser
+from ocidist.cli.options import Parser, add_no_limits
 from ocidist.view.schema import Column, Schema
 
 BUNDLE = Schema("bundle", (Column("path"),))
@@ -33,6 +33,7 @@ def configure_bundle(parser: Parser) -> None:
     add("--network", choices=("private", "host"), help="loopback alone (as root), or the host's (--rootless)")
     add("-t", "--tty", action="store_true", help="a terminal of its own")
     add("--annotation", metavar="K=V", action="append", default=[], help="may be repeated")
+    add_no_limits(parser)
     parser.epilog = "Words behind -- are run in place of the image's Cmd: bundle busybox b -- echo hello"
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ocidist.client import Client
     from ocidist.image import Image
+    from ocidist.limits import Limits
     from ocidist.net.recording import Trace
     from ocidist.progress import Event
     from ocidist.scope import Scope
@@ -167,13 +168,20 @@ class Context:
 
     # -- time and progress --
 
+    @property
+    def limits(self) -> Limits | None:
+        """How much an image may cost; None with ``--no-limits``."""
+        from ocidist.limits import DEFAULT
+
+        return None if "no_limits" in self.args and self.args.no_limits else DEFAULT
+
     @contextmanager
     def quiet(self) -> Iterator[Scope]:
         """A scope with the command's time limit and no progress but a line for each retry."""
         from ocidist.scope import Scope
 
         observer = None if self.args.progress == "none" else self._say_retries
-        with Scope.within(self.timeout, observer=observer) as scope:
+        with Scope.within(self.timeout, observer=observer, limits=self.limits) as scope:
             yield scope
 
     def _say_retries(self, event: Event) -> None:
@@ -198,7 +206,12 @@ class Context:
             colour=not settings.no_color,
             dumb=settings.term == "dumb",
         )
-        with painter, Scope.within(self.timeout, observer=painter.observe, tick=painter.tick) as scope:
+        with (
+            painter,
+            Scope.within(
+                self.timeout, observer=painter.observe, tick=painter.tick, limits=self.limits
+            ) as scope,
+        ):
             try:
                 yield scope
             except (KeyboardInterrupt, OcidistError) as error:

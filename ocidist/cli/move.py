@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Callable
 
 from ocidist.cli.context import Context
+from ocidist.cli.options import add_no_limits
 from ocidist.errors import OcidistError
 from ocidist.spec import mediatype
 from ocidist.view.schema import Column, Schema
@@ -22,6 +23,7 @@ FETCHED = Schema("fetched", (Column("ref"), Column("digest", "digest")))
 
 def configure_pull(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ref", metavar="REF", help="an image: redis:7, ghcr.io/org/name@sha256:…")
+    add_no_limits(parser)
 
 
 def run_pull(args: argparse.Namespace, context: Context) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from ocidist.errors import UsageError
 
-__all__ = ["Parser", "add_global", "duration", "parser_for", "quick_formatter"]
+__all__ = ["Parser", "add_global", "add_no_limits", "duration", "parser_for", "quick_formatter"]
 
 PROGRESS = ("auto", "bar", "plain", "json", "none")
 EVERY = "Every command also takes the options that `ocidist --help` lists."
@@ -123,6 +123,15 @@ def parser_for(name: str, summary: str, about: str = "") -> Parser:
     description = about or f"{summary[0].upper()}{summary[1:]}."
     return Parser(
         prog=f"ocidist {name}", description=description, allow_abbrev=False, formatter_class=quick_formatter
+    )
+
+
+def add_no_limits(parser: argparse.ArgumentParser) -> None:
+    """For the commands that unpack."""
+    parser.add_argument(
+        "--no-limits",
+        action="store_true",
+        help="unpack whatever it takes: layers, entries, expansion, steps, the last room on the disk",
     )
 
 

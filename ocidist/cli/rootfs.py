@@ -6,6 +6,7 @@ import argparse
 from typing import BinaryIO, Callable
 
 from ocidist.cli.context import Context
+from ocidist.cli.options import add_no_limits
 from ocidist.view.schema import Column, Schema
 
 MOUNTS = Schema("mounts", (Column("type"), Column("source"), Column("options", "list")))
@@ -17,6 +18,7 @@ COMMITTED = Schema(
 
 def configure_apply(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dir", metavar="DIR", help="an existing directory")
+    add_no_limits(parser)
 
 
 def run_apply(args: argparse.Namespace, context: Context) -> None:
@@ -36,6 +38,7 @@ def run_apply(args: argparse.Namespace, context: Context) -> None:
 
 def configure_rootfs_unpack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("digest", metavar="DIGEST", help="a manifest of the store, or an image's name")
+    add_no_limits(parser)
 
 
 def run_rootfs_unpack(args: argparse.Namespace, context: Context) -> None:

@@ -14,9 +14,30 @@ CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
-def failure(path: str, error: OSError) -> StoreError:
-    """The StoreError for an ``OSError`` on ``path``."""
-    return StoreError(path, error.strerror or str(error) or type(error).__name__)
+def failure(path: str, error: OSError, needed: int | None = None) -> StoreError:
+    """The StoreError for an ``OSError`` on ``path``; ``needed`` is how many bytes were still to be written there."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.errno == errno.ENOSPC:
+        reason += _room(path, needed)
+    return StoreError(path, reason)
+
+
+def _room(path: str, needed: int | None) -> str:
+    from ocidist.view.sizes import human
+
+    free = None
+    while free is None and hasattr(os, "statvfs"):
+        try:
+            found = os.statvfs(path or ".")
+            free = found.f_bavail * found.f_frsize
+        except OSError:
+            above = os.path.dirname(path)
+            if above == path:
+                break
+            path = above
+    parts = [] if needed is None else [f"{human(needed)} more are needed"]
+    parts += [] if free is None else [f"{human(free)} are free"]
+    return f" ({', '.join(parts)}); free some (rmi, gc), or use another disk (--root)" if parts else ""
 
 
 def make_folders(path: str) -> None:

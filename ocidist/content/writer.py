@@ -61,7 +61,8 @@ class LocalWriter:
             try:
                 count = os.write(self._fd, view)
             except OSError as error:
-                raise failure(self._data, error) from error
+                total = self._status.total
+                raise failure(self._data, error, total - self._offset if total else None) from error
             if count <= 0:
                 raise StoreError(self._data, "nothing was written, without an error")
             self._hasher.update(view[:count])

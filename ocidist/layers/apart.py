@@ -11,9 +11,16 @@ import os
 from dataclasses import dataclass
 from typing import Callable
 
+from ocidist.errors import LayerError
 from ocidist.layers.tree import Directory, Tree
 
 __all__ = ["Apart", "Mark"]
+
+MOST = 8 << 20
+"""Bytes of whiteouts, and of directories that no entry describes, that are noted. A layer with more of them is applied in
+its turn, where they need not be remembered."""
+
+_EACH = 64  # bytes around a name
 
 
 @dataclass(frozen=True)
@@ -32,13 +39,16 @@ class Apart:
 
     def __init__(self, privileged: bool) -> None:
         self._privileged = privileged
+        self._size = 0
         self.marks: list[Mark] = []
         self.implied: dict[bytes, None] = {b"": None}  # in order
 
     def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
+        self._note(parent, name)
         self.marks.append(Mark(parent, name))
 
     def opaque(self, tree: Tree, parent: bytes, own: Callable[[bytes], bool]) -> None:
+        self._note(parent)
         self.marks.append(Mark(parent, b""))
 
     def bring_up(self, at: Directory, name: bytes) -> bool:
@@ -46,8 +56,14 @@ class Apart:
         if self._privileged:
             os.chown(name, 0, 0, dir_fd=at.fd, follow_symlinks=False)
         os.chmod(name, 0o755, dir_fd=at.fd)
+        self._note(at.real, name)
         self.implied[(at.real + b"/" + name)[1:]] = None
         return True
+
+    def _note(self, *names: bytes) -> None:
+        self._size += _EACH + sum(map(len, names))
+        if self._size > MOST:
+            raise LayerError("layer", "", "too much of it is about the layers beneath")
 
     def described(self, real: bytes) -> None:
         self.implied.pop(real[1:], None)

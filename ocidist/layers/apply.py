@@ -12,10 +12,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Callable
 
-from ocidist.errors import LayerError, OcidistError, StoreError, UnsafeEntry
+from ocidist.content.disk import failure
+from ocidist.errors import LayerError, LimitExceeded, OcidistError, UnsafeEntry
 from ocidist.layers import links
 from ocidist.layers.changes import HELD, Nothing, Opaque, marker, split, target
 from ocidist.layers.compression import Readable, open_stream
@@ -23,6 +25,7 @@ from ocidist.layers.feed import start
 from ocidist.layers.policy import ApplyResult, Merged, Policy
 from ocidist.layers.records import Member, Records
 from ocidist.layers.rootless import ATTRIBUTE, encode_owner
+from ocidist.layers.space import Space
 from ocidist.layers.tree import CREATE, Directory, Tree
 from ocidist.scope import Scope
 
@@ -53,23 +56,46 @@ def apply_layer(
     tick: Callable[[], object] | None = None,
     threads: bool = True,
     algorithm: str = "sha256",
+    before: int = 0,
 ) -> ApplyResult:
     """Apply a layer's tar, of any compression, to the directory ``root`` (a path or a descriptor).
 
     ``layer`` names it in errors; ``policy`` is ``Policy.of_process()`` by default; ``progress`` is called with
     the cumulative bytes of ``stream`` read, from another thread unless ``threads`` is false; ``tick`` for each
-    piece of plain tar, from this one. ``algorithm`` is that of the DiffID.
+    piece of plain tar, from this one. ``algorithm`` is that of the DiffID; ``before`` how many entries the layers of
+    the image beneath had.
 
     Raises LayerError for what can't be applied, UnsafeEntry (a LayerError) for what reaches out of the root,
-    StoreError where the file system fails, Cancelled and DeadlineExceeded. What was applied before stays.
+    LimitExceeded by the scope's limits, StoreError where the file system fails or is nearly full, Cancelled and
+    DeadlineExceeded. What was applied before stays.
     """
     policy = Policy.of_process() if policy is None else policy
     try:
-        applier = _Applier(root, layer, policy)
+        applier = _Applier(root, layer, policy, scope, before)
     except OSError as error:
-        raise StoreError(str(root), error.strerror or str(error)) from error
-    feed = start(lambda: open_stream(stream, layer, progress, scope)[0], scope, threads, algorithm)
-    more = feed.more if tick is None else _ticking(feed.more, tick)
+        raise failure(str(root), error) from error
+
+    taken = 0
+
+    def read(count: int) -> None:
+        nonlocal taken
+        scope.check()  # also where nothing comes out of what is read
+        taken = count
+        if progress is not None:
+            progress(count)
+
+    feed = start(lambda: open_stream(stream, layer, read, scope)[0], scope, threads, algorithm)
+    space, limits = Space(applier.tree.root.fd, layer, scope), scope.limits
+
+    def more() -> bytes:
+        if tick is not None:
+            tick()
+        piece = feed.more()
+        space.wrote(len(piece))
+        if limits is not None and feed.size > limits.floor and feed.size > limits.ratio * taken:
+            raise LimitExceeded(layer, f"{taken} bytes of it unpack to more than the {limits.ratio}-fold")
+        return piece
+
     records = Records(more, layer)
     try:
         entries = applier.run(records)
@@ -84,27 +110,22 @@ def apply_layer(
     finally:
         feed.close()
         applier.close(str(root))
-    return ApplyResult(feed.digest(), feed.size, entries, applier.skipped, applier.disowned)
-
-
-def _ticking(more: Callable[[], bytes], tick: Callable[[], object]) -> Callable[[], bytes]:
-    def ticked() -> bytes:
-        tick()
-        return more()
-
-    return ticked
+    return ApplyResult(
+        feed.digest(), feed.size, entries, applier.skipped, applier.disowned, applier.tree.made
+    )
 
 
 class _Applier:
     """The state of one layer: the tree, and what this layer itself has put (None in an empty root)."""
 
-    def __init__(self, root: Path | int, layer: str, policy: Policy) -> None:
+    def __init__(self, root: Path | int, layer: str, policy: Policy, scope: Scope, before: int) -> None:
         self.layer = layer
+        self.limits, self.before = scope.limits, before
         self.policy = policy
         self.privileged = policy.privileged
         self.skipped = self.disowned = 0
         self.held = False  # whether there are files that AUFS held for their further names
-        self.tree = Tree(root, layer, self)
+        self.tree = Tree(root, layer, self, scope)
         # Hashes of real paths: 64 bits of a keyed hash are enough, and a tenth of the memory. In an empty root
         # all that is found is this layer's own, so whiteouts do nothing there,
         # in a tree that holds all layers.
@@ -120,9 +141,11 @@ class _Applier:
 
     def close(self, root: str) -> None:
         try:
-            if self.held:
-                self.tree.remove(self.tree.root, HELD)
-            self.tree.close()
+            try:
+                if self.held:
+                    self.tree.remove(self.tree.root, HELD)
+            finally:
+                self.tree.close()
         except OSError as error:
             raise self.failure(error, root) from error
         except OverflowError as error:
@@ -135,10 +158,21 @@ class _Applier:
         return os.fsdecode(self.tree.member)
 
     def failure(self, error: OSError, root: str) -> OcidistError:
-        reason = error.strerror or str(error)
         if error.errno in _ENTRY_ERRORS:
-            return LayerError(self.layer, self.shown(), reason)
-        return StoreError(os.path.join(root, self.shown().lstrip("/")), reason)
+            return LayerError(self.layer, self.shown(), error.strerror or str(error))
+        return failure(os.path.join(root, self.shown().lstrip("/")), error)
+
+    def room(self) -> int:
+        """How many entries, and directories made for them, there may be now."""
+        if self.limits is None:
+            return sys.maxsize
+        return self.limits.entries - self.before - self.tree.made
+
+    def too_many(self) -> LimitExceeded:
+        assert self.limits is not None
+        return LimitExceeded(
+            self.layer, f"with it the image has more than {self.limits.entries} entries", self.shown()
+        )
 
     # -- the loop --
 
@@ -147,13 +181,15 @@ class _Applier:
         tree, layer, own, privileged = self.tree, self.layer, self.own, self.privileged
         opened, close, chmod, utime = os.open, os.close, os.chmod, os.utime
         described = self.policy.layering.described
-        entries = 0
+        entries, most = 0, self.room()
         at = tree.root
         before: bytes | None = None
         changes = 0
         while (member := records.next()) is not None:
             entries += 1
-            tree.member = member.name
+            tree.member, tree.entries = member.name, entries
+            if entries > most:
+                raise self.too_many()
             # Most entries stand beside the one before: what was found out about their directory holds, as long
             # as it is open and no directory or link was replaced.
             head, _, name = member.name.rpartition(b"/")
@@ -169,6 +205,7 @@ class _Applier:
                     self._top(member)
                     continue
                 at, changes = tree.need(parent), tree.changes
+                most = self.room()
                 if name == last:  # else there was a slash at the end
                     before = head
             kind = member.type
@@ -201,6 +238,8 @@ class _Applier:
                 own.add(hash(real))
                 if kind == DIRECTORY:
                     described(real)
+        if entries > self.room():
+            raise self.too_many()
         return entries
 
     def _is_own(self, real: bytes) -> bool:

@@ -15,7 +15,7 @@ from ocidist.layers.apart import Mark
 from ocidist.layers.policy import Merged
 from ocidist.layers.reading import TreeReader
 from ocidist.layers.records import Member
-from ocidist.layers.tree import Directory, Tree
+from ocidist.layers.tree import Directory, Tree, listed
 from ocidist.scope import Scope
 
 __all__ = ["fits", "merge"]
@@ -34,11 +34,12 @@ class _Passing:
         return False
 
 
-def fits(base: Path, apart: Path, implied: Collection[bytes]) -> bool:
+def fits(base: Path, apart: Path, implied: Collection[bytes], scope: Scope) -> bool:
     """False where a directory that the layer implies is a symlink beneath: then its entries belong elsewhere."""
     below, above = TreeReader(base), TreeReader(apart)
     try:
         for path in implied:
+            scope.check()
             try:
                 if stat.S_ISDIR(above.stat(path).st_mode) and stat.S_ISLNK(below.stat(path).st_mode):
                     return False
@@ -57,7 +58,7 @@ def merge(
 
     Both are on one file system. Raises LayerError; OSErrors come as they are, and the scope's end.
     """
-    _hide(base, marks, layer)
+    _hide(base, marks, scope, layer)
     below, above = TreeReader(base), TreeReader(apart)
     try:
         _move(below, above, frozenset(implied), scope)
@@ -66,12 +67,14 @@ def merge(
         above.close()
 
 
-def _hide(base: Path, marks: Sequence[Mark], layer: str) -> None:
+def _hide(base: Path, marks: Sequence[Mark], scope: Scope, layer: str) -> None:
     if not marks:
         return
-    tree, merged = Tree(base, layer, _Passing()), Merged()
+    tree, merged = Tree(base, layer, _Passing(), scope), Merged()
     try:
-        for mark in marks:
+        for tree.entries, mark in enumerate(marks):
+            scope.check()
+            tree.member = mark.parent + b"/" + mark.name
             if mark.name:
                 merged.whiteout(tree, mark.parent, mark.name, _not_own)
             else:
@@ -93,16 +96,18 @@ def _move(below: TreeReader, above: TreeReader, implied: frozenset[bytes], scope
         mine, theirs = above.stat(folder), below.stat(folder)
         shared.append((folder, mine, theirs))
         source, target = above.folder(folder), below.folder(folder)
-        for name, info in above.list(folder).items():
+        for name, is_folder in listed(source, scope.check):
+            scope.check()
             there = _stat(name, target)
-            if stat.S_ISDIR(info.st_mode) and there is not None and stat.S_ISDIR(there.st_mode):
+            if is_folder and there is not None and stat.S_ISDIR(there.st_mode):
                 folders.append(folder + b"/" + name if folder else name)
                 continue
             if there is not None:
-                _make_room(name, info, there, below, folder)
+                _make_room(name, is_folder, there, below, folder, scope)
                 target = below.folder(folder)
             os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
     for folder, mine, theirs in reversed(shared):
+        scope.check()
         if folder in implied:  # it stays as it was
             os.utime(below.folder(folder), ns=(theirs.st_atime_ns, theirs.st_mtime_ns))
         else:
@@ -117,20 +122,20 @@ def _stat(name: bytes, at: int) -> os.stat_result | None:
 
 
 def _make_room(
-    name: bytes, info: os.stat_result, there: os.stat_result, below: TreeReader, folder: bytes
+    name: bytes, is_folder: bool, there: os.stat_result, below: TreeReader, folder: bytes, scope: Scope
 ) -> None:
     """A rename puts a file over a file; all else is removed first."""
     if stat.S_ISDIR(there.st_mode):
         fd = os.dup(below.folder(folder))
         try:
-            tree = Tree(fd, "layer", _Passing())
+            tree = Tree(fd, "layer", _Passing(), scope)
             try:
                 tree.remove(tree.root, name)
             finally:
                 tree.close()
         finally:
             os.close(fd)
-    elif stat.S_ISDIR(info.st_mode):
+    elif is_folder:
         os.unlink(name, dir_fd=below.folder(folder))
 
 

@@ -128,11 +128,13 @@ class Policy:
 
 @dataclass(frozen=True)
 class ApplyResult:
-    """What came of a layer: its DiffID, the bytes of plain tar, the entries, how many of them were skipped, and
-    how many belong to the user although the archive says otherwise and nothing beside them does."""
+    """What came of a layer: its DiffID, the bytes of plain tar, the entries, how many of them were skipped, how many
+    belong to the user although the archive says otherwise and nothing beside them does, and how many directories were
+    made that no entry describes."""
 
     diff_id: Digest
     size: int
     entries: int
     skipped: int
     disowned: int = 0
+    made: int = 0

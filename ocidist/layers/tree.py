@@ -8,6 +8,9 @@ directory that another process swaps for a link meanwhile is refused by the kern
 Descriptors of open directories are kept, 64 at most, and forgotten whenever a directory or a link is
 replaced. A directory is settled when its descriptor is closed: it gets the owner, mode and times of its entry,
 or, where the layer only passed through it, the times that it had before.
+
+Looking a directory up costs a step for each component, of links too. What one entry and one layer may take is bounded:
+links that lead through links and ``..`` multiply.
 """
 
 from __future__ import annotations
@@ -15,14 +18,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Callable, Protocol
 
-from ocidist.errors import LayerError, UnsafeEntry
+from ocidist.errors import LayerError, LimitExceeded, UnsafeEntry
 from ocidist.layers.changes import MAX_PATH
 from ocidist.layers.records import Member
+from ocidist.scope import Scope
 
-__all__ = ["DIRECTORY", "Directory", "Tree"]
+__all__ = ["CREATE", "DIRECTORY", "Directory", "Tree", "listed"]
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
@@ -31,7 +36,20 @@ CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC
 
 _MAX_OPEN = 64
 _MAX_LINKS = 255
-_MAX_STEPS = 10_000
+_MAX_STEPS = 10_000  # for one entry
+_STEPS_EACH = 100  # for an entry on the average, beyond what Limits say
+_LOOK = 4096  # names between two looks at the scope
+
+
+def listed(fd: int, check: Callable[[], object]) -> list[tuple[bytes, bool]]:
+    """The names in the directory open as ``fd``, each with whether it is a directory. ``check`` may end it."""
+    found: list[tuple[bytes, bool]] = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            if not len(found) % _LOOK:
+                check()
+            found.append((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)))
+    return found
 
 
 class Settler(Protocol):
@@ -71,13 +89,21 @@ class Directory:
 
 
 class Tree:
-    """See above. Raises UnsafeEntry and LayerError; an OSError comes as it is."""
+    """See above. Raises UnsafeEntry, LayerError, LimitExceeded and the scope's end; an OSError comes as it is.
 
-    def __init__(self, root: Path | int, layer: str, settler: Settler) -> None:
+    Whoever uses it counts ``entries``, and says in ``member`` which one it is at.
+    """
+
+    def __init__(self, root: Path | int, layer: str, settler: Settler, scope: Scope) -> None:
         fd = os.dup(root) if isinstance(root, int) else os.open(root, DIRECTORY & ~_NOFOLLOW)
         self.root = Directory(fd, b"")
         self.root.was_there()
         self.member = b""  # for errors
+        self.entries = 0
+        self.made = 0  # directories that no entry describes
+        self._steps = self._started = 0  # in all; before the entry
+        self._limit = scope.limits.steps if scope.limits is not None else sys.maxsize
+        self._check = scope.check
         self.changes = 0  # how often what was resolved before may have come to lead elsewhere
         self._layer = layer
         self._settler = settler
@@ -138,6 +164,7 @@ class Tree:
         found = self._aliases.get(path)
         if found is not None:
             return found
+        self._spend()
         head, _, name = path.rpartition(b"/")
         base = self._aliases.get(head)
         if base is not None:
@@ -163,14 +190,32 @@ class Tree:
         finally:
             self._pinned = None
 
+    def _spend(self) -> None:
+        """Look at the scope, and at what the layer has cost; the steps of an entry count from here."""
+        self._check()
+        self._started = self._steps
+        if self._steps > self._limit + _STEPS_EACH * self.entries:
+            raise LimitExceeded(
+                self._layer,
+                f"{self.entries} entries took more than {self._limit + _STEPS_EACH * self.entries} steps through "
+                "its directories and links",
+                self._shown(),
+            )
+
     def _walk(self, at: Directory, todo: list[bytes], create: bool, links: bool = True) -> Directory | None:
         """Take ``todo`` (last component first) from ``at``."""
-        hops = steps = missing = 0  # how deep it is below what is there
+        hops = missing = 0  # how deep it is below what is there
         while todo:
             part = todo.pop()
             if not part or part == b".":
                 continue
-            steps += 1
+            self._steps += 1
+            if self._steps - self._started > _MAX_STEPS:
+                raise UnsafeEntry(
+                    self._layer,
+                    self._shown(),
+                    f"its directory is a maze of links, of more than {_MAX_STEPS} steps",
+                )
             if missing:
                 missing += -1 if part == b".." else 1
                 continue
@@ -189,7 +234,7 @@ class Tree:
             entered = self._enter(at, part, real, create)
             if isinstance(entered, bytes):
                 hops += 1
-                if not links or hops > _MAX_LINKS or steps > _MAX_STEPS:
+                if not links or hops > _MAX_LINKS:
                     raise UnsafeEntry(self._layer, self._shown(), "its directory is a maze of links")
                 if entered[:1] == b"/":
                     at = self.root
@@ -203,10 +248,15 @@ class Tree:
 
     def _real(self, real: bytes) -> Directory | None:
         """The directory of a real path; a link on the way was put there meanwhile, by somebody else."""
-        if not real:
-            return self.root
-        known = self._open.get(real)
-        return known or self._walk(self.root, real[1:].split(b"/")[::-1], False, links=False)
+        known, todo = self.root, []
+        while real:
+            found = self._open.get(real)
+            if found is not None:
+                known = found
+                break
+            real, _, name = real.rpartition(b"/")
+            todo.append(name)
+        return self._walk(known, todo, False, links=False) if todo else known
 
     def _enter(
         self, at: Directory, name: bytes, real: bytes, create: bool, ask: bool = True
@@ -218,6 +268,7 @@ class Tree:
             fd = os.open(name, DIRECTORY, dir_fd=at.fd)
         except FileNotFoundError:
             if ask and self._settler.bring_up(at, name):
+                self.made += 1
                 return self._enter(at, name, real, create, ask=False)
             if not create:
                 return None
@@ -240,6 +291,7 @@ class Tree:
 
     def _make(self, at: Directory, name: bytes, real: bytes) -> Directory:
         os.mkdir(name, 0o700, dir_fd=at.fd)
+        self.made += 1
         directory = self._keep(os.open(name, DIRECTORY, dir_fd=at.fd), real, at)
         self._settler.implied(directory.fd)
         return directory
@@ -326,22 +378,28 @@ class Tree:
     def _clear(self, top: bytes, spared: Callable[[bytes], bool], itself: bool) -> None:
         folders = [top]
         for folder in folders:  # grows while it runs: parents before their children
-            for name, is_folder in self._names(folder):
+            for number, (name, is_folder) in enumerate(self._names(folder)):
+                if not number % _LOOK:
+                    self._spend()
                 inside = folder + b"/" + name
                 if is_folder:
                     folders.append(inside)
-                elif not spared(inside) and (directory := self._real(folder)) is not None:
+                elif spared(inside):
+                    self._steps += 1  # what is removed was paid for by who made it
+                elif (directory := self._real(folder)) is not None:
                     os.unlink(name, dir_fd=directory.fd)
         for folder in reversed(folders if itself else folders[1:]):
-            if not spared(folder):
+            self._spend()
+            if spared(folder):
+                self._steps += 1
+            else:
                 self._rmdir(folder)
 
     def _names(self, folder: bytes) -> list[tuple[bytes, bool]]:
         directory = self._real(folder)
         if directory is None:
             return []
-        with os.scandir(directory.fd) as entries:
-            return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        return listed(directory.fd, self._check)
 
     def _rmdir(self, folder: bytes) -> None:
         above, _, name = folder.rpartition(b"/")

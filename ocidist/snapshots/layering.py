@@ -14,7 +14,9 @@ from typing import Callable, Collection, Sequence
 from ocidist.layers.apart import Mark
 from ocidist.layers.reading import Reader, TreeReader
 from ocidist.layers.records import Member
+from ocidist.layers.space import require
 from ocidist.layers.tree import Directory, Tree
+from ocidist.scope import Scope
 from ocidist.snapshots.stacked import OPAQUE, WHITEOUT
 from ocidist.snapshots.trees import copy_entry, copy_metadata
 
@@ -25,14 +27,13 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW"
 
 
 class Over:
-    """A Layering over the tree ``lower`` (None: over nothing). ``privileged`` chooses the kernel's attributes;
-    ``check`` is called while a file is brought up."""
+    """A Layering over the tree ``lower`` (None: over nothing). ``privileged`` chooses the kernel's attributes.
 
-    def __init__(
-        self, lower: Reader | None, privileged: bool, check: Callable[[], object] = lambda: None
-    ) -> None:
-        self._lower = lower
-        self._check = check
+    What is copied up ends with ``scope``, and where the disk gets full.
+    """
+
+    def __init__(self, lower: Reader | None, privileged: bool, scope: Scope) -> None:
+        self._lower, self._scope = lower, scope
         self._privileged = privileged
         self._space = "trusted." if privileged else "user."
         self._hidden: dict[bytes, None] = {}  # real paths, in order
@@ -65,7 +66,10 @@ class Over:
         found = self._beneath(real)
         if found is None or self._lower is None:
             return False
-        copy_entry(self._lower, real[1:], found, name, at.fd, self._privileged, self._check)
+        if stat.S_ISREG(found.st_mode):  # without its holes
+            taken = getattr(found, "st_blocks", 0) * 512
+            require(at.fd, os.fsdecode(real), taken, self._scope.limits, "a copy of it in the layer")
+        copy_entry(self._lower, real[1:], found, name, at.fd, self._privileged, self._scope.check)
         return True
 
     def described(self, real: bytes) -> None:
@@ -99,10 +103,12 @@ class Over:
 
     def finish(self, tree: Tree) -> None:
         for real in self._opaque:
+            self._scope.check()
             at = tree.at(real[1:], create=False)
             if at is not None:
                 self._set(at.fd, OPAQUE, b"y")
         for real in self._hidden:
+            self._scope.check()
             above, _, name = real.rpartition(b"/")
             at = tree.at(above[1:], create=False)
             if at is None or at.real != above:  # another entry took its directory's place
@@ -163,19 +169,23 @@ class _Lower:
         os.chmod(fd, 0o755)
 
 
-def settle(root: Path, marks: Sequence[Mark], implied: Collection[bytes], over: Over, layer: str) -> None:
+def settle(
+    root: Path, marks: Sequence[Mark], implied: Collection[bytes], over: Over, scope: Scope, layer: str
+) -> None:
     """Make of a tree that was extracted apart what ``over`` would have made of it.
 
-    Raises NeedsOrder where that can't be, LayerError; OSErrors come as they are.
+    Raises NeedsOrder where that can't be, LayerError, LimitExceeded, the scope's end; OSErrors come as they are.
     """
     lower = _Lower(over)
-    tree = Tree(root, layer, lower)
+    tree = Tree(root, layer, lower, scope)
 
     def own(real: bytes) -> bool:
         return real not in lower.brought
 
     try:
-        for mark in marks:
+        for tree.entries, mark in enumerate(marks):
+            scope.check()
+            tree.member = mark.parent + b"/" + mark.name
             if mark.name:
                 over.whiteout(tree, mark.parent, mark.name, own)
             else:
@@ -186,6 +196,7 @@ def settle(root: Path, marks: Sequence[Mark], implied: Collection[bytes], over: 
     reader = TreeReader(root)
     try:
         for path in sorted(implied, reverse=True):
+            scope.check()
             try:
                 if stat.S_ISDIR(reader.stat(path).st_mode):
                     over.look_like_beneath(path, reader.folder(path))

@@ -10,9 +10,11 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
+from ocidist.errors import LimitExceeded
 from ocidist.layers.apart import Mark
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
@@ -65,16 +67,27 @@ class Worker:
         self.diff_id: Digest | None = None
         self.marks: list[Mark] = []
         self.implied: list[bytes] = []
+        self.entries = self.size = 0  # entries, and bytes of plain tar
+        self.limit: LimitExceeded | None = None
         self._report = report
         self._process: subprocess.Popen[bytes] | None = None
         self._rest = b""
 
-    def start(self, blob: int, lowest: bool, held: Sequence[int]) -> None:
-        """Raises OSError where no process can be started."""
+    def start(self, blob: int, lowest: bool, before: int, scope: Scope, held: Sequence[int]) -> None:
+        """Raises OSError where no process can be started, and the scope's end."""
         code = _START.format(path=places())
-        words = [os.path.abspath(self.root), str(self.layer.digest), str(self.layer.size), str(int(lowest))]
+        asked = {
+            "root": os.path.abspath(self.root),
+            "layer": str(self.layer.digest),
+            "size": self.layer.size,
+            "lowest": lowest,
+            "before": before,
+            "seconds": scope.remaining(),
+            "limits": None if scope.limits is None else asdict(scope.limits),
+            "parent": os.getpid(),
+        }
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", code, *words],
+            [sys.executable, "-I", "-S", "-c", code, json.dumps(asked)],
             stdin=blob,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -90,7 +103,7 @@ class Worker:
         return self._process is not None
 
     def look(self) -> bool:
-        """Take in what it has said; True once it has ended."""
+        """Take in what it has said; True once it has ended. Raises LimitExceeded where it says so."""
         if self._process is None:
             return True
         assert self._process.stdout is not None
@@ -105,6 +118,8 @@ class Worker:
             for line in lines:
                 self._heard(json.loads(line))
         self.end()
+        if self.limit is not None:
+            raise self.limit
         if self.diff_id is None and self.failed is None:
             self.failed = "its process ended"
         return True
@@ -114,10 +129,15 @@ class Worker:
             self._report(said["done"])
         elif "error" in said:
             self.failed = said["error"]
+        elif "limit" in said:
+            self.limit = LimitExceeded(*said["limit"])
+        elif "marks" in said:
+            self.marks += [Mark(os.fsencode(parent), os.fsencode(name)) for parent, name in said["marks"]]
+        elif "implied" in said:
+            self.implied += [os.fsencode(path) for path in said["implied"]]
         else:
             self.diff_id = Digest(said["diff_id"])
-            self.marks = [Mark(os.fsencode(parent), os.fsencode(name)) for parent, name in said["marks"]]
-            self.implied = [os.fsencode(path) for path in said["implied"]]
+            self.entries, self.size = said["entries"], said["bytes"]
 
     def end(self) -> None:
         """Let it end, at once if it still runs. Idempotent."""

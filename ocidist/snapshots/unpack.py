@@ -18,8 +18,16 @@ from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from ocidist.content.disk import failure
 from ocidist.content.protocols import Provider
-from ocidist.errors import Cancelled, DeadlineExceeded, InvalidManifest, LayerError, OcidistError
+from ocidist.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidManifest,
+    LayerError,
+    LimitExceeded,
+    OcidistError,
+)
 from ocidist.layers.policy import Policy
+from ocidist.layers.space import require
 from ocidist.progress import Advanced, Finished, Waiting
 from ocidist.scope import Scope
 from ocidist.snapshots.folders import UNPACKING
@@ -51,17 +59,19 @@ def unpack(
 
     One that exists already is returned at once; while another thread or process unpacks the same, this
     waits. ``wait(descriptor)`` returns when that layer's blob is here. Raises InvalidManifest if layers and
-    DiffIDs differ in number, LayerError for a wrong DiffID or a layer that can't be applied, BlobNotFound,
-    StoreError, Cancelled. After a failure nothing is visible.
+    DiffIDs differ in number, LayerError for a wrong DiffID or a layer that can't be applied, LimitExceeded by the
+    scope's limits, BlobNotFound, StoreError, Cancelled. After a failure nothing is visible.
     """
     if len(layers) != len(diff_ids):
         raise InvalidManifest(
             "image", f"{len(layers)} layers, but {len(diff_ids)} diff_ids in its config", "rootfs.diff_ids"
         )
+    if scope.limits is not None and len(layers) > scope.limits.layers:
+        raise LimitExceeded("image", f"{len(layers)} layers, more than {scope.limits.layers}")
     chain = chain_id(diff_ids)
     done: set[Digest] = set()
     if not _committed(snapshotter, chain):
-        job = _Job(provider, snapshotter, scope, wait)
+        job = _Job(provider, snapshotter, scope, wait, layers)
         rows = list(zip(layers, diff_ids, chain_ids(diff_ids), strict=True))
         if snapshotter.apart:
             _each(job, rows)
@@ -84,7 +94,7 @@ def unpack_layer(
     scope: Scope,
 ) -> None:
     """One layer over the committed ``parent`` ("" for none) into the committed ``chain``. Raises as :func:`unpack`."""
-    job = _Job(provider, snapshotter, scope, None)
+    job = _Job(provider, snapshotter, scope, None, [layer])
     key = f"{UNPACKING}{chain}"
     with _claimed(snapshotter, key, [layer], scope), _dropped_on_error(snapshotter, [key]):
         root = snapshotter.prepare(key, parent)
@@ -151,6 +161,7 @@ def _together(job: _Job, rows: Sequence[Row]) -> None:
         with _dropped_on_error(snapshotter, [key]):
             root = snapshotter.prepare(key)
             with _failures(root), job.crew(layers, [claim]) as crew:
+                job.require(root, layers)
                 started: list[tuple[Worker | None, Row]] = []
                 for number, row in enumerate(rows):
                     job.arrived(row[0])
@@ -180,11 +191,12 @@ def _one_of_them(
         done = worker.diff_id is not None
         if done and worker.diff_id is not None:
             _check_diff_id(layer, worker.diff_id, diff_id)
+            job.counted(worker.entries, worker.size)
         if worker.root == root:
             if not done:
                 _empty(root)
         else:
-            done = done and fits(root, worker.root, worker.implied)
+            done = done and fits(root, worker.root, worker.implied, job.scope)
             if done:
                 merge(root, worker.root, worker.marks, worker.implied, job.scope, str(layer.digest))
             remove_tree(worker.root)
@@ -225,6 +237,9 @@ def _each(job: _Job, rows: Sequence[Row]) -> None:
                 job.arrived(row[0])
                 # Not over its parent yet, which may not be here.
                 root = snapshotter.prepare(f"{UNPACKING}{row[2]}")
+                if row is missing[0][0]:
+                    with _failures(root):
+                        job.require(root, layers)
                 started.append((crew.extract(row, root, int(bool(parent))), row, parent))
                 if crew.useful and row is not missing[-1][0]:
                     continue  # all that can be begun first
@@ -244,9 +259,10 @@ def _one_over(job: _Job, crew: Crew, worker: Worker | None, row: Row, parent: st
         done = worker.diff_id is not None
         if worker.diff_id is not None:
             _check_diff_id(layer, worker.diff_id, diff_id)
+            job.counted(worker.entries, worker.size)
             try:
                 with _failures(worker.root), job.over(parent) as over:
-                    settle(worker.root, worker.marks, worker.implied, over, str(layer.digest))
+                    settle(worker.root, worker.marks, worker.implied, over, job.scope, str(layer.digest))
             except NeedsOrder:
                 done = False
     if not done:
@@ -277,10 +293,32 @@ class _Job:
         snapshotter: Snapshotter,
         scope: Scope,
         wait: Callable[[Descriptor], None] | None,
+        layers: Sequence[Descriptor],
     ) -> None:
         self.provider, self.snapshotter, self.scope, self._wait = provider, snapshotter, scope, wait
         self.privileged = Policy.of_process().privileged
         self.done: set[Digest] = set()
+        self.entries = self._unpacked = 0
+        self._blobs = sum({layer.digest: layer.size for layer in layers}.values())
+
+    def require(self, root: Path, layers: Sequence[Descriptor]) -> None:
+        """Raise StoreError where ``layers`` can't have room beside ``root``: no tree is smaller than its blobs."""
+        needed = sum(layer.size for layer in layers)
+        require(root, str(root), needed, self.scope.limits, "unpacking")
+
+    def counted(self, entries: int, unpacked: int) -> None:
+        """A layer more, with so many entries, and bytes of plain tar. Raises LimitExceeded."""
+        self.entries += entries
+        self._unpacked += unpacked
+        limits = self.scope.limits
+        if limits is None:
+            return
+        if self.entries > limits.entries:
+            raise LimitExceeded("image", f"more than {limits.entries} entries")
+        if self._unpacked > limits.floor and self._unpacked > limits.ratio * self._blobs:
+            raise LimitExceeded(
+                "image", f"{self._blobs} bytes of layers unpack to more than the {limits.ratio}-fold"
+            )
 
     def finished(self, layer: Descriptor) -> None:
         """It is where it belongs."""
@@ -299,7 +337,7 @@ class _Job:
 
         lower = self.snapshotter.reader(parent) if parent else None
         try:
-            yield Over(lower, self.privileged, self.scope.check)
+            yield Over(lower, self.privileged, self.scope)
         finally:
             if lower is not None:
                 lower.close()
@@ -324,7 +362,9 @@ class _Job:
                 progress=report,
                 tick=report.tick,
                 algorithm=diff_id.algorithm,
+                before=self.entries,
             )
+        self.counted(result.entries + result.made, result.size)
         _check_diff_id(layer, result.diff_id, diff_id)
 
     @contextmanager
@@ -360,7 +400,8 @@ class Crew:
             root.mkdir(mode=0o755, exist_ok=True)
             report = _Report(layer, self._job.scope)
             worker = Worker(layer, root, report)
-            worker.start(fileno(), not number, [claim.fileno() for claim in self._claims])
+            held = [claim.fileno() for claim in self._claims]
+            worker.start(fileno(), not number, self._job.entries, self._job.scope, held)
             self._workers.add(worker)
             return worker
         except (OSError, ValueError):  # no process can be had, or what is read is no file

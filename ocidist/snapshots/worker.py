@@ -1,7 +1,7 @@
 """A process that extracts one layer into an empty directory, and reports in lines of JSON.
 
-Started by ``parallel`` with the blob's descriptor as standard input. It ends by itself when nobody reads what it
-reports any more; until then it holds the claim on the snapshot, whose descriptor it inherits.
+Started by ``parallel`` with the blob's descriptor as standard input. It ends by itself when its parent has ended; until
+then it holds the claim on the snapshot, whose descriptor it inherits.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import os
 import sys
 from pathlib import Path
 
-from ocidist.errors import OcidistError
+from ocidist.errors import LimitExceeded, OcidistError
 from ocidist.layers.apart import Apart
 from ocidist.layers.apply import apply_layer
 from ocidist.layers.policy import Merged, Policy
+from ocidist.limits import Limits
 from ocidist.scope import Scope
 
 __all__ = ["main"]
 
 _STEP = 1 << 20  # bytes of a blob between two reports
+_TOGETHER = 500  # whiteouts, or directories, in one line
+_MEMORY = 2 << 30  # of addresses; a million entries take about 100 MiB
+_THREADS = 2  # one inflates, one writes
 
 
 class _Blob:
@@ -44,26 +48,63 @@ def _say(what: dict[str, object]) -> None:
 
 
 def main() -> None:
-    """As ``sys.argv`` says: the directory, the layer's name, its size, and whether it is the lowest."""
-    root, layer, size, lowest = sys.argv[1:]
+    """As the one word of ``sys.argv``, JSON, says: ``root``, the ``layer``'s name and ``size``, whether it is the
+    ``lowest``, how many entries there were ``before``, the ``seconds`` that are left, the ``limits``, and the ``parent``."""
+    asked = json.loads(sys.argv[1])
+    _bound(asked["seconds"])
+    limits = None if asked["limits"] is None else Limits(**asked["limits"])
     privileged = Policy.of_process().privileged
     apart = Apart(privileged)
+    parent = asked["parent"]
+
+    def tick() -> None:
+        if os.getppid() != parent:  # nobody waits for it any more
+            os._exit(1)
+
     try:
         result = apply_layer(
             _Blob(),
-            Path(root),
-            Scope(),
-            layer=layer,
-            policy=Policy(privileged, Merged() if int(lowest) else apart),
-            progress=_Report(int(size)),
+            Path(asked["root"]),
+            Scope.within(asked["seconds"], limits=limits),
+            layer=asked["layer"],
+            policy=Policy(privileged, Merged() if asked["lowest"] else apart),
+            progress=_Report(asked["size"]),
+            tick=tick,
+            before=asked["before"],
         )
+    except LimitExceeded as error:
+        _say({"limit": [error.what, error.reason, error.member]})
+        return
+    except MemoryError:
+        _say({"limit": [asked["layer"], f"its entries need more than {_MEMORY} bytes of memory", ""]})
+        return
     except OcidistError as error:
         _say({"error": str(error)})
         return
-    _say(
-        {
-            "diff_id": str(result.diff_id),
-            "marks": [[os.fsdecode(mark.parent), os.fsdecode(mark.name)] for mark in apart.marks],
-            "implied": [os.fsdecode(path) for path in apart.implied],
-        }
-    )
+    for at in range(0, len(apart.marks), _TOGETHER):
+        some = apart.marks[at : at + _TOGETHER]
+        _say({"marks": [[os.fsdecode(mark.parent), os.fsdecode(mark.name)] for mark in some]})
+    implied = [os.fsdecode(path) for path in apart.implied]
+    for at in range(0, len(implied), _TOGETHER):
+        _say({"implied": implied[at : at + _TOGETHER]})
+    _say({"diff_id": str(result.diff_id), "entries": result.entries + result.made, "bytes": result.size})
+
+
+def _bound(seconds: float | None) -> None:
+    """What no layer needs is refused by the kernel, also to code that a damaged layer might get to run here."""
+    try:
+        import resource
+    except ImportError:  # another system
+        return
+    bounds = {resource.RLIMIT_CORE: 0}
+    if sys.platform == "linux":  # elsewhere what is reserved counts, or the bound is not kept
+        bounds[resource.RLIMIT_AS] = _MEMORY
+    if seconds is not None:
+        bounds[resource.RLIMIT_CPU] = _THREADS * (int(seconds) + 1)
+    for what, most in bounds.items():
+        try:
+            hard = resource.getrlimit(what)[1]
+            if hard == resource.RLIM_INFINITY or hard > most:
+                resource.setrlimit(what, (most, most))
+        except (OSError, ValueError):
+            continue

@@ -61,7 +61,7 @@ def merged(layers: Sequence[bytes], folder: Path) -> tuple[Path, int]:
     for number, raw in enumerate(layers[1:]):
         root = folder / f"apart-{number}"
         apart = extract(raw, root)
-        if apart is not None and fits(base, root, apart.implied):
+        if apart is not None and fits(base, root, apart.implied, Scope()):
             merge(base, root, apart.marks, apart.implied, Scope(), "layer")
             count += 1
         else:
@@ -79,7 +79,7 @@ def stacked(layers: Sequence[bytes], folder: Path, *, apart: bool) -> tuple[Path
         found = extract(raw, root) if apart else None
         if found is not None:
             try:
-                settle(root, found.marks, found.implied, Over(lower, PRIVILEGED), "layer")
+                settle(root, found.marks, found.implied, Over(lower, PRIVILEGED, Scope()), Scope(), "layer")
                 count += 1
             except NeedsOrder:
                 found = None
@@ -91,7 +91,7 @@ def stacked(layers: Sequence[bytes], folder: Path, *, apart: bool) -> tuple[Path
                 os.chown(root, info.st_uid, info.st_gid)
                 os.chmod(root, info.st_mode & 0o7777)
                 os.utime(root, ns=(info.st_atime_ns, info.st_mtime_ns))
-            apply(raw, root, Policy(PRIVILEGED, Over(lower, PRIVILEGED)))
+            apply(raw, root, Policy(PRIVILEGED, Over(lower, PRIVILEGED, Scope())))
         stack.insert(0, root)
         if lower is not None:
             lower.close()
