@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ocidist.net.http import HTTPOptions
     from ocidist.net.message import Transport
     from ocidist.net.recording import Trace
+    from ocidist.net.replay import ReplayTransport
     from ocidist.remotes.registry.credentials import Credential, CredentialSource
     from ocidist.remotes.registry.hosts_toml import Endpoint
     from ocidist.remotes.registry.session import RegistrySession
@@ -82,6 +83,7 @@ class Client:
         self._store = store
         self._transport = transport
         self._offline = transport is not None  # what stands in for the network knows of no mirrors
+        self._replay = _replay_of(transport)
         self._hosts_dirs = None if hosts_dirs is None else tuple(map(Path, hosts_dirs))
         self._trace: Trace | None = None
         self._sessions: dict[tuple[Endpoint, str], RegistrySession] = {}
@@ -164,9 +166,9 @@ class Client:
         from ocidist.net.recording import Recorder, Trace
 
         trace = Trace(bodies=bodies)
-        offline = self._offline
+        offline, replay = self._offline, self._replay
         self.use(Recorder(self.transport, trace))
-        self._offline, self._trace = offline, trace
+        self._offline, self._replay, self._trace = offline, replay, trace
         return trace
 
     def use(self, transport: Transport | None) -> None:
@@ -174,6 +176,7 @@ class Client:
         with self._lock:
             self._transport, self._session = transport, None
             self._offline, self._trace = transport is not None, None
+            self._replay = _replay_of(transport)
             self._sessions.clear()
 
     @property
@@ -243,6 +246,10 @@ class Client:
         from ocidist.remotes.registry.credentials import Credential, StaticCredentials
 
         auth = self._auth
+        if auth is None and self._replay is not None:
+            from ocidist.remotes.registry.replayed import ReplayedCredentials
+
+            return ReplayedCredentials(self._replay.exchanges)
         if auth is None:
             return self._credential_files()
         if isinstance(auth, tuple):
@@ -261,7 +268,8 @@ class Client:
             return self._slots.setdefault(host, Slots(max(self.workers, 1)))
 
     def _scope(self, scope: Scope | None) -> Scope:
-        return scope if scope is not None else Scope.within(self.timeout, limits=self.limits)
+        scope = scope if scope is not None else Scope.within(self.timeout, limits=self.limits)
+        return scope if self._replay is None or scope.replayed else scope.child(replayed=True)
 
     def platform(self, given: Platform | str | None = None) -> Platform | Literal["all"]:
         """The platform to choose of an index: as given, else this client's, else linux and this machine's."""
@@ -431,7 +439,7 @@ class Client:
                     slots=self._slots_of(source),
                     asked=one,
                 )
-                self.store.tag(full, target, inner)
+                self.store.tag(full, target, inner, replayed=self._replay.name if self._replay else "")
                 return chain, open_image(self.store, full, target, None, one, inner)
 
         with self.store.lease(scope=outer) as lease, of_reference(full):
@@ -441,7 +449,11 @@ class Client:
     # -- credentials --
 
     def login(self, host: str, username: str, password: str, *, scope: Scope | None = None) -> str:
-        """Check credentials at the registry, then keep them where Docker does; the file's path or helper."""
+        """Check credentials at the registry, then keep them where Docker does; the file's path or helper.
+
+        Raises UsageError while a cassette is replayed, as :meth:`logout` does.
+        """
+        self._refuse_replayed("login")
         from ocidist.remotes.registry.credentials import Credential, StaticCredentials
         from ocidist.remotes.registry.session import RegistrySession
 
@@ -454,9 +466,25 @@ class Client:
         self.session.forget()
         return where
 
+    def _refuse_replayed(self, what: str) -> None:
+        if self._replay is not None:
+            raise UsageError(
+                f"{what}: no credentials are changed while a cassette is replayed; leave out --cassette"
+            )
+
     def logout(self, host: str) -> bool:
         """Forget the credentials of a host; False where there were none."""
+        self._refuse_replayed("logout")
         return bool(self._credential_files().delete(_host(host)))
+
+
+def _replay_of(transport: Transport | None) -> ReplayTransport | None:
+    """The cassette that answers, if one does."""
+    if transport is None:
+        return None
+    from ocidist.net.replay import ReplayTransport
+
+    return transport if isinstance(transport, ReplayTransport) else None
 
 
 def _host(text: str) -> str:

@@ -36,7 +36,8 @@ class Scope:
     """Deadline, cancellation, observer, trace, lease and limits of one piece of work.
 
     ``deadline`` is a value of ``time.monotonic()``. ``tick`` is what the calling thread does about ten times
-    a second while it waits for its workers: paint; workers never call it. ``limits`` of None are none. A scope with a parent ends with it, never the other
+    a second while it waits for its workers: paint; workers never call it. ``limits`` of None are none. ``replayed`` says that
+    the peers are recordings. A scope with a parent ends with it, never the other
     way round.
     """
 
@@ -49,6 +50,7 @@ class Scope:
         lease: str | None = None,
         tick: Callable[[], object] | None = None,
         limits: Limits | None = DEFAULT,
+        replayed: bool = False,
         parent: Scope | None = None,
     ) -> None:
         if parent is not None:
@@ -59,11 +61,13 @@ class Scope:
             lease = parent.lease if lease is None else lease
             tick = parent.tick if tick is None else tick
             limits = parent.limits if limits is DEFAULT else limits
+            replayed = replayed or parent.replayed
         self.deadline: float | None = deadline
         self.observer: Observer | None = observer
         self.trace: Any = trace
         self.lease: str | None = lease
         self.limits: Limits | None = limits
+        self.replayed: bool = replayed
         self.tick: Callable[[], object] = tick if tick is not None else _nothing
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -157,6 +161,10 @@ class Scope:
                 self.check()
             elif time.monotonic() >= until:
                 return
+
+    def pause(self, seconds: float) -> None:
+        """Give a peer time before it is asked again: :meth:`sleep`, but where exchanges are ``replayed`` nobody waits."""
+        self.sleep(0.0 if self.replayed else seconds)
 
     @contextmanager
     def on_cancel(self, action: Callable[[], object]) -> Iterator[None]:

@@ -18,6 +18,7 @@ from ocidist.content.lock import FileLock, Gate
 from ocidist.errors import BlobNotFound, InvalidDigest, InvalidReference, StoreError, UsageError
 from ocidist.metadata.content import DAY, LEASED, HeldContent, HeldWriter
 from ocidist.metadata.database import ImageRecord, Metadata
+from ocidist.metadata.replayed import marking
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -194,10 +195,11 @@ class Store:
                 return
             # The collector took it between our look and our hold: it is to be brought after all.
 
-    def tag(self, name: str, target: Descriptor, scope: Scope) -> None:
+    def tag(self, name: str, target: Descriptor, scope: Scope, *, replayed: str = "") -> None:
         """``name``, normalised, stands for ``target`` from now on. Raises BlobNotFound if that is not here.
 
-        A locator of another kind than a registry's is a name as it is written.
+        A locator of another kind than a registry's is a name as it is written. ``replayed`` is the cassette that
+        answered in place of the registry: such a name bears a mark, and takes no other's place (StoreError).
         """
         from ocidist.remotes import Locator
         from ocidist.spec.reference import Reference
@@ -205,11 +207,12 @@ class Store:
         where = Locator.parse(name)
         full = Reference.parse(where.body).image_name if where.kind == "registry" else name
         self.require_writable()
+        revise = marking(str(self.root), full, target.digest, replayed)
         try:
             with self.content.gate.shared(scope):
                 if not self.content.has(target.digest, target.size):
                     raise BlobNotFound(target, f"not in the store, so {full} can't stand for it")
-                self.metadata.set_image(full, target, check=scope.check)
+                self.metadata.set_image(full, target, check=scope.check, revise=revise)
         except OSError as error:
             raise StoreError(str(self.root), error.strerror or str(error)) from error
 

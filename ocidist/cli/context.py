@@ -121,13 +121,16 @@ class Context:
         name, colon, password = user.partition(":")
         return Credential(name, password if colon else ask_password(name))
 
+    @property
+    def _cassette(self) -> str:
+        return str(self.args.cassette or self.settings.replay or "")
+
     def _replayed(self) -> Any:
-        cassette = self.args.cassette or self.settings.replay
-        if not cassette:
+        if not self._cassette:
             return None
         from ocidist.net import replay
 
-        return replay.find(cassette)
+        return replay.find(self._cassette)
 
     def _save(self, trace: Trace, *, failed: bool) -> None:
         from ocidist.cli import recording
@@ -181,7 +184,8 @@ class Context:
         from ocidist.scope import Scope
 
         observer = None if self.args.progress == "none" else self._say_retries
-        with Scope.within(self.timeout, observer=observer, limits=self.limits) as scope:
+        replayed = bool(self._cassette)
+        with Scope.within(self.timeout, observer=observer, limits=self.limits, replayed=replayed) as scope:
             yield scope
 
     def _say_retries(self, event: Event) -> None:
@@ -209,7 +213,11 @@ class Context:
         with (
             painter,
             Scope.within(
-                self.timeout, observer=painter.observe, tick=painter.tick, limits=self.limits
+                self.timeout,
+                observer=painter.observe,
+                tick=painter.tick,
+                limits=self.limits,
+                replayed=bool(self._cassette),
             ) as scope,
         ):
             try:

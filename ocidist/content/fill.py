@@ -195,7 +195,7 @@ class _Fill:
                 )
             pause = 0.1 * fruitless
             self.scope.emit(Retrying(self.target.digest, fruitless + 1, pause, reason))
-            self.scope.sleep(pause)
+            self.scope.pause(pause)
 
     def receive(self, body: Body) -> None:
         """Write one body's bytes; also those that came before an error."""

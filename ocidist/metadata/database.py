@@ -150,13 +150,22 @@ class Metadata:
         target: Descriptor,
         labels: Mapping[str, str] | None = None,
         check: Callable[[], object] | None = None,
+        revise: Callable[[ImageRecord | None], Mapping[str, str] | None] | None = None,
     ) -> None:
-        """``name`` stands for ``target`` from now on; ``labels`` of None keeps those it had."""
+        """``name`` stands for ``target`` from now on; ``labels`` of None keeps those it had.
+
+        ``revise`` makes the labels of the record as it is (None: there is none, or it is damaged) in the same
+        transaction. It returns None to leave the record, and may raise.
+        """
         import json
 
         now = time.time()
         annotations = json.dumps(dict(target.annotations))
         with self._writing(check) as run:
+            if revise is not None:
+                labels = revise(self._recorded(run, name))
+                if labels is None:
+                    return
             run(
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
                 "media_type = excluded.media_type, digest = excluded.digest, size = excluded.size, "
@@ -165,6 +174,14 @@ class Metadata:
             )
             if labels is not None:
                 run("UPDATE images SET labels = ? WHERE name = ?", (json.dumps(dict(labels)), name))
+
+    @staticmethod
+    def _recorded(run: Callable[[str, tuple[object, ...]], sqlite3.Cursor], name: str) -> ImageRecord | None:
+        row = run("SELECT * FROM images WHERE name = ?", (name,)).fetchone()
+        try:
+            return None if row is None else _record(row)
+        except (OcidistError, ValueError, TypeError, AttributeError):
+            return None
 
     def delete_image(self, name: str, check: Callable[[], object] | None = None) -> bool:
         """True if there was one. Works on a full disk."""

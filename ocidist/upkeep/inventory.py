@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ocidist.content import verify
 from ocidist.errors import OcidistError
+from ocidist.metadata.replayed import REPLAYED
 from ocidist.rows import Column, Rows, Schema
 from ocidist.scope import Scope
 from ocidist.spec import mediatype
@@ -31,6 +32,7 @@ IMAGES = Schema(
         Column("digest", "digest"),
         Column("size", "bytes"),
         Column("platforms", "list"),
+        Column("replayed"),
     ),
 )
 
@@ -56,13 +58,15 @@ class ActiveRow:
 @dataclass(frozen=True)
 class ImageRow:
     """A name: ``type`` is the target's media type, ``size`` the bytes of the image's content that are here,
-    ``platforms`` those whose content is here."""
+    ``platforms`` those whose content is here. ``replayed`` is the cassette that gave it in place of its registry; empty
+    for a name that was pulled."""
 
     ref: str
     type: str
     digest: Digest
     size: int
     platforms: tuple[str, ...]
+    replayed: str = ""
 
 
 def blobs(content: HeldContent) -> Rows[BlobRow]:
@@ -83,7 +87,8 @@ def images(content: HeldContent) -> Rows[ImageRow]:
         target = record.target
         size = sum(item.size for item in walk(content, target, scope) if content.has(item.digest, item.size))
         platforms = tuple(_platforms(content, target, scope))
-        rows.append(ImageRow(record.name, target.media_type, target.digest, size, platforms))
+        cassette = record.labels.get(REPLAYED, "")
+        rows.append(ImageRow(record.name, target.media_type, target.digest, size, platforms, cassette))
     return Rows(IMAGES, rows)
 
 

@@ -230,7 +230,7 @@ class RegistrySession:
         if wait is None:
             wait = min(0.5 * 2 ** (attempt - 1), 15.0) * (0.5 + self._jitter())
         scope.emit(Retrying(digest, attempt + 1, wait, SECRETS.text(why)))
-        scope.sleep(wait)
+        scope.pause(wait)
 
     def _follow(self, request: Request, scope: Scope, registry: str | None) -> tuple[Response, bool]:
         response = self._first(request, scope, registry)
