@@ -109,7 +109,7 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
         help="where HOST/hosts.toml names mirrors ($OCIDIST_HOSTS_DIR)",
     )
     add("--cassette", metavar="PATH", help='replay recorded exchanges, no network ("demo" comes along)')
-    add("--record", metavar="PATH", help="record the exchanges of this run as a cassette")
+    add("--record", metavar="PATH", help="record this run: a new .json, or a folder that each run adds to")
     add("--trace", metavar="FILE", help="write the exchanges as FILE.har or FILE.jsonl")
     add("--debug", action="store_true", default=False, help="debug lines on stderr")
     add("--connect-to", metavar="HOST:PORT=ADDR:PORT", action="append", help=argparse.SUPPRESS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "save"]
 
-CASSETTE = "recording.json"  # of a folder; as save_cassette has it
+LIMIT = 999  # recordings in a folder
 
 
 def check(record: str | None, trace: str | None) -> None:
@@ -33,34 +34,51 @@ def _check_trace(path: Path) -> None:
 
 
 def _check_cassette(path: Path) -> None:
-    target = path
     if path.suffix != ".json":
         if path.exists() and not path.is_dir():
             raise UsageError(
                 f"--record {str(path)!r}: a file; a cassette's name ends in .json, or is a folder"
             )
-        target = path / CASSETTE
-    if target.is_dir():
-        raise UsageError(f"--record {str(target)!r}: it is a folder")
-    if target.exists() and not _is_cassette(target):
-        raise UsageError(
-            f"--record {str(target)!r}: it is there, and is no cassette: it would be overwritten"
-        )
-    _try(target.parent)
+        _try(path)
+        return
+    if path.is_dir():
+        raise UsageError(f"--record {str(path)!r}: it is a folder")
+    if path.exists():
+        _check_empty(path)
+    _try(path.parent)
 
 
-def _is_cassette(path: Path) -> bool:
+def _check_empty(path: Path) -> None:
     from ocidist.errors import TransportError
     from ocidist.net.cassette import read_cassette
 
+    said = f"--record {str(path)!r}: it is there, and "
     try:
-        for _ in read_cassette(path, path.parent):
-            break
+        number = sum(1 for _ in read_cassette(path, path.parent))
     except TransportError:
-        return False
+        raise UsageError(f"{said}is no cassette: it would be overwritten") from None
     except OSError as error:
         raise StoreError(str(path), error.strerror or str(error)) from error
-    return True
+    if number:
+        raise UsageError(
+            f"{said}holds {number} exchange{'' if number == 1 else 's'}; remove it, or name a folder: each run adds a file there"
+        )
+
+
+def _claimed(path: Path) -> Path:
+    """The file to record to: ``path``, or one in that folder that nobody else has, by the order of the runs."""
+    if path.suffix == ".json":
+        return path
+    for number in range(1, LIMIT + 1):
+        name = path / f"recording{f'{number:03}' if number > 1 else ''}.json"
+        try:
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StoreError(str(name), error.strerror or str(error)) from error
+        return name
+    raise StoreError(str(path), f"it holds {LIMIT} recordings; name another folder")
 
 
 def _try(folder: Path) -> None:
@@ -81,7 +99,13 @@ def save(trace: Trace, record: str | None, to: str | None, warn: Callable[[str],
         from ocidist.net.cassette import save_cassette, sidecar, withheld
 
         exchanges = trace.exchanges
-        path = save_cassette(exchanges, record)
+        path = _claimed(Path(record))
+        try:
+            save_cassette(exchanges, path)
+        except BaseException:
+            if path != Path(record):
+                path.unlink(missing_ok=True)
+            raise
         if left := withheld(exchanges):
             warn(left)
         answered = [exchange for exchange in exchanges if exchange.status and not exchange.withheld]

@@ -47,7 +47,25 @@ def test_what_was_recorded_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     number = len(json.loads(whole.read_text())["exchanges"])
     assert (whole.parent / "blobs").is_dir()
     assert line == f"ocidist: recorded {number} exchanges in {whole}; large bodies are in blobs/ beside it"
-    run(capsys, "resolve", DEMO, "--record", str(whole))  # a cassette may be made anew
+    run(capsys, "resolve", DEMO, "--record", str(whole.with_name("other.json")))
+
+
+def test_a_recording_is_not_recorded_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that holds one is refused before the network is used; in a folder each run has a file of its own."""
+    one, folder = tmp_path / "one.json", tmp_path / "lesson"
+    one.write_text('{"format": "ocidist-cassette/1", "exchanges": []}')
+    run(capsys, "resolve", DEMO, "--record", str(one))
+    before = one.read_bytes()
+    _, (line,) = run(capsys, "tags", "registry.example/demo/shop", "--record", str(one), code=2)
+    assert "exchanges; remove it, or name a folder: each run adds a file there" in line
+    assert one.read_bytes() == before
+    for _ in range(3):
+        run(capsys, "tags", "registry.example/demo/shop", "--record", str(folder))
+    run(capsys, "resolve", DEMO, "--record", str(folder))
+    names = ["recording.json", "recording002.json", "recording003.json", "recording004.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert main(["--cassette", str(folder), "resolve", DEMO]) == 0
+    assert main(["--cassette", str(folder), "tags", "registry.example/demo/shop"]) == 0
 
 
 @pytest.mark.parametrize(
