@@ -179,7 +179,7 @@ class Metadata:
     def _recorded(run: Callable[[str, tuple[object, ...]], sqlite3.Cursor], name: str) -> ImageRecord | None:
         row = run("SELECT * FROM images WHERE name = ?", (name,)).fetchone()
         try:
-            return None if row is None else _record(row)
+            return None if row is None else read_record(row)
         except (OcidistError, ValueError, TypeError, AttributeError):
             return None
 
