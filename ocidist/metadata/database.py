@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Ty
 
 from ocidist.content.disk import make_folders
 from ocidist.errors import OcidistError, StoreError, quoted
-from ocidist.metadata.records import ImageRecord, Lease, read_record
+from ocidist.metadata.records import ImageRecord, Lease, find_record, read_record
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ class Metadata:
     ) -> None:
         """``name`` stands for ``target`` from now on; ``labels`` of None keeps those it had.
 
-        ``revise`` makes the labels of the record as it is (None: there is none, or it is damaged) in the same
-        transaction. It returns None to leave the record, and may raise.
+        ``revise`` makes them, in the same transaction, of the record there is (None: none, or a damaged one). It returns
+        None to leave that as it is, and may raise.
         """
         import json
 
@@ -163,7 +163,8 @@ class Metadata:
         annotations = json.dumps(dict(target.annotations))
         with self._writing(check) as run:
             if revise is not None:
-                labels = revise(self._recorded(run, name))
+                row = run("SELECT * FROM images WHERE name = ?", (name,)).fetchone()
+                labels = revise(find_record(row))
                 if labels is None:
                     return
             run(
@@ -174,14 +175,6 @@ class Metadata:
             )
             if labels is not None:
                 run("UPDATE images SET labels = ? WHERE name = ?", (json.dumps(dict(labels)), name))
-
-    @staticmethod
-    def _recorded(run: Callable[[str, tuple[object, ...]], sqlite3.Cursor], name: str) -> ImageRecord | None:
-        row = run("SELECT * FROM images WHERE name = ?", (name,)).fetchone()
-        try:
-            return None if row is None else read_record(row)
-        except (OcidistError, ValueError, TypeError, AttributeError):
-            return None
 
     def delete_image(self, name: str, check: Callable[[], object] | None = None) -> bool:
         """True if there was one. Works on a full disk."""

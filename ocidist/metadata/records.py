@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
 
+from ocidist.errors import OcidistError
+
 if TYPE_CHECKING:
     from ocidist.spec.descriptor import Descriptor
 
-__all__ = ["ImageRecord", "Lease", "read_record"]
+__all__ = ["ImageRecord", "Lease", "find_record", "read_record"]
 
 
 class ImageRecord(NamedTuple):
@@ -43,3 +45,11 @@ def read_record(row: tuple[Any, ...]) -> ImageRecord:
     target = Descriptor.from_json(members, "record")
     marks = document.get_string_map({"labels": marks}, "labels", "record")
     return ImageRecord(name, target, float(created), float(updated), marks)
+
+
+def find_record(row: tuple[Any, ...] | None) -> ImageRecord | None:
+    """What a row says; None for no row, or a damaged one."""
+    try:
+        return None if row is None else read_record(row)
+    except (OcidistError, ValueError, TypeError, AttributeError):
+        return None
