@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, TypeVar
 
 from ocidist.content.disk import make_folders
-from ocidist.errors import OcidistError, StoreError, quoted
+from ocidist.errors import StoreError, quoted
 from ocidist.metadata.records import ImageRecord, Lease, find_record, read_record
 from ocidist.spec.digest import Digest
 
@@ -120,7 +120,7 @@ class Metadata:
     def get_image(self, name: str) -> ImageRecord | None:
         """The record of that name."""
         rows = self._read("SELECT * FROM images WHERE name = ?", name)
-        return self._record(rows[0]) if rows else None
+        return read_record(rows[0], self.path) if rows else None
 
     def has_image(self, name: str) -> bool:
         """Whether there is a record of that name, damaged or not."""
@@ -128,21 +128,12 @@ class Metadata:
 
     def images(self) -> list[ImageRecord]:
         """Every record, by name."""
-        return [self._record(row) for row in self._read("SELECT * FROM images ORDER BY name")]
+        return [read_record(row, self.path) for row in self._read("SELECT * FROM images ORDER BY name")]
 
     def images_of(self, digest: Digest) -> list[ImageRecord]:
         """The records that stand for ``digest``, by name."""
         found = self._read("SELECT * FROM images WHERE digest = ? ORDER BY name", str(digest))
-        return [self._record(row) for row in found]
-
-    def _record(self, row: tuple[Any, ...]) -> ImageRecord:
-        try:
-            return read_record(row)
-        except (OcidistError, ValueError, TypeError, AttributeError) as error:
-            raise StoreError(
-                self.path,
-                f"the record of the image {quoted(row[0])} is damaged ({error}); rmi it, and pull it again",
-            ) from error
+        return [read_record(row, self.path) for row in found]
 
     def set_image(
         self,
@@ -164,7 +155,7 @@ class Metadata:
         with self._writing(check) as run:
             if revise is not None:
                 row = run("SELECT * FROM images WHERE name = ?", (name,)).fetchone()
-                labels = revise(find_record(row))
+                labels = revise(find_record(row, self.path))
                 if labels is None:
                     return
             run(

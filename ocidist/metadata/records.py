@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
 
-from ocidist.errors import OcidistError
+from ocidist.errors import OcidistError, StoreError, quoted
 
 if TYPE_CHECKING:
     from ocidist.spec.descriptor import Descriptor
@@ -34,8 +34,26 @@ class Lease(NamedTuple):
     resources: frozenset[tuple[str, str]] = frozenset()
 
 
-def read_record(row: tuple[Any, ...]) -> ImageRecord:
-    """What a row says. Raises InvalidManifest, or whatever a value that we did not write leads to."""
+def read_record(row: tuple[Any, ...], path: str) -> ImageRecord:
+    """What a row of the database at ``path`` says. Raises StoreError for a damaged one."""
+    try:
+        return _record(row)
+    except (OcidistError, ValueError, TypeError, AttributeError) as error:
+        raise StoreError(
+            path,
+            f"the record of the image {quoted(row[0])} is damaged ({error}); rmi it, and pull it again",
+        ) from error
+
+
+def find_record(row: tuple[Any, ...] | None, path: str) -> ImageRecord | None:
+    """What a row says; None for no row, or a damaged one."""
+    try:
+        return None if row is None else read_record(row, path)
+    except StoreError:
+        return None
+
+
+def _record(row: tuple[Any, ...]) -> ImageRecord:
     from ocidist.spec import document
     from ocidist.spec.descriptor import Descriptor
 
@@ -45,11 +63,3 @@ def read_record(row: tuple[Any, ...]) -> ImageRecord:
     target = Descriptor.from_json(members, "record")
     marks = document.get_string_map({"labels": marks}, "labels", "record")
     return ImageRecord(name, target, float(created), float(updated), marks)
-
-
-def find_record(row: tuple[Any, ...] | None) -> ImageRecord | None:
-    """What a row says; None for no row, or a damaged one."""
-    try:
-        return None if row is None else read_record(row)
-    except (OcidistError, ValueError, TypeError, AttributeError):
-        return None
