@@ -393,7 +393,11 @@ class Store:
             return CollectReport(dry_run=dry_run)
         try:
             content = self.content.within(scope)
-            return collect(content, self.snapshots, scope, dry_run=dry_run, everything=everything)
+            report = collect(content, self.snapshots, scope, dry_run=dry_run, everything=everything)
+            stale = getattr(self.snapshots, "remove_stale", None)  # what killed unpacks left
+            if stale is not None and not dry_run and (self.root / "snapshots").is_dir():
+                stale()
+            return report
         except OSError as error:
             raise StoreError(str(self.root), error.strerror or str(error)) from error
 

@@ -196,7 +196,7 @@ class Context:
 
     @contextmanager
     def progress(self) -> Iterator[Scope]:
-        """A scope whose events are painted on stderr, as ``--progress`` says."""
+        """A scope whose events are painted on stderr, as ``--progress`` says; none with ``--quiet``."""
         from ocidist.cli import bars
         from ocidist.errors import OcidistError
         from ocidist.progress import Failed
@@ -204,7 +204,7 @@ class Context:
 
         settings, stream = self.settings, sys.stderr
         painter = bars.make(
-            self.args.progress,
+            "none" if getattr(self.args, "quiet", False) else self.args.progress,
             stream,
             stream.isatty(),
             colour=not settings.no_color,

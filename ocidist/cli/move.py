@@ -21,7 +21,14 @@ PULLED = Schema("pulled", (Column("ref"), Column("digest", "digest"), Column("ch
 FETCHED = Schema("fetched", (Column("ref"), Column("digest", "digest")))
 
 
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="no progress, and only the digest on stdout"
+    )
+
+
 def configure_pull(parser: argparse.ArgumentParser) -> None:
+    _add_quiet(parser)
     parser.add_argument("ref", metavar="REF", help="an image: redis:7, ghcr.io/org/name@sha256:…")
     add_no_limits(parser)
 
@@ -34,10 +41,18 @@ def run_pull(args: argparse.Namespace, context: Context) -> None:
             context.warn(f"unpacked {pulled.image.platform}; of the others the content is here, no tree")
     else:
         context.check_platform(pulled.image)
-    context.result(PULLED, (pulled.reference, pulled.descriptor.digest, pulled.chain_id))
+    if args.quiet:
+        context.line(str(pulled.descriptor.digest))
+    else:
+        context.result(PULLED, (pulled.reference, pulled.descriptor.digest, pulled.chain_id))
 
 
 def configure_fetch(parser: argparse.ArgumentParser) -> None:
+    _add_quiet(parser)
+    _add_object(parser)
+
+
+def _add_object(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("remote", metavar="REMOTE", help="a repository, or REMOTE:TAG, or REMOTE@DIGEST")
     parser.add_argument("object", metavar="OBJECT", nargs="?", help="a tag or a digest (latest)")
     parser.add_argument("hints", metavar="HINT", nargs="*", help="mediatype:TYPE; others are ignored")
@@ -49,11 +64,14 @@ def run_fetch(args: argparse.Namespace, context: Context) -> None:
         if not context.platform and mediatype.is_manifest(target.media_type):
             with suppress(OcidistError):  # what can't be opened is fetched all the same
                 context.check_platform(context.client.open(f"store:{target.digest}", scope=scope), name)
-    context.result(FETCHED, (name, target.digest))
+    if args.quiet:
+        context.line(str(target.digest))
+    else:
+        context.result(FETCHED, (name, target.digest))
 
 
 def configure_fetch_object(parser: argparse.ArgumentParser) -> None:
-    configure_fetch(parser)
+    _add_object(parser)
     parser.epilog = "With - for OBJECT, objects and their hints come on stdin, a line each."
 
 

@@ -33,7 +33,8 @@ def machine(client: Client, host: str = "") -> Iterator[Finding]:
     yield _python()
     yield Finding(MACHINE, "platform", OK, f"images for {client.platform()} are chosen")
     yield from _root(Path(client.store.root))
-    yield _authorities(client)
+    if not host or client.session.scheme(host.lower()) != "http":
+        yield _authorities(client)
     yield _proxies(client)
     yield from _credentials(client, host)
     yield from _mirrors(client, host)

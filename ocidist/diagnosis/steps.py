@@ -1,4 +1,5 @@
-"""Each step of a pull, tried by itself: name, connection, TLS, ``/v2/``, token, manifest, first bytes of a layer.
+"""Each step of a pull, tried by itself: name, connection, TLS (not over plain http), ``/v2/``, token, manifest, first
+bytes of a layer.
 
 The first step of a host that fails ends the way to it: what comes after could only fail for the same reason.
 """
@@ -62,10 +63,12 @@ def steps(client: Client, reference: Reference, scope: Scope) -> Iterator[Findin
         failed = ""
         for step, attempt in way.steps():
             if failed:
-                yield Finding(way.host, step, SKIPPED, f"after {failed} failed")
-                continue
-            finding = _tried(way, step, attempt, client.connect_timeout, scope)
-            failed = step if finding.state == FAILED else ""
+                finding = Finding(way.host, step, SKIPPED, f"after {failed} failed")
+            else:
+                finding = _tried(way, step, attempt, client.connect_timeout, scope)
+            if step == "TLS" and way.scheme == "http":
+                continue  # there is no such step
+            failed = step if finding.state == FAILED else failed
             yield finding
 
 
@@ -155,7 +158,7 @@ class _Way:
 
         way = self.route()
         if self.scheme == "http":
-            raise _Nothing("plain http is spoken to it")
+            return ""
         try:
             version, until = probe.handshake(way, self.options, scope)
         except TransportError as error:
@@ -163,7 +166,7 @@ class _Way:
             if self.scheme or not (isinstance(error, NotTLS) or hung_up):
                 raise
             self.scheme = "http"  # not known yet: so it is on loopback, where http is spoken as well
-            raise _Nothing("it speaks plain http, which is taken on loopback") from None
+            return ""
         self.scheme = "https"
         return f"{version}, " + (
             f"its certificate is good until {until}" if until else "unchecked (--insecure)"
@@ -182,10 +185,12 @@ class _Way:
             body = b"" if 200 <= status < 300 or status == 401 else response.read(wire.ERROR_LIMIT)
         finally:
             response.close()
+        over = " over plain http" if self.scheme == "http" else ""
         if 200 <= status < 300:
-            return f"{status}: a registry, open to everyone"
+            return f"{status}: a registry{over}, open to everyone"
         if status == 401:
-            return f"401: a registry that wants {self.challenges[0].scheme if self.challenges else 'something unsaid'}"
+            wanted = self.challenges[0].scheme if self.challenges else "credentials of an unknown kind"
+            return f"401: a registry{over} that wants {wanted}"
         raise wire.error_for("GET", url, status, wire.parse_errors(body), "")
 
     def token(self, scope: Scope) -> str:

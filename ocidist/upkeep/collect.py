@@ -28,11 +28,10 @@ from ocidist.upkeep.graph import LIMIT, may_name, mentioned, verified
 from ocidist.upkeep.usage import measure
 
 if TYPE_CHECKING:
-    from ocidist.content.protocols import Info
     from ocidist.metadata.content import HeldContent
     from ocidist.metadata.database import Lease
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
+    from ocidist.snapshots.protocols import Snapshotter
 
 __all__ = ["CollectReport", "Removed", "collect"]
 
@@ -54,11 +53,8 @@ class Removed:
 class CollectReport:
     """What went, or with ``dry_run`` would go; ``kept`` counts the blobs that stay. ``held`` are those among them
     that stay for up to 24 hours only: nothing but the leases of fetch, ingest and interrupted pulls holds them.
-    ``snapshot_bytes`` is the size of the files in the trees that went, those of interrupted unpacking (``unpackings``)
-    among them, and ``ingest_bytes`` that of the ingests. ``unknown`` and ``unknown_snapshots`` stay because they are
-    older than the database of names, which knows nothing of them: it may have been lost. ``problems`` are sentences, one for each
-    manifest that can't be followed, with the image or lease that holds it and what to do, and each tree that can't be
-    removed."""
+    ``snapshot_bytes`` is the size of the files in the trees that went. ``problems`` are sentences, one for each
+    manifest that can't be followed, with the image or lease that holds it and what to do."""
 
     blobs: tuple[Removed, ...] = ()
     ingests: tuple[str, ...] = ()
@@ -69,15 +65,6 @@ class CollectReport:
     held: tuple[Removed, ...] = ()
     snapshot_bytes: int = 0
     problems: tuple[str, ...] = ()
-    ingest_bytes: int = 0
-    unpackings: int = 0
-    unknown: tuple[Removed, ...] = ()
-    unknown_snapshots: tuple[str, ...] = ()
-
-    @property
-    def freed(self) -> int:
-        """All bytes that went."""
-        return self.bytes + self.snapshot_bytes + self.ingest_bytes
 
     @property
     def bytes(self) -> int:
@@ -98,9 +85,8 @@ def collect(
     dry_run: bool = False,
     everything: bool = False,
 ) -> CollectReport:
-    """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases, what killed
-    processes left of their unpacking. With ``everything`` also the leases of 24 hours that nobody is using, ingests
-    of any age, and what the database of names is too young to know.
+    """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases. With
+    ``everything`` also the leases of 24 hours that nobody is using, and ingests of any age.
 
     Waits for commits under way, and they for it. Raises the scope's end, or StoreError.
     """
@@ -120,63 +106,36 @@ def collect(
         marking.leases(live)
         kept = marking.kept
         here = list(content.walk())
-        strange = _Unknown(content, leases, 0 if everything else content.metadata.made_at())
-        garbage = [info for info in here if info.digest not in kept]
-        unknown = _removed(info for info in garbage if strange.blob(info))
-        blobs = tuple(blob for blob in _removed(garbage) if blob not in unknown)
+        blobs = tuple(Removed(info.digest, info.size) for info in here if info.digest not in kept)
         keys = [ref for lease in live for kind, ref in lease.resources if kind == "ingest"]
         try:
-            names, lost = _garbage_snapshots(content, snapshots, live, kept, strange)
-            stale = snapshots.stale()
+            names = _garbage_snapshots(content, snapshots, live, kept)
         except StoreError as error:
             if not dry_run or not isinstance(error.__cause__, PermissionError):
                 raise
-            names, lost, stale = [], [], []  # the trees of another user are out of sight
+            names = []  # the trees of another user are out of sight
         in_trees = sum(_tree_size(snapshots, name, scope) for name in names)
-        in_trees += sum(measure(os.fspath(path), scope).size for path in stale)
-        sizes = {status.key: status.offset for status in content.statuses()}
         before = float("inf") if everything else now - DAY
         ingests = tuple(content.local.sweep(before, keep=keys, dry_run=dry_run))
-        stuck: list[str] = []
         if not dry_run:
             strangers = list(_strangers(content, kept, {info.digest for info in here}))
-            stuck = _sweep(content, snapshots, blobs, names, ended, strangers, scope)
-        return CollectReport(
-            blobs=blobs,
-            ingests=ingests,
-            snapshots=tuple(names),
-            leases=ended,
-            kept=len(here) - len(blobs),
-            dry_run=dry_run,
-            held=_removed(info for info in here if info.digest in kept and info.digest not in firmly),
-            snapshot_bytes=in_trees,
-            problems=(*marking.problems.values(), *stuck),
-            ingest_bytes=sum(sizes.get(key, 0) for key in ingests),
-            unpackings=len(stale),
-            unknown=unknown,
-            unknown_snapshots=tuple(lost),
+            _sweep(content, snapshots, blobs, names, ended, strangers, scope)
+        held = tuple(
+            Removed(info.digest, info.size)
+            for info in here
+            if info.digest in kept and info.digest not in firmly
         )
-
-
-def _removed(infos: Iterable[Info]) -> tuple[Removed, ...]:
-    return tuple(Removed(info.digest, info.size) for info in infos)
-
-
-class _Unknown:
-    """What the database, made at ``made_at``, is too young to know, and has no word of."""
-
-    def __init__(self, content: HeldContent, leases: Iterable[Lease], made_at: float) -> None:
-        self._made_at = made_at
-        resources = {ref for lease in leases for _, ref in lease.resources}
-        labels = content.metadata.labeled("")
-        trees = {value for _, key, value in labels if key.startswith(SNAPSHOT_LABEL)}
-        self._known = resources | {digest for digest, _, _ in labels} | trees
-
-    def blob(self, info: Info) -> bool:
-        return info.created_at < self._made_at and info.digest not in self._known
-
-    def tree(self, info: SnapshotInfo) -> bool:
-        return info.created_at < self._made_at and info.key not in self._known
+        return CollectReport(
+            blobs,
+            ingests,
+            tuple(names),
+            ended,
+            len(here) - len(blobs),
+            dry_run,
+            held,
+            in_trees,
+            tuple(marking.problems.values()),
+        )
 
 
 def _left_behind(content: HeldContent, lease: Lease) -> bool:
@@ -323,13 +282,9 @@ def _unknown(content: HeldContent, text: str) -> Descriptor:
 
 
 def _garbage_snapshots(
-    content: HeldContent,
-    snapshots: Snapshotter,
-    live: Iterable[Lease],
-    kept: set[Digest],
-    strange: _Unknown,
-) -> tuple[list[str], list[str]]:
-    """Committed snapshots that nothing refers to, children before parents; and those that are not known."""
+    content: HeldContent, snapshots: Snapshotter, live: Iterable[Lease], kept: set[Digest]
+) -> list[str]:
+    """Committed snapshots that nothing refers to, children before parents."""
     wanted = {ref for lease in live for kind, ref in lease.resources if kind == "snapshot"}
     for digest, key, value in content.metadata.labeled(SNAPSHOT_LABEL):
         if digest in kept and key == SNAPSHOT_LABEL + snapshots.name:
@@ -339,14 +294,13 @@ def _garbage_snapshots(
     for info in every:
         if info.kind != "committed":  # being prepared, or a container's: its user removes it
             wanted.add(info.key)
-    lost = [info.key for info in every if info.key not in wanted and strange.tree(info)]
     held: set[str] = set()
-    for key in (*wanted, *lost):
+    for key in wanted:
         while key and key not in held:
             held.add(key)
             key = parents.get(key, "")
     garbage = [info.key for info in every if info.key not in held]
-    return sorted(garbage, key=lambda key: -_depth(key, parents)), lost
+    return sorted(garbage, key=lambda key: -_depth(key, parents))
 
 
 def _tree_size(snapshots: Snapshotter, key: str, scope: Scope) -> int:
@@ -373,9 +327,8 @@ def _sweep(
     ended: Iterable[str],
     forgotten: Iterable[Digest],
     scope: Scope,
-) -> list[str]:
-    """Remove all that; what is wrong with trees that can't be, which stop nothing else."""
-    gone, stuck = list(forgotten), []
+) -> None:
+    gone = list(forgotten)
     try:
         for blob in blobs:
             scope.check()
@@ -386,14 +339,7 @@ def _sweep(
             gone.append(blob.digest)
         for name in names:
             scope.check()
-            try:
-                snapshots.remove(name)
-            except StoreError as error:
-                stuck.append(str(error))
-        try:
-            snapshots.remove_stale()
-        except StoreError as error:
-            stuck.append(str(error))
+            snapshots.remove(name)
     finally:
         if gone:
             content.metadata.forget(gone)
@@ -401,7 +347,6 @@ def _sweep(
     if ids:
         content.metadata.delete_leases(ids, scope.check)
     _sweep_locks(content)
-    return stuck
 
 
 def _sweep_locks(content: HeldContent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -14,7 +15,8 @@ import pytest
 
 from ocidist.client import Client
 from ocidist.diagnosis.examination import examine, is_well
-from ocidist.diagnosis.finding import FAILED, OK, SKIPPED, Finding
+from ocidist.diagnosis.finding import FAILED, NOTE, OK, SKIPPED, Finding
+from ocidist.diagnosis.machine import machine
 from ocidist.errors import UsageError
 from ocidist.scope import Scope
 from ocidist.settings import Settings
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority
 
 STEPS = ["name", "connection", "TLS", "/v2/", "token", "manifest", "layer"]
+HTTP_STEPS = [step for step in STEPS if step != "TLS"]
 IMAGE = image([[Entry("a", b"a" * 100_000)], [Entry("b", b"b" * 100)]])
 EXAMPLE = f"registry.example/{REPOSITORY}:1"
 SECRET = make("doctor-")
@@ -65,7 +68,7 @@ def doctor(tmp_path: Path) -> Callable[..., dict[str, Finding]]:
         assert SECRET not in rows.to_csv()
         assert is_well(rows) is all(row.state != FAILED for row in rows)
         found = {row.check: row for row in rows if row.part != "machine"}
-        assert list(found) == STEPS
+        assert list(found) in (STEPS, HTTP_STEPS)
         return found
 
     return ask
@@ -75,8 +78,8 @@ def failed(found: dict[str, Finding], step: str) -> str:
     """That ``step`` alone failed, after good ones, and nothing behind it was tried; what is said of it."""
     at = STEPS.index(step)
     assert found[step].state == FAILED, found
-    assert {found[name].state for name in STEPS[:at]} <= {OK, SKIPPED}
-    assert {found[name].state for name in STEPS[at + 1 :]} <= {SKIPPED}
+    assert {found[name].state for name in STEPS[:at] if name in found} <= {OK, SKIPPED}
+    assert {found[name].state for name in STEPS[at + 1 :] if name in found} <= {SKIPPED}
     assert found[step].advice
     return f"{found[step].found}; {found[step].advice}"
 
@@ -89,30 +92,109 @@ def at(server: Any, **more: tuple[str, int]) -> dict[str, tuple[str, int]]:
 def test_all_is_well(registry: FaultyRegistry, doctor: Callable[..., dict[str, Finding]]) -> None:
     """Each step says what it found; the store is not touched."""
     found = doctor(f"{registry.name}:1")
-    assert [found[step].state for step in STEPS] == [OK, OK, SKIPPED, OK, SKIPPED, OK, OK]
+    assert [found[step].state for step in HTTP_STEPS] == [OK, OK, OK, SKIPPED, OK, OK]
     assert found["name"].found == "127.0.0.1"
     assert registry.registry.address in found["connection"].found
-    assert "plain http" in found["TLS"].found
     assert IMAGE.digest in found["manifest"].found
+
+
+@pytest.mark.parametrize("options", [{}, {"plain_http": True}])
+def test_over_plain_http_nothing_is_said_of_tls(
+    registry: FaultyRegistry, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """No such step and no word of certificates, whether --plain-http or loopback led to it; also where it fails."""
+    settings = Settings.load({"OCIDIST_HOSTS_DIR": str(tmp_path / "certs.d")}, tmp_path)
+    client = Client(store=tmp_path / "root", settings=settings, platform="linux/amd64", **options)
+    for ref in (f"{registry.name}:1", f"{registry.name}:absent"):
+        rows = examine(client, ref)
+        assert [row.check for row in rows if row.part != "machine"] == HTTP_STEPS
+        assert "plain http" in next(row for row in rows if row.check == "/v2/").found
+        said = " ".join(f"{row.check} {row.found} {row.advice}" for row in rows).lower()
+        assert not re.search("certificate|authorities|tls" if options else "certificates? |tls", said)
+    gone = f"127.0.0.1:{free_port()}"
+    rows = examine(client, f"{gone}/a/b:1")
+    if options:
+        assert [row.check for row in rows if row.part != "machine"] == HTTP_STEPS
+
+
+def test_no_key_or_url_with_a_password_is_shown(tmp_path: Path) -> None:
+    """Keys of auths and credHelpers that somebody wrote as user:password@host, proxies and mirrors with one; escapes."""
+    folder, key = tmp_path / "home/.docker", f"bob:{SECRET}@registry.example"
+    folder.mkdir(parents=True)
+    auths = {
+        key: {"auth": "Ym9iOnB3"},
+        f"https://bob:{SECRET}@other.example/v1/": {"auth": "Ym9iOnB3"},
+        f"bob:{SECRET}": {"auth": "Ym9iOnB3"},
+        f"https://x.example/?token={SECRET}": {"auth": "Ym9iOnB3"},
+        "\x1b[2Jred.example": {"auth": "Ym9iOnB3"},
+        "plain.example:5000": {"auth": "Ym9iOnB3"},
+    }
+    helpers = {f"me:{SECRET}@helped.example": "pass"}
+    (folder / "config.json").write_text(json.dumps({"auths": auths, "credHelpers": helpers}))
+    mirrors = tmp_path / "certs.d/registry.example"
+    mirrors.mkdir(parents=True)
+    environment = {
+        "OCIDIST_HOSTS_DIR": str(tmp_path / "certs.d"),
+        "https_proxy": f"http://me:{SECRET}@127.0.0.1:1",
+        "http_proxy": f"socks5://me:{SECRET}@127.0.0.1:1",
+        "no_proxy": "127.0.0.1",
+    }
+    for toml in (
+        f'server = "https://bob:{SECRET}@registry.example"\n',
+        f'[host."https://bob:{SECRET}@mirror.example"]\n[host."https://bob:{SECRET}@mirror.example".header]\nx = "{SECRET}"\n',
+        f'[host."https://mirror.example".header]\nx = ["{SECRET}", 1]\n',
+        f'[host."https://mirror.example".header]\n"x\\n" = "{SECRET}\\n"\n',
+        f'[host."https://mirror.example".header]\nx = {SECRET}\n',
+        f'[host."https://mirror.example".header.{SECRET}]\nx = 1\n"',
+    ):
+        (mirrors / "hosts.toml").write_text(toml)
+        settings = Settings.load(environment, tmp_path / "home")
+        client = Client(store=tmp_path / "root", settings=settings)
+        rows = [*examine(client), *machine(client, "registry.example"), *machine(client, "helped.example")]
+        said = "".join(f"{row.found} {row.advice}\n" for row in rows)
+        assert SECRET not in said
+        assert SECRET not in examine(client).to_csv() + repr(examine(client)) + examine(client)._repr_html_()
+        assert "\x1b" not in repr(examine(client))
+        (mirrors / "hosts.toml").unlink()  # the run is searched for secrets
+    for host in ("registry.example", "other.example", "plain.example:5000", "helped.example"):
+        assert host in said
+
+
+@pytest.mark.parametrize("program", ["/usr/bin/zstd", None])
+def test_what_is_missing_is_named_by_what_can_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str | None
+) -> None:
+    """Packages of an index, not extras of this project, which is on none; a zstd program will do."""
+    monkeypatch.setattr("ocidist.diagnosis.machine._importable", lambda name: False)
+    monkeypatch.setattr("ocidist.layers.compression.zstd_program", lambda: program)
+    found = {row.check: row for row in examine(Client(store=tmp_path))}
+    assert found["gzip"].advice == "pip install isal"
+    assert found["DataFrames"].advice == "pip install pandas"
+    assert found["widgets"].advice == "pip install ipywidgets"
+    assert found["zstd"].state == (OK if program else NOTE)
+    assert found["zstd"].found == ("/usr/bin/zstd" if program else "zstd layers are refused")
 
 
 def test_all_is_well_over_tls_and_with_a_token(
     ca: CertificateAuthority, doctor: Callable[..., dict[str, Finding]]
 ) -> None:
     """The certificate's end is told; a token is asked for with the credentials."""
-    with FaultyRegistry({"1": IMAGE}, tokens=True) as server:
-        assert server.tokens is not None
-        challenge = f'Bearer realm="{server.tokens.url}/token",service="faulty"'
-        server.registry.answer(r"/v2/$", 401, {"WWW-Authenticate": challenge}, times=None)
-        found = doctor(f"{server.name}:1", auth=("ann", SECRET))
-        assert [found[step].state for step in STEPS] == [OK, OK, SKIPPED, OK, OK, OK, OK]
-        assert "bearer" in found["/v2/"].found
-        assert "credentials at hand" in found["token"].found
-        server.registry.tls = ca.server_context()
-        found = doctor(f"{server.name}:1", ca=ca.file)
-        assert "TLSv1" in found["TLS"].found
-        assert "good until" in found["TLS"].found
-        assert "anonymously" in found["token"].found
+    for tls in (None, ca.server_context()):
+        with FaultyRegistry({"1": IMAGE}, tokens=True) as server:
+            assert server.tokens is not None
+            server.registry.tls = server.tokens.tls = tls
+            challenge = f'Bearer realm="{server.tokens.url}/token",service="faulty"'
+            server.registry.answer(r"/v2/$", 401, {"WWW-Authenticate": challenge}, times=None)
+            if tls is None:
+                found = doctor(f"{server.name}:1", auth=("ann", SECRET))
+                assert [found[step].state for step in HTTP_STEPS] == [OK] * 6
+                assert "bearer" in found["/v2/"].found
+                assert "credentials at hand" in found["token"].found
+            else:
+                found = doctor(f"{server.name}:1", ca=ca.file)
+                assert "TLSv1" in found["TLS"].found
+                assert "good until" in found["TLS"].found
+                assert "anonymously" in found["token"].found
 
 
 def test_a_name_that_is_not_known(
@@ -265,7 +347,7 @@ def test_the_command_exits_with_1_and_prints_every_format(program: Program, regi
     assert "auths[" in table.text
     assert str(config) in table.text
     rows = json.loads(here.ok("doctor", good, "--format", "json").stdout)
-    assert [row["check"] for row in rows[-7:]] == STEPS
+    assert [row["check"] for row in rows[-6:]] == HTTP_STEPS
     lines = here.ok("doctor", "--format", "jsonl").lines
     assert {json.loads(line)["part"] for line in lines} == {"machine"}
     assert here.ok("doctor", "--format", "csv").text.startswith("part,check,state,found,advice")

@@ -57,11 +57,16 @@ def everything_required() -> bool:
     return os.environ.get("OCIDIST_REQUIRE", "") == "all"
 
 
-def program(name: str) -> str:
+def _found(name: str) -> str | None:
     """The path of an installed program; sbin is looked at too, where an ordinary user's PATH has none."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
-    if found is None:
-        raise FileNotFoundError(name)
+    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def program(name: str) -> str:
+    """The path of a program; without it the test is skipped, as by :func:`require`."""
+    require(name)
+    found = _found(name)
+    assert found is not None
     return found
 
 
@@ -75,9 +80,7 @@ def shared_images() -> Path | None:
 
 
 def _missing_program(name: str) -> str | None:
-    try:
-        program(name)
-    except FileNotFoundError:
+    if _found(name) is None:
         return f"{name} is not installed (Debian package {PROGRAMS[name]})"
     return None
 

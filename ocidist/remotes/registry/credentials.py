@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Protocol, Sequence
@@ -27,6 +28,7 @@ HUB_KEY = "https://index.docker.io/v1/"
 """What Docker calls Docker Hub in its files and towards helpers."""
 _HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _FILE_LIMIT = 4 << 20
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?(?:/[A-Za-z0-9._/-]*)?\Z")
 _TOKEN_USER = "<token>"  # what helpers answer as user name where the secret is an identity token
 
 
@@ -157,7 +159,7 @@ class CredentialStore:
             if name:
                 return f"{path}, helper docker-credential-{name}"
             for key, _ in _matching(path, data, host, repository, scheme):
-                return f"{path}, auths[{key!r}]"
+                return f"{path}, auths[{_shown(key)!r}]"
         return ""
 
     def files(self) -> Iterator[tuple[Path, tuple[str, ...] | CredentialError]]:
@@ -170,12 +172,12 @@ class CredentialStore:
                 continue
             if data is None:
                 continue
-            named = [key for key, entry in data["auths"].items() if entry]
             helpers = data.get("credHelpers")
-            named += list(helpers) if isinstance(helpers, dict) else []
+            keys = [key for key, entry in data["auths"].items() if entry]
+            named = [_shown(key) for key in (*keys, *(helpers if isinstance(helpers, dict) else ()))]
             if data.get("credsStore"):
                 named.append(f"all others by docker-credential-{data['credsStore']}")
-            yield path, tuple(map(str, named))
+            yield path, tuple(named)
 
     @staticmethod
     def _from_helpers(
@@ -240,6 +242,15 @@ def _server_name(host: str) -> str:
     return HUB_KEY if plain == "docker.io" else plain
 
 
+def _shown(key: str) -> str:
+    """A key of a credential file as it may be shown: without the user and password that somebody wrote into it."""
+    scheme, slashes, rest = key.rpartition("://")
+    host = rest.rpartition("@")[2]
+    if _HOST.match(host) is None:
+        return "an entry that names no host"
+    return f"{scheme}{slashes}{host}" if scheme in ("", "http", "https") else host
+
+
 def _is_whole_host(key: str, host: str) -> bool:
     _, named, path = _key_parts(key)
     return _plain(named, "https") == _plain(host, "https") and not path
@@ -270,7 +281,7 @@ def _matching(
         if inside and repository != inside and not repository.startswith(inside + "/"):
             continue
         if not isinstance(entry, dict):
-            raise CredentialError(str(path), f"auths[{key!r}] is no object")
+            raise CredentialError(str(path), f"auths[{_shown(key)!r}] is no object")
         found.append((len(inside), key, entry))
     for _, key, entry in sorted(found, key=lambda item: -item[0]):
         yield key, entry
@@ -280,7 +291,7 @@ def _from_auths(
     path: Path, data: Mapping[str, Any], host: str, repository: str, scheme: str
 ) -> Credential | None:
     for key, entry in _matching(path, data, host, repository, scheme):
-        credential = _entry(f"{path}, auths[{key!r}]", entry)
+        credential = _entry(f"{path}, auths[{_shown(key)!r}]", entry)
         if credential:
             return credential
     return None

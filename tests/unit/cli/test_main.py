@@ -321,6 +321,16 @@ def test_a_reader_who_is_gone_before_the_first_byte(tmp_path: Path, words: list[
 # --- a whole run, from the demo ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("verb", ["pull", "fetch"])
+def test_quiet_prints_the_digest_alone(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    """-q: one digest on stdout, as docker does, and no progress; what the next command can take."""
+    assert main(["--cassette", "demo", "--progress", "plain", verb, "-q", DEMO]) == 0
+    found = capsys.readouterr()
+    assert found.err == ""
+    (digest,) = found.out.splitlines()
+    assert main(["get", str(Digest(digest))]) == 0
+
+
 def test_the_demo_is_pulled_from_its_cassette(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """pull, images, inspect, get and gc in one process, each exit 0; progress is on stderr, data on stdout."""
     assert main(["--cassette", "demo", "--platform", "linux/amd64", "pull", DEMO, "--format", "json"]) == 0
