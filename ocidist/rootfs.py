@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from ocidist.errors import StoreError
 from ocidist.rows import Column, Rows, Schema
+from ocidist.upkeep.prefix import complete, is_prefix
 
 if TYPE_CHECKING:
     from ocidist.layers.compare import Change
@@ -98,13 +99,24 @@ def _row(store: Store, info: SnapshotInfo) -> SnapshotRow:
 
 
 def find(store: Store, name: str) -> SnapshotInfo:
-    """The snapshot with this key, or of this target. Raises StoreError."""
+    """The snapshot with this key, or of this target, or with the one ChainID that begins so (``sha256:`` and some
+    digits). Raises StoreError, InvalidDigest."""
     for key in (name, os.path.abspath(name)):
         try:
             return store.snapshots.stat(key)
         except StoreError:
             continue
+    if ":" in name and is_prefix(name):
+        return store.snapshots.stat(_whole(store, name))
     raise StoreError(name, "no such snapshot; `snapshots` lists them")
+
+
+def _whole(store: Store, chain: str) -> str:
+    """A ChainID of which the beginning is enough."""
+    if not is_prefix(chain):
+        return chain
+    keys = (info.key for info in store.snapshots.walk() if info.kind == "committed")
+    return str(complete(chain, keys, "unpacked tree"))
 
 
 def prepare(
@@ -116,6 +128,7 @@ def prepare(
     one already.
     """
     store.require_writable()
+    chain = _whole(store, chain)
     key = os.path.abspath(target)
     kept = store.snapshots
     claim = kept.claim(f"prepare {key}")

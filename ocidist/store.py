@@ -20,6 +20,7 @@ from ocidist.metadata.content import DAY, LEASED, HeldContent, HeldWriter
 from ocidist.metadata.database import ImageRecord, Metadata
 from ocidist.metadata.replayed import marking
 from ocidist.spec.digest import Digest
+from ocidist.upkeep.prefix import complete, is_prefix
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +70,9 @@ class Store:
         elif readonly and not os.path.exists(folder) and os.path.isdir(os.path.join(base, "blobs")):
             folder = base
         self.readonly = readonly
-        self._refusal = "opened read-only" if theirs is None else REFUSAL
+        self.foreign = theirs is not None
+        """Whether the root is one of containerd's, which keeps the names of images in a database of its own."""
+        self._refusal = REFUSAL if self.foreign else "opened read-only"
         self.metadata = Metadata(os.path.join(base, "meta.db"), readonly=readonly)
         self.content = HeldContent(
             LocalContent(folder, readonly=readonly),
@@ -134,7 +137,9 @@ class Store:
         found = self.find_image(name)
         if found is not None:
             return self.get_image(found), None
-        digest = _digest_in(name)
+        digest, start = _digest_in(name), name.rpartition("@")[2]
+        if digest is None and ":" in start and is_prefix(start):
+            digest = complete(start, (info.digest for info in self.content.walk()), "blob")
         if digest is None:
             raise BlobNotFound(name, "no image of that name in the store")
         return self._describe(digest, scope), None
@@ -387,7 +392,7 @@ class Store:
         """
         from ocidist.upkeep.collect import CollectReport, collect
 
-        if not dry_run:
+        if not dry_run or self.foreign:  # of what its own database names nothing is known
             self.require_writable()
         if not self._is_folder():
             return CollectReport(dry_run=dry_run)

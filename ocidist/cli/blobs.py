@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.cli.context import Context
@@ -172,10 +173,14 @@ def configure_path(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "digests", metavar="DIGEST", nargs="+", help="a blob's digest, or the ChainID of a tree"
     )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--blob", dest="only", action="store_const", const="blob", help="blobs alone")
+    only.add_argument("--tree", dest="only", action="store_const", const="tree", help="unpacked trees alone")
 
 
 def run_path(args: argparse.Namespace, context: Context) -> None:
-    found = [(digest, _path(digest, context.store)) for digest in map(context.digest, args.digests)]
+    digests = [context.digest(text, trees=args.only != "blob") for text in args.digests]
+    found = [(digest, path) for digest in digests for path in _paths(digest, args.only, context)]
     if args.format != "table":
         context.listing(PATHS, found)
         return
@@ -183,19 +188,27 @@ def run_path(args: argparse.Namespace, context: Context) -> None:
         context.line(f"{digest} {path}")
 
 
-def _path(digest: Digest, store: Store) -> str:
-    """Where a blob lies, else the tree of the snapshot with this ChainID. Raises BlobNotFound."""
+def _paths(digest: Digest, only: str | None, context: Context) -> list[str]:
+    """Where a blob lies, and the tree of the snapshot with this ChainID. Raises BlobNotFound for neither."""
     from ocidist.errors import BlobNotFound, OcidistError
 
-    try:
-        return str(store.content.path(store.content.info(digest).digest))
-    except BlobNotFound:
+    store, found = context.store, []
+    if only != "tree" and os.path.lexists(store.content.path(digest)):
+        found.append(str(store.content.path(store.content.info(digest).digest)))
+    if only != "blob":
         try:
             if store.snapshots.stat(str(digest)).kind == "committed":
-                return str(store.snapshots.path(str(digest)))
+                found.append(str(store.snapshots.path(str(digest))))
         except OcidistError:
             pass
-        raise BlobNotFound(str(digest), "neither a blob nor an unpacked tree of this store") from None
+    if len(found) > 1:  # the ChainID of one layer is its DiffID, and an uncompressed layer's digest
+        context.warn(f"{digest} is a blob and the ChainID of a tree; --blob or --tree prints one of the two")
+    if not found:
+        what = {"blob": "not a blob", "tree": "not an unpacked tree"}.get(
+            only or "", "neither a blob nor an unpacked tree"
+        )
+        raise BlobNotFound(str(digest), f"{what} of this store")
+    return found
 
 
 def configure_label(parser: argparse.ArgumentParser) -> None:

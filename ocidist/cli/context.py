@@ -155,19 +155,25 @@ class Context:
         for note in image.notes:
             self.warn(f"{name or image.reference}: {note}")
 
-    def digest(self, text: str) -> Digest:
-        """A digest, or the one blob of the store that starts so (at least four hexadecimal digits)."""
-        from ocidist.errors import InvalidDigest
-        from ocidist.spec.digest import Digest
+    def digest(self, text: str, *, trees: bool = False) -> Digest:
+        """A digest, or the one blob of the store (with ``trees``: or unpacked tree) whose digest begins so."""
+        from itertools import chain
 
-        algorithm, colon, start = text.rpartition(":")
-        if len(start) < 4 or len(start) >= 64 or start.strip("0123456789abcdef"):
-            return Digest(text)
-        wanted = f"{algorithm if colon else 'sha256'}:{start}"
-        found = [info.digest for info in self.store.content.walk() if info.digest.startswith(wanted)]
-        if len(found) > 1:
-            raise InvalidDigest(text, f"{len(found)} blobs start so; write more of it")
-        return found[0] if found else Digest(text)
+        from ocidist.upkeep.prefix import complete
+
+        blobs = (info.digest for info in self.store.content.walk())
+        if not trees:
+            return complete(text, blobs, "blob")
+        keys = (info.key for info in self.store.snapshots.walk() if info.kind == "committed")
+        return complete(text, chain(blobs, keys), "blob or unpacked tree")
+
+    def say_whose_names(self) -> None:
+        """Say why no image is listed in a root of containerd's."""
+        if self.store.foreign:
+            self.warn(
+                f"{self.store.root} is containerd's: it keeps the names of images in a bolt database of its own, "
+                "which is not read here; `ctr images ls` lists them"
+            )
 
     # -- time and progress --
 

@@ -29,11 +29,14 @@ def run_images(args: argparse.Namespace, context: Context) -> None:
 
         for row in rows:
             context.line(visible(row.ref))
-        return
-    schema = context.store.images.schema
-    if args.format == "table" and not any(row.replayed for row in rows):
-        schema = Schema(schema.name, tuple(column for column in schema.columns if column.name != "replayed"))
-    context.listing(schema, rows)
+    else:
+        schema = context.store.images.schema
+        if args.format == "table" and not any(row.replayed for row in rows):
+            schema = Schema(
+                schema.name, tuple(column for column in schema.columns if column.name != "replayed")
+            )
+        context.listing(schema, rows)
+    context.say_whose_names()
 
 
 def configure_rmi(parser: argparse.ArgumentParser) -> None:

@@ -55,6 +55,7 @@ def run_du(args: argparse.Namespace, context: Context) -> None:
     with context.quiet() as scope:
         rows = context.store.du(scope)
     context.listing(rows.schema, rows)
+    context.say_whose_names()
     if rows[0].unread:
         context.warn(
             f"{_count(rows[0].unread, 'folder')} can't be read by this user: the sizes are without them"

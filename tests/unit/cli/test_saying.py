@@ -190,3 +190,18 @@ def test_what_the_store_has_is_said_where_the_registry_is_away(
     assert out == ""
     assert line.endswith(f"; the store has it: store:{unknown}")
     assert run(capsys, command, f"store:{unknown}")[0]
+
+
+@pytest.mark.parametrize("command", [["images"], ["images", "-q"], ["du"]])
+def test_the_names_of_containerds_root_are_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    """Nothing is listed, and stderr says why; of a root of ours nothing is said. gc guesses nothing there."""
+    root = tmp_path / "containerd"
+    (root / "io.containerd.content.v1.content" / "blobs" / "sha256").mkdir(parents=True)
+    _, (line,) = run(capsys, "--root", str(root), *command)
+    assert "containerd's: it keeps the names of images in a bolt database of its own" in line
+    assert "ctr images ls" in line
+    assert run(capsys, *command)[1] == []
+    for words in (["gc"], ["gc", "--dry-run"]):
+        assert "owned by containerd" in run(capsys, "--root", str(root), *words, code=1)[1][0]
