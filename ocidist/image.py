@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ocidist.documents import shown
-from ocidist.errors import InvalidManifest, PlatformNotFound
+from ocidist.errors import BlobNotFound, DigestMismatch, InvalidManifest, PlatformNotFound, SizeMismatch
 from ocidist.remotes.protocols import Source
 from ocidist.rows import Column, Rows, Schema
 from ocidist.spec import manifest as manifests
@@ -383,10 +383,18 @@ def open_image(
             raise InvalidManifest("index", f"indices nested more than {MAX_DEPTH} deep")
         with of_reference(full):
             target = select(value.manifests, wanted)
-        value = manifests.parse(read_small(source, target, scope), target.media_type)
+        try:
+            raw = read_small(source, target, scope)
+        except BlobNotFound as error:
+            raise BlobNotFound(full, _what_is_here(source, value, target, asked, scope)) from error
+        value = manifests.parse(raw, target.media_type)
     config, notes = None, []
     if value.config is not None and mediatype.is_config(value.config.media_type):
-        config = ImageConfig.parse(read_small(source, value.config, scope))
+        try:
+            config = ImageConfig.parse(read_small(source, value.config, scope))
+        except BlobNotFound as error:
+            reason = f"its config {value.config.digest} is not in the store; pull it again"
+            raise BlobNotFound(full, reason) from error
     if config is not None and target.platform is None:
         if asked is not None:
             with of_reference(full):
@@ -404,6 +412,27 @@ def open_image(
         manifest_descriptor=target,
         notes=tuple(notes),
     )
+
+
+def _what_is_here(
+    source: Source, index: Index, missing: Descriptor, asked: Platform | None, scope: Scope
+) -> str:
+    """Of an index in a store whose image ``missing`` was not pulled: which were, and the way out."""
+
+    def has(target: Descriptor) -> bool:
+        try:
+            return bool(read_small(source, target, scope))
+        except (BlobNotFound, SizeMismatch, DigestMismatch):
+            return False
+
+    here = [
+        str(image.platform) for image in index.manifests if is_image(image) and image.platform and has(image)
+    ]
+    pull = f"pull it with --platform {missing.platform}" if missing.platform else "pull it again"
+    if not here:
+        return f"none of its images is in the store; {pull}"
+    other = f", or choose {here[0]} with --platform" if asked is None else ""
+    return f"only {', '.join(here)} of it {'is' if len(here) == 1 else 'are'} in the store; {pull}{other}"
 
 
 @contextmanager

@@ -140,8 +140,8 @@ class Store:
         digest, start = _digest_in(name), name.rpartition("@")[2]
         if digest is None and ":" in start and is_prefix(start):
             digest = complete(start, (info.digest for info in self.content.walk()), "blob")
-        if digest is None:
-            raise BlobNotFound(name, "no image of that name in the store")
+        if digest is None or not self.content.has(digest):
+            raise BlobNotFound(name, "no image of that name in the store; pull it first")
         return self._describe(digest, scope), None
 
     def _describe(self, digest: Digest, scope: Scope) -> Descriptor:
@@ -279,7 +279,7 @@ class Store:
         found = self.find_image(name)
         record = self.metadata.get_image(found) if found is not None else None
         if record is None:
-            raise BlobNotFound(name, "no image of that name in the store")
+            raise BlobNotFound(name, "no image of that name in the store; pull it first")
         return record.target
 
     def remove_image(self, name: str) -> bool:

@@ -42,6 +42,7 @@ def run_bundle(args: argparse.Namespace, context: Context) -> None:
 
     from ocidist.errors import BlobNotFound, ContentError, InvalidManifest, LayerError, UsageError
     from ocidist.runtime.options import BundleOptions, Mount, parse_pair
+    from ocidist.spec.descriptor import Descriptor
     from ocidist.unpacking import explained
 
     options = BundleOptions(
@@ -61,16 +62,14 @@ def run_bundle(args: argparse.Namespace, context: Context) -> None:
     ref = args.ref.removeprefix("store:")
     with context.progress() as scope:
         try:
-            context.store.resolve(ref, scope)
-        except BlobNotFound as error:
-            raise BlobNotFound(ref, "no image of that name in the store; pull it first") from error
-        try:
             image = context.client.open(f"store:{ref}", scope=scope)
             context.check_platform(image)
             made = image.bundle(Path(args.dir), options, scope=scope)
         except BlobNotFound as error:
+            if not isinstance(error.descriptor, Descriptor):
+                raise  # it says what of the image is missing
             wanted = f" with --platform {context.platform}" if context.platform else ""
-            missing = getattr(error.descriptor, "digest", error.descriptor)
+            missing = error.descriptor.digest
             raise BlobNotFound(ref, f"{missing} of it is not in the store; pull it{wanted}") from error
         except (ContentError, LayerError, InvalidManifest) as error:
             raise explained(error, context.store, ref, scope) from error

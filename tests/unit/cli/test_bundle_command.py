@@ -147,7 +147,9 @@ def test_refusals_are_one_line(
     assert not Path("b").exists()
 
 
-def test_a_platform_that_was_not_pulled_is_asked_for(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_platform_that_was_not_pulled_is_asked_for(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of an index the content of one image may be here alone."""
     source = MemorySource(index([small_image(platform=each) for each in ("linux/amd64", "linux/arm64")]))
     amd64 = Platform.parse("linux/amd64")
@@ -157,9 +159,16 @@ def test_a_platform_that_was_not_pulled_is_asked_for(root: Path, capsys: pytest.
     assert main(["bundle", REF, "b", "--platform", "linux/amd64"]) == 0
     assert main(["bundle", REF, "c", "--platform", "linux/arm64"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"ocidist: {REF}: sha256:")
-    assert line.endswith("is not in the store; pull it with --platform linux/arm64")
+    assert (
+        line == f"ocidist: {REF}: only linux/amd64 of it is in the store; pull it with --platform linux/arm64"
+    )
     assert not Path("c").exists()
+    for words in (["inspect", f"store:{REF}"], ["rootfs", "unpack", REF], ["manifest", f"store:{REF}"]):
+        assert main(["--platform", "linux/arm64", *words]) == 1
+        assert capsys.readouterr().err.splitlines()[-1] == line
+    monkeypatch.setattr(Platform, "host", lambda: Platform.parse("linux/arm64"))
+    assert main(["inspect", f"store:{REF}"]) == 1
+    assert capsys.readouterr().err.strip() == f"{line}, or choose linux/amd64 with --platform"
 
 
 def test_an_image_for_another_system_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
