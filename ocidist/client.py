@@ -196,7 +196,14 @@ class Client:
 
         Nothing is where a cassette is replayed. Raises UsageError where what is said can't be read.
         """
-        folders = [] if self._offline else [folder for folder in self.hosts_dirs if folder.is_dir()]
+        if self._offline:
+            return ()
+        folders = [folder for folder in self.hosts_dirs if folder.is_dir()]
+        for folder in (
+            self._hosts_dirs or ()
+        ):  # named by the caller, while the settings' are only usual places
+            if folder not in folders:
+                raise UsageError(f"{folder}: no such folder of hosts.toml files; correct --hosts-dir")
         if not folders:
             return ()
         from ocidist.remotes.registry.hosts import read_hosts

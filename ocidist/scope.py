@@ -23,17 +23,67 @@ if TYPE_CHECKING:
 
     Observer = Callable[[Event], None]
 
-__all__ = ["Scope"]
+__all__ = ["PROGRESS", "Retries", "Scope"]
 
 POLL = 0.05  # seconds between looks where nothing can wake a waiter (locks, name look-ups)
+
+
+PROGRESS = 64 << 10  # bytes between two failures that make the second one count as the first again
 
 
 def _nothing() -> None:
     pass
 
 
+class Retries:
+    """How often one transfer is tried again. Whatever loop meets a failure counts it here, and all of them end together.
+
+    At most ``tries`` tries in a row without progress; no further one begins ``seconds`` after the first failure of the row,
+    but the second is always made. ``attempt`` is the number of the present try: it only counts up.
+    """
+
+    def __init__(
+        self, tries: int = 10, seconds: float = 30.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.attempt = 1
+        self.spent = False
+        self._tries, self._seconds, self._clock = tries, seconds, clock
+        self._failures, self._moved, self._since = 0, 0, 0.0
+
+    def moved(self, count: int) -> None:
+        """``count`` bytes came."""
+        self._moved += count
+        if self._moved >= PROGRESS and (self._failures or self.spent):
+            self._failures, self.spent = 0, False
+
+    def elsewhere(self) -> int:
+        """The number of the next try, which is made at another host at once."""
+        self.attempt += 1
+        return self.attempt
+
+    def again(self, jitter: float = 0.5, wait: float | None = None, tries: int | None = None) -> float | None:
+        """Count a failure: the seconds to wait before the next try, None if it is given up.
+
+        ``wait`` is what the peer asked for, which costs no time of ours; else it is half a second, doubling to four,
+        times 0.5 to 1.5 as ``jitter`` says (0 to 1). ``tries`` are allowed if that is fewer.
+        """
+        now = self._clock()
+        self._moved = 0
+        self._failures += 1
+        if self._failures == 1:
+            self._since = now
+        pause = min(0.5 * 2 ** (self._failures - 1), 4.0) * (0.5 + jitter) if wait is None else wait
+        self._since += wait or 0.0
+        late = self._failures > 1 and now + pause - self._since > self._seconds
+        if late or self._failures >= (self._tries if tries is None else min(tries, self._tries)):
+            self.spent = True
+            return None
+        self.attempt += 1
+        return pause
+
+
 class Scope:
-    """Deadline, cancellation, observer, trace, lease and limits of one piece of work.
+    """Deadline, cancellation, observer, trace, lease, limits and retries of one piece of work.
 
     ``deadline`` is a value of ``time.monotonic()``. ``tick`` is what the calling thread does about ten times
     a second while it waits for its workers: paint; workers never call it. ``limits`` of None are none. ``replayed`` says that
@@ -51,6 +101,7 @@ class Scope:
         tick: Callable[[], object] | None = None,
         limits: Limits | None = DEFAULT,
         replayed: bool = False,
+        retries: Retries | None = None,
         parent: Scope | None = None,
     ) -> None:
         if parent is not None:
@@ -62,12 +113,14 @@ class Scope:
             tick = parent.tick if tick is None else tick
             limits = parent.limits if limits is DEFAULT else limits
             replayed = replayed or parent.replayed
+            retries = parent.retries if retries is None else retries
         self.deadline: float | None = deadline
         self.observer: Observer | None = observer
         self.trace: Any = trace
         self.lease: str | None = lease
         self.limits: Limits | None = limits
         self.replayed: bool = replayed
+        self.retries: Retries | None = retries
         self.tick: Callable[[], object] = tick if tick is not None else _nothing
         self._lock = threading.Lock()
         self._ended = threading.Event()

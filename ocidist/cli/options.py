@@ -81,7 +81,12 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
             parser_group.add_argument(*free, default=default if top else argparse.SUPPRESS, **options)
 
     parser_group = parser.add_argument_group("options of every command")
-    add("--root", metavar="PATH", help="where content, names and snapshots live ($OCIDIST_ROOT)")
+    add(
+        "--root",
+        metavar="PATH",
+        type=not_empty,
+        help="where content, names and snapshots live ($OCIDIST_ROOT)",
+    )
     add(
         "--snapshotter",
         metavar="NAME",
@@ -133,6 +138,13 @@ def add_no_limits(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="unpack whatever it takes: layers, entries, expansion, steps, the last room on the disk",
     )
+
+
+def not_empty(text: str) -> str:
+    """``text``, unless it is empty: that is a variable of a script which was not set, and would mean another place."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
 
 def quick_formatter(prog: str) -> argparse.HelpFormatter:

@@ -19,6 +19,7 @@ from ocidist.errors import (
     TransportError,
 )
 from ocidist.progress import Advanced, Finished, Resumed, Retrying, Waiting
+from ocidist.scope import Retries
 from ocidist.spec import mediatype
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ Outcome = Union[Literal["copied"], Literal["exists"]]
 POLL = 0.05  # seconds between looks for an object that another brings
 LONGEST = 0.4  # seconds between tries to take its ingest over
 REPORT = 0.2  # seconds after which progress is reported, and what came is written, on a slow link
-ATTEMPTS = 3  # connections that bring less than a block each before it is given up
+ATTEMPTS = 3  # bodies that end early, without an error, before it is given up
 SMALL = 256 << 10  # bytes that are gathered before they are hashed and written
 
 
@@ -76,8 +77,8 @@ def fill(
     if writer is None:
         scope.emit(Finished(target.digest, "exists"))
         return "exists"
-    with writer:
-        _Fill(writer, target, source, scope).run(labels)
+    with writer, scope.child(retries=Retries()) as inner:
+        _Fill(writer, target, source, inner).run(labels)
     scope.emit(Finished(target.digest, "copied"))
     return "copied"
 
@@ -142,6 +143,7 @@ class _Fill:
         self.buffer = memoryview(bytearray(max(min(target.size + 1, BLOCK), 1)))
         self.reported = 0
         self.reported_at = time.monotonic()
+        self.retries = scope.retries or Retries()
 
     def run(self, labels: Mapping[str, str] | None) -> None:
         for last in (False, True):
@@ -160,7 +162,7 @@ class _Fill:
                         raise SizeMismatch(self.target, str(error)) from None
                     raise
                 self.restart()
-                self.scope.emit(Retrying(self.target.digest, 2, 0.0, str(error)))
+                self.scope.emit(Retrying(self.target.digest, self.retries.elsewhere(), 0.0, str(error)))
 
     def restart(self) -> None:
         self.writer.truncate(0)
@@ -173,7 +175,7 @@ class _Fill:
             catch_up = getattr(self.writer, "catch_up", None)
             if catch_up is not None:
                 catch_up(self.scope.check)
-        fruitless = 0
+        retries = self.retries
         while self.offset < self.target.size or not self.target.size:
             began = self.offset
             reason = "the body ended early"
@@ -181,20 +183,22 @@ class _Fill:
             try:
                 self.receive(self.source.open(self.target, self.scope, offset=self.offset))
             except TransportError as caught:
-                if not caught.retryable:
+                if (
+                    not caught.retryable or retries.spent
+                ):  # the source has tried it again itself, as often as may be
                     raise
                 error, reason = caught, caught.reason
             if self.offset == self.target.size:
                 return
-            fruitless = 0 if self.offset - began >= BLOCK else fruitless + 1
-            if fruitless >= ATTEMPTS:
+            retries.moved(self.offset - began)
+            pause = retries.again(tries=ATTEMPTS if error is None else None)
+            if pause is None:
                 if error is not None:
                     raise error
                 raise SizeMismatch(
                     self.target, f"the source ends after {self.offset} of {self.target.size} bytes"
                 )
-            pause = 0.1 * fruitless
-            self.scope.emit(Retrying(self.target.digest, fruitless + 1, pause, reason))
+            self.scope.emit(Retrying(self.target.digest, retries.attempt, pause, reason))
             self.scope.pause(pause)
 
     def receive(self, body: Body) -> None:

@@ -28,7 +28,7 @@ _MAKING = threading.Lock()
 _HEAD = 16 << 10  # bytes of a proxy's answer to CONNECT
 # IPv4-compatible (:: and ::1 are two of those), IPv4-mapped (RFC 4291, 2.5.5) and translated (RFC 6052)
 _IPV4_INSIDE = (bytes(12), bytes(10) + b"\xff\xff", b"\x00\x64\xff\x9b" + bytes(8))
-_LEAST = 2.0  # seconds that one of several addresses gets at least
+_LEAST = 2.0  # seconds that one of several addresses gets at least, unless that is over an eighth of all
 
 
 class Link:
@@ -116,11 +116,12 @@ class Link:
         found = look_up(host, port, self.scope, until)
         if place is address:  # where --connect-to leads is the user's own choice
             found = self._allowed(found)
+        least = min(_LEAST, self._connect_timeout / 8)
         for index, candidate in enumerate(found):
             left = until - time.monotonic()
             turns = len(found) - index
             try:
-                sock = self._open(candidate, left if turns == 1 else max(left / turns, min(left, _LEAST)))
+                sock = self._open(candidate, left if turns == 1 else max(left / turns, min(left, least)))
             except OSError:
                 self.scope.check()
                 if turns == 1:

@@ -13,14 +13,11 @@ from ocidist.net.message import Response
 from ocidist.progress import Resumed
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.session import RegistrySession
-from ocidist.scope import Scope
+from ocidist.scope import Retries, Scope
 from ocidist.spec.descriptor import Descriptor
 
 __all__ = ["RegistryBody"]
 
-MAX_DROPS = 5
-"""Drops in a row that are made good, without ``PROGRESS`` bytes between them."""
-PROGRESS = 64 << 10
 _SKIP = 64 << 10
 
 
@@ -28,7 +25,8 @@ class RegistryBody:
     """Bytes of one object from ``start`` on. ``request(range)`` sends the GET, with a Range header or "".
 
     ``ranges`` is False for what is always sent whole (manifests). ``start`` is 0 where the server ignored
-    the range asked for. A dropped connection is replaced by another that goes on at the same byte.
+    the range asked for. A dropped connection is replaced by another that goes on at the same byte, as often as
+    ``retries`` allow.
     """
 
     def __init__(
@@ -37,21 +35,20 @@ class RegistryBody:
         request: Callable[[str], Response],
         target: Descriptor,
         scope: Scope,
+        retries: Retries,
         *,
         offset: int = 0,
         length: int | None = None,
         ranges: bool = True,
     ) -> None:
         self._session, self._request = session, request
-        self._target, self._scope = target, scope
+        self._target, self._scope, self._retries = target, scope, retries
         self._ranges = ranges
         self._total: int | None = target.size if target.size >= 0 else None
         self._end = self._total if length is None else offset + length
         if self._end is not None and self._total is not None:
             self._end = min(self._end, self._total)
         self._bounded = length is not None
-        self._drops = 0
-        self._mark = 0
         self._response: Response | None = None
         self.start = self._position = self._connect(offset if ranges else 0)
 
@@ -78,6 +75,7 @@ class RegistryBody:
                 continue
             if count:
                 self._position += count
+                self._retries.moved(count)
                 return count
             if self._end is None or self._position >= self._end:
                 self.close()
@@ -102,14 +100,11 @@ class RegistryBody:
     def _resume(self, error: TransportError) -> None:
         """Open anew at the position, or raise ``error`` if that was done too often without progress."""
         self.close()
-        if self._position - self._mark >= PROGRESS:
-            self._drops = 0
-        self._mark = self._position
-        self._drops += 1
-        if self._drops > MAX_DROPS:
-            raise error
         digest = self._target.digest
-        self._session.pause(self._drops, error.reason, self._scope, digest)
+        seconds = self._session.again(self._retries)
+        if seconds is None:
+            raise error
+        self._session.pause(self._retries, seconds, error.reason, self._scope, digest)
         begin = self._connect(self._position if self._ranges else 0)
         self._skip(self._position - begin)
         self._scope.emit(Resumed(digest, self._position))

@@ -26,7 +26,7 @@ from ocidist.net.message import Headers, Request, Response
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.body import RegistryBody
 from ocidist.remotes.registry.session import RegistrySession
-from ocidist.scope import Scope
+from ocidist.scope import Retries, Scope
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
@@ -95,13 +95,22 @@ class RegistryRemote:
         else:
             url = wire.blob_url(self.host, self.repository, target.digest)
 
+        retries = scope.retries or Retries()
+
         def request(asked: str) -> Response:
             headers = _headers(range_=asked, accept=(target.media_type,) if document else ())
-            return self._send("GET", url, headers, scope, expect=(416,), digest=target.digest)
+            return self.session.send(
+                Request("GET", url, headers),
+                scope,
+                repository=self.repository,
+                expect=(416,),
+                digest=target.digest,
+                retries=retries,
+            )
 
         def body(send: Callable[[str], Response]) -> RegistryBody:
             return RegistryBody(
-                self.session, send, target, scope, offset=offset, length=length, ranges=not document
+                self.session, send, target, scope, retries, offset=offset, length=length, ranges=not document
             )
 
         try:
@@ -109,7 +118,7 @@ class RegistryRemote:
         except NotFound as missing:
             if document or not target.urls:
                 raise
-            return self._foreign(target, scope, body, missing)
+            return self._foreign(target, scope, body, missing, retries)
 
     def _foreign(
         self,
@@ -117,6 +126,7 @@ class RegistryRemote:
         scope: Scope,
         body: Callable[[Callable[[str], Response]], RegistryBody],
         missing: NotFound,
+        retries: Retries,
     ) -> Body:
         last: RegistryError | TransportError = missing
         for url in target.urls[:8]:
@@ -126,7 +136,7 @@ class RegistryRemote:
 
             def request(asked: str, url: str = clean) -> Response:
                 led = Request("GET", url, _headers(range_=asked), led_by=self.session.address(self.host))
-                return self.session.fetch(led, scope, expect=(416,), digest=target.digest)
+                return self.session.fetch(led, scope, expect=(416,), digest=target.digest, retries=retries)
 
             try:
                 return body(request)
@@ -177,10 +187,9 @@ class RegistryRemote:
         scope: Scope,
         *,
         expect: tuple[int, ...] = (),
-        digest: Digest | None = None,
     ) -> Response:
         return self.session.send(
-            Request(method, url, headers), scope, repository=self.repository, expect=expect, digest=digest
+            Request(method, url, headers), scope, repository=self.repository, expect=expect
         )
 
     def _head(self, name: str, scope: Scope, media_types: tuple[str, ...]) -> Descriptor | None:

@@ -5,7 +5,8 @@ own name (``https://docker.io/v2/…``); the session knows where that is and how
 
 Rules: a redirect that changes scheme, host or port drops Authorization and cookies; no redirect, realm, link or foreign
 URL leaves https, or leads to a loopback or link-local address unless the host that names it is at one itself;
-408, 429, 5xx and failures of the network are tried again with growing, jittered pauses, five times at most;
+408, 429, 5xx and failures of the network are tried again with growing, jittered pauses: five times at most, or as the
+transfer's :class:`~ocidist.scope.Retries` allow; a host that nobody answers at is tried twice;
 http is spoken to hosts named as such, and to a loopback host that does not speak TLS, to no other.
 """
 
@@ -25,12 +26,16 @@ from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.auth import Authenticator, Grant, Site
 from ocidist.remotes.registry.challenge import parse_challenges
 from ocidist.remotes.registry.credentials import CredentialSource, NoCredentials
-from ocidist.scope import Scope
+from ocidist.scope import Retries, Scope
 from ocidist.spec.digest import Digest
 
 __all__ = ["RegistrySession"]
 
 ATTEMPTS = 5
+_UNREACHABLE = (
+    "connection refused",
+    "no connection within",
+)  # a restart is worth another try, no more than that
 MAX_REDIRECTS = 10
 _AUTH_ROUNDS = 3  # a challenge, a token that was not fresh any more, a scope that was missing
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -63,6 +68,7 @@ class RegistrySession:
         named: Iterable[str] = () if isinstance(plain_http, bool) else plain_http
         self._plain_http = frozenset(host.lower() for host in named)
         self._attempts = max(attempts, 1)
+        self.patient = self._attempts > 1
         self._jitter = jitter
         self._wall_clock = wall_clock
         self._lock = threading.Lock()
@@ -88,6 +94,7 @@ class RegistrySession:
         expect_elsewhere: Collection[int] = (),
         digest: Digest | None = None,
         limit: int | None = None,
+        retries: Retries | None = None,
     ) -> Response:
         """The answer to a request to a registry, authenticated as it demands. Close it.
 
@@ -95,7 +102,8 @@ class RegistrySession:
         ``expect_elsewhere``, are returned; any other raises RegistryError. ``repository`` and ``actions`` say
         what a token is asked for, beside what challenges name; ``digest`` is what the retries that are
         reported are about. ``idempotent`` defaults to what the method is. With ``limit`` a body of at most that
-        many bytes has been read when this returns: a drop in it was a failure like any other.
+        many bytes has been read when this returns: a drop in it was a failure like any other. ``retries`` are those of
+        the transfer that it is part of; else the scope's, else its own.
         """
         host = wire.host_of(request.url).lower()
         wanted = [f"repository:{repository}:{','.join(actions)}"] if repository else []
@@ -111,6 +119,7 @@ class RegistrySession:
                 idempotent=idempotent,
                 digest=digest,
                 limit=limit,
+                retries=retries,
             )
             if response.status in (401, 403) and not crossed and rounds < _AUTH_ROUNDS:
                 site = Site(host, self.scheme(host) or "https")
@@ -164,6 +173,7 @@ class RegistrySession:
         expect: Collection[int] = (),
         digest: Digest | None = None,
         limit: int | None = None,
+        retries: Retries | None = None,
     ) -> Response:
         """The answer to a request to any URL that ``request.led_by`` named, never with a credential of any kind.
 
@@ -173,7 +183,7 @@ class RegistrySession:
         bare.certified = False
         for name in _SECRET_HEADERS:
             bare.headers.remove(name)
-        response, _ = self._exchange(bare, scope, digest=digest, limit=limit)
+        response, _ = self._exchange(bare, scope, digest=digest, limit=limit, retries=retries)
         return self._checked(response, request, expect, "no credentials are sent there")
 
     def forget(self) -> None:
@@ -196,41 +206,47 @@ class RegistrySession:
         idempotent: bool | None = None,
         digest: Digest | None = None,
         limit: int | None = None,
+        retries: Retries | None = None,
     ) -> tuple[Response, bool]:
         """An answer after retries and redirects, and whether it came from another origin than was asked."""
         again = request.method in ("GET", "HEAD", "PUT", "DELETE") if idempotent is None else idempotent
-        attempt = 0
+        retries = retries or scope.retries or Retries(self._attempts)
+        unreachable = 0
         while True:
-            attempt += 1
-            last = attempt >= self._attempts
             try:
                 response, crossed = self._follow(request, scope, registry)
                 # A longer one is for the caller to refuse, and an error is one whatever else it says.
                 if limit is not None and response.status < 300 and (response.length or 0) <= limit:
                     response = Held(response, limit)
             except TransportError as error:
-                # Nobody listens there: a restart is worth a second's wait, a wrong port no more than that.
-                refused = attempt >= 2 and error.reason.startswith("connection refused")
-                if last or refused or not again or not error.retryable:
+                unreachable += error.reason.startswith(_UNREACHABLE)
+                tries = 1 if unreachable >= 2 else None
+                if not again or not error.retryable:
                     raise
-                why, wait = error.reason, None
+                seconds = self.again(retries, tries=tries)
+                if seconds is None:
+                    raise
+                why = error.reason
             else:
                 status = response.status
-                if last or not wire.retryable_status(status) or not (again or status == 429):
+                if not wire.retryable_status(status) or not (again or status == 429):
                     return response, crossed
                 why = f"{wire.host_of(response.url)} answered {status}"
                 wait = wire.retry_after(response.headers.get("Retry-After"), self._wall_clock())
+                seconds = self.again(retries, wait)
+                if seconds is None:
+                    return response, crossed
                 _drain(response)
-            self.pause(attempt, why, scope, digest, wait)
+            self.pause(retries, seconds, why, scope, digest)
 
-    def pause(
-        self, attempt: int, why: str, scope: Scope, digest: Digest | None, wait: float | None = None
-    ) -> None:
-        """Report and sleep before attempt ``attempt + 1``: what the server said, else half a second doubling."""
-        if wait is None:
-            wait = min(0.5 * 2 ** (attempt - 1), 15.0) * (0.5 + self._jitter())
-        scope.emit(Retrying(digest, attempt + 1, wait, SECRETS.text(why)))
-        scope.pause(wait)
+    def again(self, retries: Retries, wait: float | None = None, tries: int | None = None) -> float | None:
+        """As :meth:`Retries.again`; None too where another host is asked next."""
+        return retries.again(self._jitter(), wait, tries) if self.patient else None
+
+    def pause(self, retries: Retries, seconds: float, why: str, scope: Scope, digest: Digest | None) -> None:
+        """Report the next try, and wait for it."""
+        scope.emit(Retrying(digest, retries.attempt, seconds, SECRETS.text(why)))
+        scope.pause(seconds)
 
     def _follow(self, request: Request, scope: Scope, registry: str | None) -> tuple[Response, bool]:
         response = self._first(request, scope, registry)

@@ -41,6 +41,19 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+@pytest.mark.parametrize("words", [["--root", "", "images"], ["images", "--root="]])
+def test_an_empty_root_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It is a script's unset variable, and must not mean the usual place."""
+    assert main(words) == 2
+    assert "--root: the path is empty" in one_line(capsys)
+
+
+def test_a_hosts_dir_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else the registry would be asked where a mirror was meant. Nothing is sent."""
+    assert main(["resolve", "registry.example/a:1", "--hosts-dir", str(tmp_path / "none")]) == 2
+    assert "none: no such folder of hosts.toml files" in one_line(capsys)
+
+
 # --- options ----------------------------------------------------------------------------------------------------
 
 
