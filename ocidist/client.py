@@ -6,6 +6,7 @@ Everything it needs is built at first use, so making one costs nothing and touch
 from __future__ import annotations
 
 import threading
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Union
 
@@ -14,6 +15,7 @@ from ocidist.image import Image, of_reference, open_image
 from ocidist.limits import DEFAULT, Limits
 from ocidist.progress import Named
 from ocidist.remotes.protocols import Source
+from ocidist.remotes.registry.connections import Connections
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from ocidist.net.http import HTTPOptions
     from ocidist.net.message import Transport
     from ocidist.net.recording import Trace
-    from ocidist.net.replay import ReplayTransport
     from ocidist.remotes.registry.credentials import Credential, CredentialSource
     from ocidist.remotes.registry.hosts_toml import Endpoint
     from ocidist.remotes.registry.session import RegistrySession
@@ -81,14 +82,9 @@ class Client:
         self._platform = platform
         self._auth = auth
         self._store = store
-        self._transport = transport
-        self._offline = transport is not None  # what stands in for the network knows of no mirrors
-        self._replay = _replay_of(transport)
+        self.connections = Connections.over(transport)
         self._hosts_dirs = None if hosts_dirs is None else tuple(map(Path, hosts_dirs))
-        self._trace: Trace | None = None
-        self._sessions: dict[tuple[Endpoint, str], RegistrySession] = {}
         self._settings = settings
-        self._session: RegistrySession | None = None
         self._slots: dict[str, Slots] = {}
         self._lock = threading.RLock()
 
@@ -124,9 +120,9 @@ class Client:
     def transport(self) -> Transport:
         """The network, or what stands in for it."""
         with self._lock:
-            if self._transport is None:
-                self._transport = self._network()
-            return self._transport
+            if self.connections.transport is None:
+                self.connections.transport = self._network()
+            return self.connections.transport
 
     def network_options(self, endpoint: Endpoint | None = None) -> HTTPOptions:
         """How the network is reached; with an endpoint's certificates, if one is given."""
@@ -153,7 +149,7 @@ class Client:
     @property
     def offline(self) -> bool:
         """True where something stands in for the network: a cassette, a test."""
-        return self._offline
+        return self.connections.offline
 
     @property
     def hosts_dirs(self) -> tuple[Path, ...]:
@@ -163,45 +159,44 @@ class Client:
     def record(self, *, bodies: bool = True) -> Trace:
         """From here on collect every exchange; the trace saves them as a cassette (which needs ``bodies``),
         HAR or JSON lines."""
-        from ocidist.net.recording import Recorder, Trace
+        from ocidist.net.recording import Trace
 
-        trace = Trace(bodies=bodies)
-        offline, replay = self._offline, self._replay
-        self.use(Recorder(self.transport, trace))
-        self._offline, self._replay, self._trace = offline, replay, trace
-        return trace
+        with self._lock:
+            trace = Trace(bodies=bodies)
+            self.connections = self.connections.traced(self.transport, trace)
+            return trace
 
     def use(self, transport: Transport | None) -> None:
         """Another transport from here on (a cassette); None is the network again. Tokens are forgotten."""
-        with self._lock:
-            self._transport, self._session = transport, None
-            self._offline, self._trace = transport is not None, None
-            self._replay = _replay_of(transport)
-            self._sessions.clear()
+        self.connections = Connections.over(transport)
+
+    def with_store(self, store: Store | Path | str) -> Client:
+        """The same client, over the same connections, with another store."""
+        other = copy(self)
+        other._store = store
+        return other
 
     @property
     def session(self) -> RegistrySession:
         """Authentication, redirects and retries, shared by all registries of this client."""
         with self._lock:
-            if self._session is None:
+            if self.connections.session is None:
                 from ocidist.remotes.registry.session import RegistrySession
 
-                self._session = RegistrySession(
+                self.connections.session = RegistrySession(
                     self.transport, self._credentials(), plain_http=self.plain_http
                 )
-            return self._session
+            return self.connections.session
 
     def endpoints(self, host: str) -> tuple[Endpoint, ...]:
         """Who answers for the registry ``host`` by the hosts.toml files of this machine; () where nothing is said.
 
         Nothing is where a cassette is replayed. Raises UsageError where what is said can't be read.
         """
-        if self._offline:
+        if self.offline:
             return ()
         folders = [folder for folder in self.hosts_dirs if folder.is_dir()]
-        for folder in (
-            self._hosts_dirs or ()
-        ):  # named by the caller, while the settings' are only usual places
+        for folder in self._hosts_dirs or ():  # the caller's; the settings' are only usual places
             if folder not in folders:
                 raise UsageError(f"{folder}: no such folder of hosts.toml files; correct --hosts-dir")
         if not folders:
@@ -217,9 +212,10 @@ class Client:
         kept for it. One that is not the ``last`` to be asked is asked once.
         """
         with self._lock:
-            if (endpoint, host) not in self._sessions:
-                self._sessions[endpoint, host] = self._new_session_at(endpoint, host, last)
-            return self._sessions[endpoint, host]
+            sessions = self.connections.sessions
+            if (endpoint, host) not in sessions:
+                sessions[endpoint, host] = self._new_session_at(endpoint, host, last)
+            return sessions[endpoint, host]
 
     def _new_session_at(self, endpoint: Endpoint, host: str, last: bool) -> RegistrySession:
         from ocidist.remotes.registry import mirrors, wire
@@ -228,10 +224,10 @@ class Client:
         own = mirrors.is_own(endpoint, host)
         name = host if own else endpoint.host
         network = self._network(endpoint)
-        if self._trace is not None:
+        for trace in self.connections.traces:
             from ocidist.net.recording import Recorder
 
-            network = Recorder(network, self._trace)
+            network = Recorder(network, trace)
         plain: Iterable[str] | bool = self.plain_http if own else False
         return RegistrySession(
             mirrors.EndpointTransport(
@@ -253,10 +249,11 @@ class Client:
         from ocidist.remotes.registry.credentials import Credential, StaticCredentials
 
         auth = self._auth
-        if auth is None and self._replay is not None:
+        replay = self.connections.replay
+        if auth is None and replay is not None:
             from ocidist.remotes.registry.replayed import ReplayedCredentials
 
-            return ReplayedCredentials(self._replay.exchanges)
+            return ReplayedCredentials(replay.exchanges)
         if auth is None:
             return self._credential_files()
         if isinstance(auth, tuple):
@@ -276,7 +273,7 @@ class Client:
 
     def _scope(self, scope: Scope | None) -> Scope:
         scope = scope if scope is not None else Scope.within(self.timeout, limits=self.limits)
-        return scope if self._replay is None or scope.replayed else scope.child(replayed=True)
+        return scope if self.connections.replay is None or scope.replayed else scope.child(replayed=True)
 
     def platform(self, given: Platform | str | None = None) -> Platform | Literal["all"]:
         """The platform to choose of an index: as given, else this client's, else linux and this machine's."""
@@ -433,6 +430,8 @@ class Client:
         target, raw = source.resolve(name, outer)
         outer.emit(Named(full, target))
 
+        replay = self.connections.replay
+
         def pulled(scope: Scope) -> tuple[Digest | None, Image]:
             with scope.child(lease=lease) as inner:
                 chain = pull_graph(
@@ -446,7 +445,7 @@ class Client:
                     slots=self._slots_of(source),
                     asked=one,
                 )
-                self.store.tag(full, target, inner, replayed=self._replay.name if self._replay else "")
+                self.store.tag(full, target, inner, replayed=replay.name if replay else "")
                 return chain, open_image(self.store, full, target, None, one, inner)
 
         with self.store.lease(scope=outer) as lease, of_reference(full):
@@ -474,7 +473,7 @@ class Client:
         return where
 
     def _refuse_replayed(self, what: str) -> None:
-        if self._replay is not None:
+        if self.connections.replay is not None:
             raise UsageError(
                 f"{what}: no credentials are changed while a cassette is replayed; leave out --cassette"
             )
@@ -483,15 +482,6 @@ class Client:
         """Forget the credentials of a host; False where there were none."""
         self._refuse_replayed("logout")
         return bool(self._credential_files().delete(_host(host)))
-
-
-def _replay_of(transport: Transport | None) -> ReplayTransport | None:
-    """The cassette that answers, if one does."""
-    if transport is None:
-        return None
-    from ocidist.net.replay import ReplayTransport
-
-    return transport if isinstance(transport, ReplayTransport) else None
 
 
 def _host(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Iterator
 
 from ocidist.client import Client
 from ocidist.limits import DEFAULT, Limits
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ocidist.diagnosis.finding import Finding
     from ocidist.image import Image
     from ocidist.net.recording import Trace
+    from ocidist.remotes.registry.connections import Connections
     from ocidist.rows import Rows
     from ocidist.store import Store
 
@@ -81,7 +82,7 @@ def pull(
     a second; the same call goes on from there.
     ``limits`` bound what an image may cost to unpack; None lifts them.
     """
-    here = client() if store is None else Client(store=store, transport=client().transport)
+    here = client() if store is None else client().with_store(store)
     if not progress:
         with Scope.within(here.timeout, limits=limits) as scope:
             return here.pull(locator, platform=platform, scope=scope).image
@@ -137,16 +138,16 @@ def logout(host: str) -> bool:
 
 
 class Replaying:
-    """The banner of :func:`replay`; used in ``with`` it goes back online at the end of the block."""
+    """The banner of :func:`replay`; used in ``with`` the client is what it was at the end of the block."""
 
-    def __init__(self, name: str, requests: int, before: Any) -> None:
+    def __init__(self, name: str, requests: int, before: Connections) -> None:
         self.name, self.requests, self._before = name, requests, before
 
     def __enter__(self) -> Replaying:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        client().use(self._before)
+        client().connections = self._before
 
     def __repr__(self) -> str:
         from ocidist.view.text import visible
@@ -171,7 +172,7 @@ def replay(cassette: str | Path) -> Replaying:
     from ocidist.net import replay as replays
 
     transport = replays.find(cassette)
-    before = client()._transport
+    before = client().connections
     client().use(transport)
     return Replaying(str(cassette), len(transport.exchanges), before)
 
@@ -185,12 +186,12 @@ def online() -> None:
 def trace() -> Iterator[Trace]:
     """Collect the exchanges of a block: ``with oci.trace() as t: …``, then ``t.rows()``, ``t.to_har()``."""
     here = client()
-    before = here._transport
+    before = here.connections
     found = here.record(bodies=False)
     try:
         yield found
     finally:
-        here.use(before)
+        here.connections = before
 
 
 def demo(*, platform: Platform | str | None = None) -> Image:

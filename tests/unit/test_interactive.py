@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -10,14 +12,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 
 import ocidist as oci
 from ocidist import interactive
+from ocidist.client import Client
 from ocidist.errors import MissingExtra, TransportError, UsageError
 from ocidist.net.message import Request, Response
 from ocidist.scope import Scope
+from tests.parts.faulty import REPOSITORY, FaultyRegistry
+from tests.parts.images import Entry, image
 from tests.parts.required import require
 from tests.parts.scripted import ScriptedResponse
 
@@ -59,7 +65,52 @@ def test_a_replay_as_a_block_goes_back_to_what_was_before() -> None:
     assert interactive.client().transport is network
     oci.replay("demo")
     oci.online()
-    assert interactive.client()._transport is None
+    assert not interactive.client().offline
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyRegistry]:
+    """The only host that answers for registry.example:5000 and its port, by the hosts.toml of the default client."""
+    if sys.version_info < (3, 11) and importlib.util.find_spec("tomli") is None:
+        pytest.skip("Python 3.10 has no tomllib; what is said then has a test of its own")
+    with FaultyRegistry({"1": image([[Entry("a", b"a")]])}) as found:
+        folder = tmp_path / "certs.d/registry.example:5000"
+        folder.mkdir(parents=True)
+        (folder / "hosts.toml").write_text(f'server = "{found.registry.url}"\n')
+        monkeypatch.setattr(
+            interactive, "_client", Client(store=tmp_path / "own", hosts_dirs=[folder.parent])
+        )
+        yield found
+
+
+MIRRORED = f"registry.example:5000/{REPOSITORY}:1"
+
+
+def test_after_a_trace_or_a_replay_mirrors_are_asked_as_before(mirror: FaultyRegistry) -> None:
+    """Inside a trace too, which has their exchanges; also where one is inside of the other, and after an error."""
+    oci.resolve(MIRRORED)
+    sessions = interactive.client().connections
+    with oci.trace() as outer, contextlib.suppress(ValueError), oci.trace() as inner:
+        oci.resolve(MIRRORED)
+        raise ValueError
+    assert (len(inner), len(outer)) == (1, 1)
+    with oci.replay("demo"), oci.trace() as replayed:
+        oci.open(SHOP, platform="linux/arm64")
+        assert interactive.client().offline
+    assert len(replayed) > 0
+    assert interactive.client().connections is sessions
+    oci.resolve(MIRRORED)
+    assert len(mirror.registry.records) == 3
+
+
+def test_a_pull_into_another_store_asks_mirrors(mirror: FaultyRegistry, tmp_path: Path) -> None:
+    """It is the same client but for the store."""
+    found = oci.pull(MIRRORED, platform="linux/amd64", store=tmp_path / "other", progress=False)
+    assert found.descriptor.digest in {
+        record.path.rpartition("/")[2] for record in mirror.registry.records
+    } | {oci.resolve(MIRRORED).digest}
+    assert (tmp_path / "other").is_dir()
+    assert not (tmp_path / "own").exists()
 
 
 def test_a_cassette_is_found_by_name_and_shown_by_it() -> None:
