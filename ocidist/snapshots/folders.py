@@ -16,7 +16,7 @@ import os
 import time
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, Callable, Iterator
 
 from ocidist.content.disk import failure
 from ocidist.content.lock import FileLock
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["UNPACKING", "Claim", "FolderSnapshotter"]
 
 UNPACKING = "unpack "  # the keys of what is being unpacked begin with it
+
+
+def _nothing() -> None:
+    pass
 
 
 class Claim:
@@ -145,8 +149,8 @@ class FolderSnapshotter:
         folder = self._active / _folder(key)
         try:
             self._make_root()
-            self._sweep(but=key)
-            self._discard(folder)
+            self._sweep(scope.check, but=key)
+            self._discard(folder, scope.check)
             if parent:
                 self._committed_path(parent)
             self._make(folder, key, parent, kind, scope)
@@ -200,12 +204,15 @@ class FolderSnapshotter:
         except OSError as error:
             raise failure(error.filename or str(source), error) from error
 
-    def remove(self, key: str) -> None:
-        """Remove a snapshot: it vanishes at once, then its files go. Raises StoreError also where some of them stay."""
+    def remove(self, key: str, scope: Scope | None = None) -> None:
+        """Remove a snapshot: it vanishes at once, then its files go. Raises StoreError also where some of them stay.
+
+        Where ``scope`` ends meanwhile, what is left goes with the next thing that is prepared, or with gc.
+        """
         info = self.stat(key)
         where = self._committed if info.kind == "committed" else self._active
         try:
-            left = self._discard(where / _folder(key))
+            left = self._discard(where / _folder(key), (scope or Scope()).check)
         except OSError as error:
             raise failure(error.filename or str(where), error) from error
         if left is not None:
@@ -221,7 +228,7 @@ class FolderSnapshotter:
             raise left[0]
         return count
 
-    def _sweep(self, but: str = "") -> tuple[int, list[StoreError]]:
+    def _sweep(self, check: Callable[[], object] = _nothing, but: str = "") -> tuple[int, list[StoreError]]:
         """Remove what killed processes left: how many there were, and what could not be removed."""
         count, left = 0, []
         for info in list(self.walk()):
@@ -229,16 +236,16 @@ class FolderSnapshotter:
                 claim = self.claim(info.key)
                 if claim is not None:
                     with claim:
-                        self._discard(self._active / _folder(info.key))
+                        self._discard(self._active / _folder(info.key), check)
                         count += 1
         # Also the locks alone: who is killed within one leaves its file.
         for name in {*os.listdir(self.root / "removed"), *os.listdir(self.root / "locks")}:
-            trouble = self._remove(name)
+            trouble = self._remove(name, check)
             if trouble is not None:
                 left.append(trouble)
         return count, left
 
-    def _discard(self, folder: Path) -> StoreError | None:
+    def _discard(self, folder: Path, check: Callable[[], object] = _nothing) -> StoreError | None:
         """Move it out of sight, then remove it; what to say where that could not be done to the end."""
         away, claim = self._aside(folder)
         with claim:
@@ -246,7 +253,7 @@ class FolderSnapshotter:
                 os.rename(folder, away)
             except FileNotFoundError:
                 return None
-            return _removed(away)
+            return _removed(away, check)
 
     def _aside(self, folder: Path) -> tuple[Path, Claim]:
         """A path in ``removed`` for this process alone, as long as it has the claim."""
@@ -256,13 +263,13 @@ class FolderSnapshotter:
             if lock.acquire():  # else somebody who sweeps has just seen it
                 return self.root / "removed" / name, Claim(lock)
 
-    def _remove(self, name: str) -> StoreError | None:
+    def _remove(self, name: str, check: Callable[[], object]) -> StoreError | None:
         """Remove ``removed/NAME``, as :meth:`_discard`; nothing if another is at it."""
         lock = FileLock(str(self.root / "locks" / name))
         if not lock.acquire():
             return None
         with Claim(lock):
-            return _removed(self.root / "removed" / name)
+            return _removed(self.root / "removed" / name, check)
 
     def _make_root(self) -> None:
         if not (self.root / "removed").is_dir():
@@ -297,12 +304,12 @@ def _folder(key: str) -> str:
     return f"{digest.algorithm}-{digest.hex}"
 
 
-def _removed(away: Path) -> StoreError | None:
+def _removed(away: Path, check: Callable[[], object]) -> StoreError | None:
     """Remove a tree; None, or what stays of it and the way out."""
     from shlex import quote
 
     try:
-        remove_tree(away)
+        remove_tree(away, check=check)
         return None
     except OSError as error:
         where = quote(str(away))

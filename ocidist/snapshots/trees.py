@@ -17,6 +17,7 @@ from typing import Callable
 from ocidist.layers import links
 from ocidist.layers.copying import copy_file
 from ocidist.layers.reading import FOLDER, PATH_ONLY, Reader, TreeReader
+from ocidist.layers.tree import listed
 from ocidist.snapshots.protocols import Usage
 
 __all__ = ["copy_entry", "copy_metadata", "copy_tree", "remove_tree", "tree_usage"]
@@ -40,11 +41,12 @@ def _nothing() -> None:
 # -- removing --
 
 
-def remove_tree(path: Path | str, at: int | None = None) -> None:
+def remove_tree(path: Path | str, at: int | None = None, check: Callable[[], object] = _nothing) -> None:
     """Remove a directory and all in it; missing is no error. Depth costs neither descriptors nor stack.
 
     ``at`` is a descriptor of the directory that ``path`` counts from. What can't be removed (another user's, or
-    something that is mounted there) stays, all else goes; then the first OSError comes as it is.
+    something that is mounted there) stays, all else goes; then the first OSError comes as it is. ``check`` is called for
+    each directory and each thousand names; what it raises ends it there.
     """
     if not _BY_DESCRIPTOR:
         if os.path.lexists(path):
@@ -54,7 +56,7 @@ def remove_tree(path: Path | str, at: int | None = None) -> None:
         top = _open_folder(path, at)
     except FileNotFoundError:
         return
-    removal = _Removal(top)
+    removal = _Removal(top, check)
     try:
         removal.run()
     finally:
@@ -70,7 +72,8 @@ class _Removal:
     A mount point can't be renamed, so what is mounted in the tree is never looked into.
     """
 
-    def __init__(self, top: int) -> None:
+    def __init__(self, top: int, check: Callable[[], object]) -> None:
+        self._check = check
         self.trouble: OSError | None = None
         self._top = top
         self._prefix = f".{os.urandom(8).hex()}-"  # no name of the tree
@@ -98,12 +101,13 @@ class _Removal:
     def _empty(self, fd: int) -> None:
         """Unlink all but directories, and move those up."""
         try:
-            with os.scandir(fd) as entries:
-                found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            found = listed(fd, self._check)
         except OSError as error:
             self._note(error)
             return
-        for name, is_folder in found:
+        for number, (name, is_folder) in enumerate(found):
+            if not number % 1000:
+                self._check()
             try:
                 if is_folder:
                     self._move_up(name, fd)
@@ -114,11 +118,11 @@ class _Removal:
             except OSError as error:
                 self._note(error)
 
-    def _move_up(self, name: str, fd: int) -> None:
+    def _move_up(self, name: bytes, fd: int) -> None:
         self._count += 1
         new = f"{self._prefix}{self._count}"
         try:
-            os.rename(name, new, src_dir_fd=fd, dst_dir_fd=self._top)
+            os.rename(name, new.encode(), src_dir_fd=fd, dst_dir_fd=self._top)
         except PermissionError as error:  # another user's: that needs its consent, unless it is empty
             try:
                 os.rmdir(name, dir_fd=fd)

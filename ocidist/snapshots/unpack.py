@@ -96,8 +96,8 @@ def unpack_layer(
     """One layer over the committed ``parent`` ("" for none) into the committed ``chain``. Raises as :func:`unpack`."""
     job = _Job(provider, snapshotter, scope, None, [layer])
     key = f"{UNPACKING}{chain}"
-    with _claimed(snapshotter, key, [layer], scope), _dropped_on_error(snapshotter, [key]):
-        root = snapshotter.prepare(key, parent)
+    with _claimed(snapshotter, key, [layer], scope), _dropped_on_error(snapshotter, [key], scope):
+        root = snapshotter.prepare(key, parent, scope)
         job.apply(layer, diff_id, root, parent)
         snapshotter.commit(str(chain), key, parent)
 
@@ -125,7 +125,7 @@ def _claimed(snapshotter: Snapshotter, key: str, layers: Sequence[Descriptor], s
 
 
 @contextmanager
-def _dropped_on_error(snapshotter: Snapshotter, keys: Sequence[str]) -> Iterator[None]:
+def _dropped_on_error(snapshotter: Snapshotter, keys: Sequence[str], scope: Scope) -> Iterator[None]:
     """Remove what was being prepared, where the block fails."""
     try:
         yield
@@ -134,7 +134,7 @@ def _dropped_on_error(snapshotter: Snapshotter, keys: Sequence[str]) -> Iterator
     except OcidistError:
         for key in keys:
             try:
-                snapshotter.remove(key)
+                snapshotter.remove(key, scope)
             except OcidistError:
                 pass  # what went wrong first is what is to be told
         raise
@@ -158,8 +158,8 @@ def _together(job: _Job, rows: Sequence[Row]) -> None:
     with _claimed(snapshotter, key, layers, job.scope) as claim:
         if _committed(snapshotter, chain):  # done by whom we waited for
             return
-        with _dropped_on_error(snapshotter, [key]):
-            root = snapshotter.prepare(key)
+        with _dropped_on_error(snapshotter, [key], job.scope):
+            root = snapshotter.prepare(key, scope=job.scope)
             with _failures(root), job.crew(layers, [claim]) as crew:
                 job.require(root, layers)
                 started: list[tuple[Worker | None, Row]] = []
@@ -194,12 +194,12 @@ def _one_of_them(
             job.counted(worker.entries, worker.size)
         if worker.root == root:
             if not done:
-                _empty(root)
+                _empty(root, job.scope)
         else:
             done = done and fits(root, worker.root, worker.implied, job.scope)
             if done:
                 merge(root, worker.root, worker.marks, worker.implied, job.scope, str(layer.digest))
-            remove_tree(worker.root)
+            remove_tree(worker.root, check=job.scope.check)
         if done:
             job.finished(layer)
             return
@@ -207,10 +207,10 @@ def _one_of_them(
     job.finished(layer)
 
 
-def _empty(root: Path) -> None:
+def _empty(root: Path, scope: Scope) -> None:
     from ocidist.snapshots.trees import remove_tree
 
-    remove_tree(root)
+    remove_tree(root, check=scope.check)
     os.mkdir(root, 0o755)
     os.chmod(root, 0o755)
 
@@ -229,14 +229,14 @@ def _each(job: _Job, rows: Sequence[Row]) -> None:
                     claims[chain] = claim
         missing = [(row, parent) for row, parent in zip(rows, parents, strict=False) if row[2] in claims]
         keys = [f"{UNPACKING}{row[2]}" for row, _ in missing]
-        with _dropped_on_error(snapshotter, keys):
+        with _dropped_on_error(snapshotter, keys, scope):
             layers = [row[0] for row, _ in missing]
             crew = stack.enter_context(job.crew(layers, list(claims.values())))
             started: list[tuple[Worker | None, Row, str]] = []
             for row, parent in missing:
                 job.arrived(row[0])
                 # Not over its parent yet, which may not be here.
-                root = snapshotter.prepare(f"{UNPACKING}{row[2]}")
+                root = snapshotter.prepare(f"{UNPACKING}{row[2]}", scope=scope)
                 if row is missing[0][0]:
                     with _failures(root):
                         job.require(root, layers)
@@ -266,7 +266,7 @@ def _one_over(job: _Job, crew: Crew, worker: Worker | None, row: Row, parent: st
             except NeedsOrder:
                 done = False
     if not done:
-        job.apply(layer, diff_id, snapshotter.prepare(key, parent), parent)
+        job.apply(layer, diff_id, snapshotter.prepare(key, parent, job.scope), parent)
     snapshotter.commit(str(chain), key, parent)
     job.finished(layer)
 

@@ -21,6 +21,7 @@ from ocidist.spec.digest import Digest, UnsupportedDigest
 __all__ = [
     "MAX_DEPTH",
     "MAX_SIZE",
+    "MAX_VALUES",
     "as_object",
     "check_depth",
     "check_names",
@@ -41,28 +42,34 @@ MAX_SIZE = 4 * 1024 * 1024
 MAX_DEPTH = 256
 """Arrays and objects inside each other. Real documents stay under ten; the same limit on every Python."""
 
+MAX_VALUES = 100_000
+"""Values of a document, keys not counted. Real ones have thousands at most; an object takes up to 500 times its bytes."""
+
 MAX_DIGITS = 100
 """Digits of an integer. No field needs more than 19; converting thousands takes quadratic time."""
 
 _STRING = re.compile(r'"[^"]*"')
 _BRACKET = re.compile(r"[\[\]{}]")
+_OPENING = ("[", "{", ",")  # a value stands behind each, but for an empty one's
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def decode(raw: bytes, what: str, limit: int = MAX_SIZE) -> dict[str, Any]:
-    """The JSON object that ``raw`` is. ``what`` names the document in errors; ``limit`` is in bytes."""
-    value = decode_value(raw, what, limit)
+def decode(raw: bytes, what: str, limit: int = MAX_SIZE, values: int = MAX_VALUES) -> dict[str, Any]:
+    """The JSON object that ``raw`` is. ``what`` names the document in errors; ``limit`` is in bytes, ``values`` how many
+    it may hold."""
+    value = decode_value(raw, what, limit, values)
     if not isinstance(value, dict):
         raise InvalidManifest(what, f"expected a JSON object, found {_named(value)}")
     return value
 
 
-def decode_value(raw: bytes, what: str, limit: int = MAX_SIZE) -> Any:
+def decode_value(raw: bytes, what: str, limit: int = MAX_SIZE, values: int = MAX_VALUES) -> Any:
     """Any JSON value, under the same rules."""
     if len(raw) > limit:
         raise InvalidManifest(what, f"{len(raw)} bytes are more than the {limit} that are read")
     text = _text(raw, what)
     check_depth(text, what)
+    _check_values(text, what, values)
     import json
 
     try:
@@ -111,14 +118,24 @@ def check_depth(text: str | bytes, what: str) -> None:
         text = text.decode("latin-1")  # brackets and quotes stand for themselves in UTF-8
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
-    # Escapes go first, so that one plain pattern finds the strings: a pattern with alternatives inside a
-    # repeat would keep a frame for each character of a 4 MiB string.
-    bare = _STRING.sub("", text.replace("\\\\", "").replace('\\"', ""))
     depth = 0
-    for match in _BRACKET.finditer(bare):
+    for match in _BRACKET.finditer(_bare(text)):
         depth += 1 if match.group() in "[{" else -1
         if depth > MAX_DEPTH:
             raise InvalidManifest(what, f"nested more than {MAX_DEPTH} deep")
+
+
+def _check_values(text: str, what: str, most: int) -> None:
+    """Raise InvalidManifest for more values than any reader needs, before objects are made of them."""
+    if sum(map(text.count, _OPENING)) > most and sum(map(_bare(text).count, _OPENING)) > most:
+        raise InvalidManifest(what, f"more than {most} values")
+
+
+def _bare(text: str) -> str:
+    """JSON without what its strings hold."""
+    # Escapes go first, so that one plain pattern finds the strings: a pattern with alternatives inside a
+    # repeat would keep a frame for each character of a 4 MiB string.
+    return _STRING.sub("", text.replace("\\\\", "").replace('\\"', ""))
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -61,6 +61,8 @@ ERROR_LIMIT = 1 << 20
 """Bytes of an error or token body that are read at most."""
 PAGE_LIMIT = 4 << 20
 """Bytes of one page of tags or of the catalog that are read at most."""
+PAGE_VALUES = 1_000_000
+"""Names on one page at most: a registry that knows no pages gives all at once."""
 RETRY_AFTER_CAP = 60.0
 """Seconds that a Retry-After is followed for at most."""
 
@@ -301,7 +303,7 @@ def _links(text: str) -> Iterable[tuple[str, list[str]]]:
 
 
 def _names(raw: bytes, what: str, key: str) -> tuple[str, ...]:
-    names = document.decode(raw, what, PAGE_LIMIT).get(key)
+    names = document.decode(raw, what, PAGE_LIMIT, PAGE_VALUES).get(key)
     if names is None:  # what some registries write for none
         return ()
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

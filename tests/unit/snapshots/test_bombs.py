@@ -41,7 +41,7 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.store import Store
 from tests.parts.required import require
-from tests.parts.tars import END, directory, entry, header, layer, symlink
+from tests.parts.tars import END, directory, entry, hardlink, header, layer, pax, record, symlink
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 MEMORY = 200 << 20  # bytes, of which Python and its modules are about 30
@@ -256,18 +256,23 @@ def test_i77_expansion_is_bounded(tmp_path: Path, threads: bool) -> None:
         apply_layer(io.BytesIO(raw), tmp_path, Scope(limits=None), threads=threads)
 
 
+def put(store: Store, blobs: list[bytes]) -> tuple[list[Descriptor], list[Digest]]:
+    """Blobs of a store, as layers with their DiffIDs."""
+    found = []
+    for blob in blobs:
+        digest = Digest.of(blob)
+        if not any(info.digest == digest for info in store.content.walk()):
+            with store.ingest("put", total=len(blob), expected=digest) as writer:
+                writer.write(blob)
+                writer.commit(len(blob), digest)
+        found.append(Descriptor(LAYER, digest, len(blob)))
+    return found, [Digest.of(gzip.decompress(blob)) for blob in blobs]
+
+
 def refused(root: Path, layers: list[bytes], limits: Limits, kind: str = "native") -> str:
     """The message with which the image is refused."""
     with Store(root, snapshotter=kind) as store:
-        found = []
-        for blob in layers:
-            digest = Digest.of(blob)
-            if not any(info.digest == digest for info in store.content.walk()):
-                with store.ingest("put", total=len(blob), expected=digest) as writer:
-                    writer.write(blob)
-                    writer.commit(len(blob), digest)
-            found.append(Descriptor(LAYER, digest, len(blob)))
-        diff_ids = [Digest.of(gzip.decompress(blob)) for blob in layers]
+        found, diff_ids = put(store, layers)
         with pytest.raises((LimitExceeded, StoreError)) as caught:
             unpack(store.content, store.snapshots, found, diff_ids, Scope(limits=limits))
         assert [info.key for info in store.snapshots.walk() if info.kind == "active"] == []
@@ -456,3 +461,59 @@ def test_the_command_line_lifts_limits(words: list[str], monkeypatch: pytest.Mon
     assert main.main(words) == 0
     assert main.main([*words, "--no-limits"]) == 0
     assert seen == [Limits(), Limits(), None, None]
+
+
+@pytest.mark.parametrize("kind", ["native", "overlay"])
+def test_i77_holes_cost_nothing_however_often_they_are_linked(tmp_path: Path, kind: str) -> None:
+    """A file of 4 GB that holds five bytes, and in each of ten layers one more name of it."""
+    require("kernel")
+    sparse = pax(
+        record("GNU.sparse.major", "1"),
+        record("GNU.sparse.minor", "0"),
+        record("GNU.sparse.name", "big"),
+        record("GNU.sparse.realsize", str(4 << 30)),
+    ) + entry("GNUSparseFile.0/big", b"1\n0\n5\n".ljust(512, b"\0") + b"hello")
+    blobs = [deflated([sparse, END]), *(deflated([hardlink(f"name{n}", "big"), END]) for n in range(10))]
+    with Store(tmp_path / "root", snapshotter=kind) as store:
+        layers, diff_ids = put(store, blobs)
+        chain = unpack(store.content, store.snapshots, layers, diff_ids, Scope())
+        reader = store.snapshots.reader(str(chain))
+        assert {reader.stat(f"name{n}".encode()).st_size for n in range(10)} == {4 << 30}
+        reader.close()
+        assert sum(path.lstat().st_blocks for path in (tmp_path / "root").rglob("*")) * 512 < 4 << 20
+
+
+def test_i77_a_copy_of_a_file_is_refused_where_the_disk_has_no_room_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million bytes of a kilobyte of layers, on overlay, where each layer has a directory of its own."""
+    require("kernel")
+    blobs = [deflated([entry("big", bytes(1_000_000)), END], 9), deflated([hardlink("more", "big"), END])]
+    found = os.statvfs(tmp_path)
+    few = os.statvfs_result([*found[:2], 10**12, 10**12, 900_000 // found.f_frsize, *found[5:]])
+    monkeypatch.setattr(os, "statvfs", lambda place: few)
+    said = refused(tmp_path / "a", blobs, Limits(reserve=0), "overlay")
+    assert re.search(r"/(more|big): no space left for a copy of it in the layer: 1.0 MB at least", said)
+
+
+@pytest.mark.parametrize("kind", ["native", "overlay"])
+def test_i74_what_an_ended_one_left_is_removed_as_long_as_the_next_may_run(tmp_path: Path, kind: str) -> None:
+    """The time limit holds for that too; the one after goes on with it."""
+    require("kernel")
+    with Store(tmp_path / "root", snapshotter=kind) as store:
+        layers, diff_ids = put(store, [deflated([entry("file", b"x"), END])])
+        for number, key in enumerate(
+            [diff_ids[0], "sha256:" + "a" * 64]
+        ):  # of the same image, and of another
+            left = store.snapshots.prepare(f"unpack {key}")
+            (left / "file").touch()
+            ended = Scope()
+            ended.cancel()
+            with pytest.raises(Cancelled):
+                store.snapshots.prepare(f"unpack {diff_ids[0]}", scope=ended)
+            assert len(list((tmp_path / "root").rglob("file"))) == 1, number
+            if number:
+                unpack(store.content, store.snapshots, layers, diff_ids, Scope())
+            else:
+                store.snapshots.prepare(f"unpack {diff_ids[0]}", scope=Scope())
+        assert [path.read_bytes() for path in (tmp_path / "root").rglob("file")] == [b"x"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -155,3 +156,21 @@ def test_null_reads_as_absent() -> None:
     assert document.get_object(value, "n", "x") == {}
     assert document.get_strings(value, "n", "x") == ()
     assert document.get_string_map({"m": {"a": None, "b": "c"}}, "m", "x") == {"a": "", "b": "c"}
+
+
+@pytest.mark.parametrize("value", ["{}", "[]", "0", '""', '{"a":0}', "[[]]"])
+def test_i77_the_number_of_values_is_bounded_before_objects_are_made(value: str) -> None:
+    """A document of 4 MiB could be a million objects, or one string with as many commas."""
+    count = document.MAX_SIZE // (len(value) + 1) - 10
+    raw = f'{{"history":[{",".join([value] * count)}]}}'.encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidManifest, match="more than 100000 values"):
+            document.decode(raw, "config")
+        assert tracemalloc.get_traced_memory()[1] < 16 * len(raw)  # copies of the text without its strings
+    finally:
+        tracemalloc.stop()
+    few = f'{{"history":[{",".join([value] * 30_000)}]}}'.encode()
+    assert len(document.decode(few, "config")["history"]) == 30_000
+    text = json.dumps({"labels": {"sbom": json.dumps(["a"] * 200_000)}}).encode()
+    assert json.loads(document.decode(text, "config")["labels"]["sbom"]) == ["a"] * 200_000
