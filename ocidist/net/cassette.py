@@ -71,9 +71,16 @@ def _put_sidecar(folder: Path, payload: Payload) -> None:
         raise StoreError(str(folder), f"a body of {payload.size} bytes was counted and not kept")
     place: Path = sidecar(folder, digest)
     place.parent.mkdir(parents=True, exist_ok=True)
+    _require_inside(folder, place)
     with payload.open() as source, replacing(place) as out:
         while block := source.read(BLOCK):
             out.write(block)
+
+
+def _require_inside(folder: Path, path: Path) -> None:
+    inside = path.parent.relative_to(folder)
+    if os.path.realpath(path.parent) != os.path.join(os.path.realpath(folder), inside):
+        raise OSError(errno.ELOOP, "a link leads out of the cassette's folder", str(path))
 
 
 class _Sidecar:
@@ -85,9 +92,7 @@ class _Sidecar:
 
     def open(self, mode: str) -> BinaryIO:
         """A reader. Raises OSError."""
-        inside = self._path.parent.relative_to(self._folder)
-        if os.path.realpath(self._path.parent) != os.path.join(os.path.realpath(self._folder), inside):
-            raise OSError(errno.ELOOP, "a link leads out of the cassette's folder", str(self._path))
+        _require_inside(self._folder, self._path)
         return open_regular(self._path)
 
     def __str__(self) -> str:

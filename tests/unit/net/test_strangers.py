@@ -12,13 +12,15 @@ from typing import Any, Callable
 import pytest
 
 from ocidist.cli.main import main
-from ocidist.errors import DeadlineExceeded, OcidistError, TransportError
+from ocidist.errors import DeadlineExceeded, OcidistError, StoreError, TransportError
 from ocidist.net.cassette import LIMIT
 from ocidist.net.message import Request
+from ocidist.net.recording import Recorder
 from ocidist.net.replay import ReplayTransport
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from tests.parts.required import require
+from tests.parts.scripted import ScriptedResponse, ScriptedTransport
 
 URL = "https://registry.example/v2/demo/shop/blobs/x"
 BODY = bytes(range(256)) * 512
@@ -164,6 +166,41 @@ def test_i82_a_cassette_is_a_regular_file(
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
     assert "b.json" in said or "no such" in said.lower() or "folder without" in said
+
+
+def test_i82_a_recording_writes_through_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies where it writes: under the names it used to take for a while, its own, and those of its folders."""
+    require("os:symlink")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    folder, there = tmp_path / "c", tmp_path / "there"
+    there.mkdir()
+    name = Digest.of(BODY).hex
+    for link in (
+        "x.json",
+        f".x.json.{os.getpid()}.tmp",
+        "x.har",
+        "x.jsonl",
+        f"blobs/sha256/{name}.{os.getpid()}.tmp",
+    ):
+        (folder / link).parent.mkdir(parents=True, exist_ok=True)
+        (folder / link).symlink_to(victim)
+    recorder = Recorder(ScriptedTransport([ScriptedResponse(200, BODY)]))
+    response = recorder.send(Request("GET", URL), Scope())
+    while response.readinto(memoryview(bytearray(1 << 16))):
+        pass
+    response.close()
+    recorder.save_cassette(folder / "x.json")
+    recorder.trace.to_har(folder / "x.har")
+    recorder.trace.to_jsonl(folder / "x.jsonl")
+    assert victim.read_text() == "mine"
+    assert not any((folder / name).is_symlink() for name in ("x.json", "x.har", "x.jsonl"))
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/blobs").symlink_to(there)
+    with pytest.raises(StoreError, match="a link leads out of the cassette's folder"):
+        recorder.save_cassette(tmp_path / "d/x.json")
+    assert not [path for path in there.rglob("*") if path.is_file()]
+    recorder.close()
 
 
 HOSTILE = {
