@@ -92,10 +92,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """``error`` ended it; a ``digest`` of None is the whole."""
+    """``error`` ended it; a ``digest`` of None is the whole. ``interrupted``: no fault of it, somebody ended it."""
 
     digest: Digest | None
     error: str
+    interrupted: bool = False
 
 
 Event = Union[Named, Queued, Waiting, Advanced, Retrying, Resumed, Finished, Failed]
@@ -106,7 +107,7 @@ class ProgressRow:
     """What one descriptor has come to. ``done`` and ``size`` are bytes.
 
     ``status`` is one of queued, waiting, fetching, retrying, fetched, exists, pushing, pushed, mounted,
-    unpacking, unpacked, checking, checked, failed. While unpacking, ``done`` counts bytes of the blob that were read.
+    unpacking, unpacked, checking, checked, failed, stopped (by an interrupt). While unpacking, ``done`` counts bytes of the blob that were read.
     """
 
     digest: Digest
@@ -121,8 +122,14 @@ class ProgressRow:
         """True when nothing more will happen unless a further phase starts."""
         return self.status in _SETTLED
 
+    @property
+    def whole(self) -> bool:
+        """True when it is settled and all of it is there."""
+        return self.status in _WHOLE
 
-_SETTLED = frozenset({"fetched", "exists", "pushed", "mounted", "unpacked", "checked", "failed"})
+
+_WHOLE = frozenset({"fetched", "exists", "pushed", "mounted", "unpacked", "checked"})
+_SETTLED = _WHOLE | {"failed", "stopped"}
 _DOING = {"fetch": "fetching", "push": "pushing", "unpack": "unpacking", "check": "checking"}
 _DID = {"fetch": "fetched", "push": "pushed", "unpack": "unpacked"}
 
@@ -136,6 +143,7 @@ class ProgressState:
     rows: Mapping[Digest, ProgressRow] = field(default_factory=dict)
     transferred: int = 0
     error: str = ""
+    interrupted: bool = False
 
     def apply(self, event: Event) -> ProgressState:
         """The state after ``event``. Pure; an event about an unknown digest changes nothing."""
@@ -148,7 +156,13 @@ class ProgressState:
             row = ProgressRow(target.digest, target.media_type, target.size)
             return replace(self, rows={**self.rows, target.digest: row})
         if isinstance(event, Failed) and event.digest is None:
-            return replace(self, error=event.error)
+            rows = self.rows
+            if event.interrupted:  # and with the whole whatever was under way
+                ended = {digest: replace(row, status="stopped", note="") for digest, row in rows.items()}
+                rows = {
+                    d: row if row.settled or row.status == "queued" else ended[d] for d, row in rows.items()
+                }
+            return replace(self, rows=rows, error=event.error, interrupted=event.interrupted)
         digest = event.digest
         old = self.rows.get(digest) if digest is not None else None
         if old is None:
@@ -164,7 +178,7 @@ class ProgressState:
     def done(self) -> int:
         """Bytes that are here of all that is known to be wanted (an unpack does not take away from it)."""
         return sum(
-            row.size if row.settled or row.status == "unpacking" else row.done
+            row.size if row.whole or row.status == "unpacking" else row.done
             for row in self.rows.values()
             if row.status != "failed"
         )
@@ -186,6 +200,8 @@ def _step(row: ProgressRow, event: Event) -> ProgressRow:
         return replace(row, status="fetching", done=event.at, note="resumed")
     if isinstance(event, Failed):
         return replace(row, status="failed", note=event.error)
+    if isinstance(event, Finished) and event.phase == "unpack" and event.outcome == "exists" and row.whole:
+        return row  # its tree was there already: what was new of it is how its blob came
     if isinstance(event, Finished):
         status = _DID.get(event.phase, event.phase) if event.outcome == "copied" else event.outcome
         return replace(row, status=status, done=row.size, note="")

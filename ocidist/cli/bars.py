@@ -12,7 +12,7 @@ from collections import deque
 from threading import get_ident
 from typing import TYPE_CHECKING, Callable, Mapping, TextIO
 
-from ocidist.progress import Failed, ProgressState
+from ocidist.progress import Advanced, Failed, ProgressState
 from ocidist.view.progress import (
     ASCII,
     BLOCKS,
@@ -28,6 +28,7 @@ from ocidist.view.text import visible, width
 
 if TYPE_CHECKING:
     from ocidist.progress import Event
+    from ocidist.spec.digest import Digest
 
 __all__ = ["MODES", "Bars", "Json", "Plain", "Quiet", "make"]
 
@@ -186,17 +187,53 @@ class Plain(Quiet):
 
 
 class Json(Quiet):
-    """One JSON object for each event, with ``elapsed`` in seconds; the last one is ``{"event": "ended"}``."""
+    """One JSON object for each event, with ``elapsed`` in seconds; the last one is ``{"event": "ended"}``.
+
+    How far a descriptor has come is said ten times a second at most, and once more before what comes after.
+    """
 
     lines = True
 
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream, clock=clock)
+        self._written: dict[Digest, float] = {}
+        self._held: dict[Digest, Advanced] = {}
+
+    def tick(self) -> None:
+        super().tick()
+        for digest in [digest for digest in self._held if self._due(digest)]:
+            self._release(digest)
+
+    def _due(self, digest: Digest) -> bool:
+        return self._clock() - self._written.get(digest, float("-inf")) >= INTERVAL
+
+    def _release(self, digest: Digest | None) -> None:
+        event = self._held.pop(digest, None) if digest is not None else None
+        if event is not None:
+            self._written[event.digest] = self._clock()
+            self._event(event)
+
     def _took(self, event: Event) -> None:
+        if isinstance(event, Advanced):
+            held = self._held.get(event.digest)
+            if held is not None and held.phase != event.phase:
+                self._release(event.digest)
+            self._held[event.digest] = event
+            if self._due(event.digest):
+                self._release(event.digest)
+            return
+        self._release(getattr(event, "digest", None))
+        self._event(event)
+
+    def _event(self, event: Event) -> None:
         self._object({**event_object(event), "elapsed": round(self.elapsed, 3)})
 
     def _said(self, text: str) -> None:
         self._object({"event": "said", "text": text, "elapsed": round(self.elapsed, 3)})
 
     def _finish(self) -> None:
+        for digest in list(self._held):
+            self._release(digest)
         state = self.state
         self._object(
             {

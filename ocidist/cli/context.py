@@ -204,7 +204,7 @@ class Context:
     def progress(self) -> Iterator[Scope]:
         """A scope whose events are painted on stderr, as ``--progress`` says; none with ``--quiet``."""
         from ocidist.cli import bars
-        from ocidist.errors import OcidistError
+        from ocidist.errors import Cancelled, OcidistError
         from ocidist.progress import Failed
         from ocidist.scope import Scope
 
@@ -231,9 +231,9 @@ class Context:
             except (KeyboardInterrupt, OcidistError) as error:
                 # The last picture says how it ended, unless an object's failure has said so already.
                 painter.tick()
-                if not painter.state.error:
-                    why = str(error) if isinstance(error, OcidistError) else "interrupted"
-                    painter.observe(Failed(None, why))
+                interrupted = isinstance(error, (KeyboardInterrupt, Cancelled))
+                if interrupted or not painter.state.error:
+                    painter.observe(Failed(None, "interrupted" if interrupted else str(error), interrupted))
                 raise
 
     # -- output --
@@ -280,9 +280,9 @@ class Context:
 
     def warn(self, text: str) -> None:
         """One line on stderr."""
-        from ocidist.view.text import visible
+        from ocidist.cli.streams import say
 
-        sys.stderr.write(f"ocidist: {visible(text)}\n")
+        say(text)
 
 
 def ask_password(name: str) -> str:

@@ -10,11 +10,12 @@ import gc
 import importlib
 import os
 import sys
+from itertools import pairwise
 from typing import NoReturn, Sequence
 
 from ocidist.cli.commands import COMMANDS, GROUPS, Command, find
 from ocidist.cli.options import Parser, add_global, parser_for, quick_formatter
-from ocidist.cli.streams import StreamError, let_go_of_stdout, set_up
+from ocidist.cli.streams import StreamError, let_go_of_stdout, say, set_up, speak_json
 from ocidist.errors import OcidistError, UsageError
 
 __all__ = ["build", "console", "global_parser", "main"]
@@ -29,6 +30,7 @@ class _Terminated(KeyboardInterrupt):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    speak_json(_wants_json(words))
     try:
         try:
             code = _run(words)
@@ -216,18 +218,16 @@ def _version() -> int:
 
 
 def _complain(error: BaseException, code: int) -> int:
-    from ocidist.view.text import visible
-
-    try:
-        sys.stderr.write(f"ocidist: {visible(str(error))}\n")
-    except OSError:
-        pass
+    say(str(error), "error", code=code)
     return code
 
 
 def _end(how: str, code: int) -> int:
-    try:
-        sys.stderr.write(f"ocidist: {how}; run it again to go on\n")
-    except OSError:
-        pass
+    say(f"{how}; run it again to go on", how, code=code)
     return code
+
+
+def _wants_json(words: list[str]) -> bool:
+    """Whether ``--progress json`` is among the words, also where the rest of them can't be read."""
+    front = words[: words.index("--")] if "--" in words else words
+    return "--progress=json" in front or ("--progress", "json") in pairwise(front)

@@ -18,7 +18,7 @@ from ocidist.redaction import SECRETS
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["StreamError", "let_go_of_stdout", "log_to_stderr", "set_up"]
+__all__ = ["StreamError", "let_go_of_stdout", "log_to_stderr", "say", "set_up", "speak_json"]
 
 
 class StreamError(OcidistError):
@@ -103,13 +103,44 @@ def let_go_of_stdout() -> None:
         pass
 
 
+_objects = False
+
+
+def speak_json(yes: bool) -> None:
+    """Whether each line on stderr is a JSON object from here on (``--progress json``)."""
+    global _objects
+    _objects = yes
+
+
+def say(text: str, event: str = "said", **more: object) -> None:
+    """A line on stderr for the reader; as JSON an object of that ``event``."""
+    from ocidist.view.text import visible
+
+    text = SECRETS.text(text)
+    if _objects:
+        import json
+
+        line = json.dumps({"event": event, "text": text, **more})
+    else:
+        line = f"ocidist: {visible(text)}"
+    try:
+        sys.stderr.write(f"{line}\n")
+    except OSError:
+        pass
+
+
 def log_to_stderr() -> None:
     """Every log record of this process on stderr (``--debug``), without the secrets that it uses."""
     import logging
 
     class Redacting(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            return SECRETS.text(super().format(record))
+            text = SECRETS.text(super().format(record))
+            if not _objects:
+                return text
+            import json
+
+            return json.dumps({"event": "log", "text": text})
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Redacting("%(name)s: %(message)s"))

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Iterator, TextIO
 
 from ocidist.errors import Cancelled
-from ocidist.progress import ProgressState
+from ocidist.progress import Failed, ProgressState
 from ocidist.view.progress import lines
 from ocidist.view.progress_html import progress_html
 from ocidist.view.text import visible
@@ -109,10 +109,14 @@ class Live:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: object) -> None:
         self._drain()
+        interrupted = isinstance(error, (KeyboardInterrupt, Cancelled))
+        if error is not None and (interrupted or not self.state.error):
+            self.observe(Failed(None, "interrupted" if interrupted else visible(error), interrupted))
+            self._drain()
         self._elapsed = self.elapsed
         if error is None:
             self.outcome = f"done: {self._result}" if self._result else "done"
-        elif isinstance(error, (KeyboardInterrupt, Cancelled)):
+        elif interrupted:
             self.outcome = f"interrupted; {RESUME}"
         else:
             self.outcome = f"failed: {visible(error) or type(error).__name__}"

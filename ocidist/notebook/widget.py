@@ -18,7 +18,7 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 SHOWN = 20  # bars
 STEPS = 1000
 HEIGHT = "22px"
-_STYLES = {"failed": "danger", "retrying": "warning", "waiting": "warning"}
+_STYLES = {"failed": "danger", "stopped": "warning", "retrying": "warning", "waiting": "warning"}
 
 
 class ProgressWidget:
@@ -63,7 +63,7 @@ class ProgressWidget:
             self._rows[key] = self._make(label(row))
         _, bar, text = self._rows[key]
         bar.value = int(part(row) * STEPS)
-        settled = row.settled and row.status != "failed"
+        settled = row.whole
         bar.bar_style = "success" if settled else _STYLES.get(row.status, "info")
         numbers = human(row.size) if settled else f"{human(row.done)} of {human(row.size)}"
         note = f": {row.note}" if row.note else ""

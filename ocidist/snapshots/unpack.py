@@ -80,7 +80,7 @@ def unpack(
         done = job.done
     for layer in layers:
         if layer.digest not in done:
-            scope.emit(Finished(layer.digest, "unpacked", "unpack"))
+            scope.emit(Finished(layer.digest, "exists", "unpack"))
     return chain
 
 

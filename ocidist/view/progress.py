@@ -38,6 +38,7 @@ Piece = tuple[str, str]
 
 MOVING = frozenset({"fetching", "pushing", "unpacking", "checking", "retrying", "waiting"})
 GOOD = frozenset({"fetched", "exists", "pushed", "mounted", "unpacked", "checked"})
+ENDED = frozenset({"failed", "stopped", "interrupted"})
 STATUS = 9  # cells: "unpacking", "resolving"
 BYTES = 15  # cells: "99.9 MB/99.9 MB"
 BAR = (10, 42)  # cells, the fewest and the most
@@ -116,7 +117,7 @@ def choose(rows: Sequence[ProgressRow], room: int) -> tuple[tuple[ProgressRow, .
 
     def rank(at: int) -> tuple[int, int]:
         row = rows[at]
-        if row.status == "failed":
+        if row.status in ENDED:
             return 0, at
         if row.status in MOVING:
             return 1, at
@@ -130,7 +131,9 @@ def choose(rows: Sequence[ProgressRow], room: int) -> tuple[tuple[ProgressRow, .
 
 
 def status(state: ProgressState) -> str:
-    """What the reference has come to: resolving, resolved or failed."""
+    """What the reference has come to: resolving, resolved, failed or interrupted."""
+    if state.interrupted:
+        return "interrupted"
     if state.error:
         return "failed"
     return "resolving" if state.descriptor is None and not state.rows else "resolved"
@@ -172,7 +175,7 @@ def _more(rows: Sequence[ProgressRow]) -> str:
 def _style(word: str) -> str:
     if word in GOOD or word == "resolved":
         return "good"
-    if word == "failed":
+    if word in ENDED:
         return "bad"
     return "faint" if word == "queued" else "busy"
 
@@ -183,7 +186,7 @@ def _reference(state: ProgressState, cells: int, glyphs: Glyphs) -> list[Piece]:
     if cells < STATUS + 12:
         return [(middle(name, cells, glyphs.mark), "")]
     # The name may reach over the bars; the word stands over theirs where it can.
-    column = min(max(width(name), 28), cells - STATUS - 1)
+    column = min(max(width(name), 28), cells - max(STATUS, width(word)) - 1)
     return [(pad(middle(name, column, glyphs.mark), column), ""), (" ", ""), (word, _style(word))]
 
 
@@ -231,13 +234,13 @@ def _row(row: ProgressRow, plan: _Plan, cells: int, glyphs: Glyphs) -> list[Piec
 
 def part(row: ProgressRow) -> float:
     """How much of a row is done, 0 to 1."""
-    if row.settled and row.status != "failed":
+    if row.whole:
         return 1.0
     return min(row.done / row.size, 1.0) if row.size > 0 else 0.0
 
 
 def _bytes(row: ProgressRow) -> str:
-    if row.settled and row.status != "failed":
+    if row.whole:
         return human(row.size)
     return f"{human(row.done)}/{human(row.size)}"
 
@@ -279,6 +282,8 @@ def event_line(event: Event, state: ProgressState) -> str:
     if row is None:
         return ""
     if name == "Finished":
+        if getattr(event, "phase", "") == "unpack" and getattr(event, "outcome", "") == "exists":
+            return ""
         return f"{label(row)}: {visible(row.status)}, {human(row.size)}"
     if name == "Waiting":
         return f"{label(row)}: waiting: {visible(row.note)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ocidist.view.html import ERROR, MUTED, TEXT, escape
-from ocidist.view.progress import GOOD, MOVING, choose, label, status, summary
+from ocidist.view.progress import ENDED, GOOD, MOVING, choose, label, status, summary
 from ocidist.view.sizes import human
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def total(state: ProgressState, elapsed: float) -> str:
 
 def _row(row: ProgressRow, running: bool) -> str:
     word = row.status if not row.note else f"{row.status}: {row.note}"
-    if row.settled and row.status != "failed":
+    if row.whole:
         numbers = human(row.size)
     else:
         numbers = f"{human(row.done)} of {human(row.size)}"
@@ -65,7 +65,7 @@ def _row(row: ProgressRow, running: bool) -> str:
             f'<progress aria-label="{escape(label(row))}" value="{max(done, 0)}" max="{max(row.size, 1)}">'
             f"{numbers}</progress>"
         )
-    return _line(f"<code>{escape(label(row))}</code>", word, bar, numbers, bad=row.status == "failed")
+    return _line(f"<code>{escape(label(row))}</code>", word, bar, numbers, bad=row.status in ENDED)
 
 
 def _line(name: str, word: str, bar: str | None, numbers: str, *, bad: bool = False) -> str:

@@ -236,7 +236,7 @@ def test_a_label_names_kind_and_digest() -> None:
         (
             Failed(None, "no\x1b"),
             "r:1: failed: no\\x1b",
-            {"event": "failed", "digest": None, "error": "no\x1b"},
+            {"event": "failed", "digest": None, "error": "no\x1b", "interrupted": False},
         ),
         (
             Retrying(LAYER.digest, 2, 0.5, "reset"),
