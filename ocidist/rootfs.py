@@ -44,8 +44,8 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 SNAPSHOTS = Schema(
     "snapshots",
     (
-        Column("key"),
-        Column("parent"),
+        Column("key", "digest", room="whole"),
+        Column("parent", "digest"),
         Column("kind"),
         Column("size", "bytes"),
         Column("created_at", "age", "AGE"),

@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 BLOBS = Schema(
     "blobs", (Column("digest", "digest"), Column("size", "bytes"), Column("created_at", "age", "AGE"))
 )
-INGESTS = Schema(
-    "active",
-    (
-        Column("ref"),
-        Column("size", "bytes"),
-        Column("started_at", "age", "AGE"),
-    ),
-)
 PATHS = Schema("paths", (Column("digest", "digest"), Column("path")))
 LABELS = Schema("labels", (Column("label"), Column("value")))
 
@@ -61,8 +53,9 @@ def configure_active(parser: argparse.ArgumentParser) -> None:
 
 
 def run_active(args: argparse.Namespace, context: Context) -> None:
-    statuses = context.store.content.statuses(args.keys)
-    context.listing(INGESTS, ((s.key, s.offset, s.started_at) for s in statuses))
+    from ocidist.upkeep.inventory import ACTIVE, active_rows
+
+    context.listing(ACTIVE, active_rows(context.store.content.statuses(args.keys)))
 
 
 def configure_ingest(parser: argparse.ArgumentParser) -> None:

@@ -39,7 +39,8 @@ here already is not read. A blob that no image names is held for 24 hours, then 
 """
 _ACTIVE = """\
 List the ingests under way: downloads and `ingest`s of other processes as they grow, and what interrupted ones
-left to be resumed. SIZE is what has arrived so far, AGE the time since the start.
+left to be resumed. REF is the key: what `ingest KEY` is given to go on. SIZE is what has arrived so far, AGE the time
+since the start, TOTAL the size when all is here, where it is known.
 """
 _LABEL = """\
 Show the labels of a blob, or set some and show all. Labels are notes kept beside a blob; those of containerd's

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.content import verify
 from ocidist.errors import OcidistError
@@ -16,19 +16,28 @@ from ocidist.spec.digest import Digest
 from ocidist.upkeep.graph import children, walk
 
 if TYPE_CHECKING:
+    from ocidist.content.protocols import IngestStatus
     from ocidist.metadata.content import HeldContent
 
-__all__ = ["ActiveRow", "BlobRow", "ImageRow", "active", "blobs", "images"]
+__all__ = ["ACTIVE", "ActiveRow", "BlobRow", "ImageRow", "active", "active_rows", "blobs", "images"]
 
 BLOBS = Schema(
     "blobs", (Column("digest", "digest"), Column("size", "bytes"), Column("created_at", "age", "AGE"))
 )
-ACTIVE = Schema("active", (Column("ref"), Column("size", "bytes"), Column("started_at", "age", "AGE")))
+ACTIVE = Schema(
+    "active",
+    (
+        Column("ref", room="whole"),
+        Column("size", "bytes"),
+        Column("started_at", "age", "AGE"),
+        Column("total", "bytes"),
+    ),
+)
 IMAGES = Schema(
     "images",
     (
-        Column("ref"),
-        Column("type"),
+        Column("ref", room="whole"),
+        Column("type", room="spare"),
         Column("digest", "digest"),
         Column("size", "bytes"),
         Column("platforms", "list"),
@@ -48,11 +57,13 @@ class BlobRow:
 
 @dataclass(frozen=True)
 class ActiveRow:
-    """An ingest: ``size`` is the bytes so far, ``started_at`` seconds since the epoch, UTC."""
+    """An ingest: ``ref`` is its key, which resumes it, ``size`` the bytes so far, ``started_at`` seconds since the epoch,
+    UTC, ``total`` the bytes that it will have, None where nobody said."""
 
     ref: str
     size: int
     started_at: float
+    total: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,13 @@ def blobs(content: HeldContent) -> Rows[BlobRow]:
 
 def active(content: HeldContent) -> Rows[ActiveRow]:
     """Every ingest, oldest first."""
-    return Rows(ACTIVE, (ActiveRow(item.key, item.offset, item.started_at) for item in content.statuses()))
+    return Rows(ACTIVE, active_rows(content.statuses()))
+
+
+def active_rows(statuses: Iterable[IngestStatus]) -> Iterator[ActiveRow]:
+    """A row for each."""
+    for status in statuses:
+        yield ActiveRow(status.key, status.offset, status.started_at, status.total or None)
 
 
 def images(content: HeldContent) -> Rows[ImageRow]:

@@ -27,7 +27,7 @@ USAGE = Schema(
     "usage",
     (
         Column("kind"),
-        Column("name"),
+        Column("name", "digest", room="whole"),
         Column("files", "count"),
         Column("size", "bytes"),
         Column("disk", "bytes"),

@@ -17,18 +17,24 @@ class _Column(NamedTuple):
     kind: str = "text"
     title: str = ""
     unit: str = ""
+    room: str = ""
 
 
 class Column(_Column):
     """One column. ``name`` is the attribute of a row and the key in JSON; ``title`` heads a text table
-    (empty: the name in capitals); ``unit`` is for readers of the DataFrame, ``bytes`` by itself."""
+    (empty: the name in capitals); ``unit`` is for readers of the DataFrame, ``bytes`` by itself. Where a text table
+    has too little ``room`` a "spare" column goes first, and a "whole" one, which is typed again, is never cut."""
 
     __slots__ = ()
 
-    def __new__(cls, name: str, kind: str = "text", title: str = "", unit: str = "") -> Column:
+    def __new__(
+        cls, name: str, kind: str = "text", title: str = "", unit: str = "", room: str = ""
+    ) -> Column:
         if kind not in KINDS:
             raise ValueError(f"column {name!r}: no kind {kind!r}; they are {', '.join(KINDS)}")
-        return super().__new__(cls, name, kind, title, unit)
+        if room not in ("", "spare", "whole"):
+            raise ValueError(f"column {name!r}: no room {room!r}; it is spare, whole or empty")
+        return super().__new__(cls, name, kind, title, unit, room)
 
     @property
     def heading(self) -> str:

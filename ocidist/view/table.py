@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import chain, islice
-from typing import Any, Callable, Iterable, Iterator, Sequence
+from typing import Any, Callable, Collection, Iterable, Iterator, Sequence
 
 from ocidist.view import sizes
 from ocidist.view.schema import Column, Schema
@@ -15,6 +16,7 @@ __all__ = ["FORMATS", "cell", "render", "stream"]
 FORMATS = ("table", "json", "jsonl", "csv")
 BUFFERED = 500  # rows that a streamed table looks at before it settles its widths
 GAP = "  "
+_DIGEST = re.compile(r"[a-z0-9+._-]+:[0-9a-f]{32,}\Z")
 NARROW = 6  # cells under which no column is cut
 
 
@@ -48,8 +50,8 @@ def render(
 ) -> str:
     """The table as text without a last newline.
 
-    With ``width`` (cells) digests are shortened to 12 hexadecimal digits and then the widest columns cut
-    until each line fits, as far as it can; without it nothing is cut.
+    With ``width`` (cells) digests are shortened to 12 hexadecimal digits, then spare columns left out, then the widest
+    of those that need not be whole cut until each line fits, as far as it can; without it nothing is cut.
     """
     out: list[str] = []
     _table(schema, rows, out.append, time.time() if now is None else now, width=width, header=header)
@@ -97,7 +99,11 @@ def _table(
     head = [[column.heading for column in schema.columns]] if header else []
     widths = _widths(schema, chain(head, first))
     if width is not None:
-        widths = fit(widths, width, len(GAP))
+        kept = _kept(schema, widths, width)
+        head, first = ([[line[at] for at in kept] for line in lines] for lines in (head, first))
+        schema = Schema(schema.name, tuple(schema.columns[at] for at in kept))
+        whole = [at for at, column in enumerate(schema.columns) if column.room == "whole"]
+        widths = fit([widths[at] for at in kept], width, len(GAP), whole)
     for line in chain(head, first, lines):
         write(_line(schema, line, widths, cut=width is not None) + "\n")
 
@@ -117,8 +123,16 @@ def _shorten(schema: Schema, line: Sequence[str]) -> list[str]:
 
 def short_digest(text: str) -> str:
     """``sha256:abcdef123456`` of a whole digest; other text as it is."""
-    algorithm, colon, encoded = text.partition(":")
-    return f"{algorithm}:{encoded[:12]}" if colon and len(encoded) > 12 else text
+    return text[: text.index(":") + 13] if _DIGEST.match(text) else text
+
+
+def _kept(schema: Schema, widths: Sequence[int], room: int) -> list[int]:
+    """The columns that stay: all, or without spare ones, the first of them first, as far as there is too little room."""
+    kept = list(range(len(widths)))
+    for at, column in enumerate(schema.columns):
+        if column.room == "spare" and sum(widths[i] + len(GAP) for i in kept) - len(GAP) > room:
+            kept.remove(at)
+    return kept
 
 
 def _widths(schema: Schema, lines: Iterable[Sequence[str]]) -> list[int]:
@@ -130,17 +144,18 @@ def _widths(schema: Schema, lines: Iterable[Sequence[str]]) -> list[int]:
     return widths
 
 
-def fit(widths: Sequence[int], room: int, gap: int) -> list[int]:
+def fit(widths: Sequence[int], room: int, gap: int, whole: Collection[int] = ()) -> list[int]:
     """``widths`` made narrower, the widest first, until they and their gaps take ``room`` cells or each
-    that was cut is down to a few."""
+    that was cut is down to a few. Those at ``whole`` stay."""
     fitted = list(widths)
     over = sum(fitted) + gap * (len(fitted) - 1) - room
-    while over > 0 and fitted:
-        widest = max(fitted)
+    while over > 0:
+        free = [i for i in range(len(fitted)) if i not in whole]
+        widest = max((fitted[i] for i in free), default=0)
         if widest <= NARROW:
             break
-        at = [i for i, w in enumerate(fitted) if w == widest]
-        floor = max([w for w in fitted if w < widest] + [NARROW])
+        at = [i for i in free if fitted[i] == widest]
+        floor = max([fitted[i] for i in free if fitted[i] < widest] + [NARROW])
         step = max(1, min(widest - floor, -(-over // len(at))))
         for i in at:
             take = min(step, over)

@@ -283,7 +283,7 @@ def test_ingest_checks_and_resumes(amd64: Program) -> None:
     for form in FORMATS:
         text = amd64.ok("active", "--format", form).text
         if form == "table":
-            assert text.splitlines()[0].split() == ["REF", "SIZE", "AGE"]
+            assert text.splitlines()[0].split() == ["REF", "SIZE", "AGE", "TOTAL"]
             assert text.splitlines()[1].startswith(key)
         else:
             assert [(row["ref"], int(row["size"])) for row in rows(text, form)] == [(key, 100_000)]

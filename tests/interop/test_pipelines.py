@@ -191,7 +191,7 @@ def shown_under_way(shell: Shell) -> None:
         )
     )
     table = shell.run("dist active").decode()
-    assert table.splitlines()[0].split() == ["REF", "SIZE", "AGE"]
+    assert table.splitlines()[0].split() == ["REF", "SIZE", "AGE", "TOTAL"]
     assert all(key in table for key in keys)
     one = next(iter(keys))
     assert [line.split()[0] for line in shell.run(f"dist active {one}").decode().splitlines()[1:]] == [one]

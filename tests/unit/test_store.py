@@ -17,6 +17,7 @@ from ocidist.content.fill import ref_key
 from ocidist.content.local import LocalContent
 from ocidist.content.verify import MemoryBody, read_all
 from ocidist.errors import AlreadyExists, BlobNotFound, InvalidReference, StoreError
+from ocidist.rootfs import snapshots
 from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo
 from ocidist.spec import mediatype
@@ -27,6 +28,7 @@ from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
 from ocidist.store import Store
 from ocidist.transfer import copy_graph
+from ocidist.view.table import render
 from tests.parts.images import TestImage, small_image, small_index
 
 NAME = "docker.io/library/redis:7"
@@ -726,3 +728,38 @@ def test_a_look_makes_no_tables(tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == ["meta.db"]
         pull(store, small_image())
         assert [row.ref for row in store.images] == [NAME]
+
+
+def test_listings_at_80_columns_keep_what_is_typed_again(store: Store) -> None:
+    """images: the name and the digest's beginning, without the type; active: the key, with the size that it will have;
+    snapshots and du: enough of a ChainID to name it."""
+    name = "registry.example/app:26"
+    image = small_image()
+    pull(store, image, name)
+    key = f"registry.example/some/team/application@{image.digest}"
+    with store.ingest(key, total=5000) as writer:
+        writer.write(b"half")
+    with store.ingest("k") as writer:
+        writer.write(b"half")
+    head, line = render(store.images.schema, store.images, 80).splitlines()
+    assert head.split()[:4] == ["REF", "DIGEST", "SIZE", "PLATFORMS"]
+    assert line.split()[:2] == [name, image.digest[:19]]
+    assert len(line) <= 80
+    active = store.active
+    assert {(row.ref, row.size, row.total) for row in active} == {(key, 4, 5000), ("k", 4, None)}
+    head, *lines = render(active.schema, active, 80).splitlines()
+    assert head.split() == ["REF", "SIZE", "AGE", "TOTAL"]
+    assert {line.split()[0] for line in lines} == {key, "k"}
+    assert {line.split()[-1] for line in lines} == {"kB", "-"}
+    store._snapshots = None
+    chain = str(chain_id([Digest.of(b"a"), Digest.of(b"b")]))
+    store.snapshots.prepare("k1")
+    store.snapshots.commit(chain, "k1")
+    store.snapshots.prepare("/mnt/of:a-long-directory-name", chain)
+    rows = snapshots(store)
+    lines = render(rows.schema, rows, 80).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [chain[:19], "/mnt/of:a-long-directory-name"]
+    assert all(len(line) <= 80 for line in lines)
+    used = store.du()
+    assert f" {chain[:19]} " in render(used.schema, used, 80)
+    assert f" {name} " in render(used.schema, used, 80)

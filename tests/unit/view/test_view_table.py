@@ -174,3 +174,40 @@ def test_unknown_names_are_refused() -> None:
         stream("xml", SCHEMA, [], print)
     with pytest.raises(ValueError, match="digest"):
         Column("x", "colour")
+
+
+# -- what goes first where there is too little room --
+
+NAMES = Schema(
+    "names",
+    (Column("ref", room="whole"), Column("type", room="spare"), Column("digest", "digest"), Column("note")),
+)
+
+
+@pytest.mark.parametrize("cells", range(10, 130, 7))
+def test_spare_columns_go_first_and_whole_ones_are_never_cut(cells: int) -> None:
+    """With room all columns are there; then the spare one is gone, then others are cut; the name stays."""
+    digest = f"sha256:{'ab' * 32}"
+    row = ("registry.example/some/name:1.0", "application/x-type", digest, "some words of a note")
+    head, line = render(NAMES, [row], cells).splitlines()
+    assert line.startswith(row[0])
+    roomy = len(row[0]) + len(row[1]) + 19 + len(row[3]) + 6
+    assert ("TYPE" in head.split()) == (cells >= roomy)
+    if cells >= roomy - len(row[1]) - 2:
+        assert line.split()[-5:] == row[3].split()
+        assert max(len(head), len(line)) <= cells
+    assert head.split()[0] == "REF"
+
+
+def test_only_digests_are_shortened_as_such() -> None:
+    """A path or a name in a column of digests stays."""
+    schema = Schema("keys", (Column("key", "digest", room="whole"),))
+    for key in ("/mnt/of:a-long-directory-name", "registry.example:5000/some/name:1.0"):
+        assert render(schema, [(key,)], 40).splitlines()[1] == key
+    assert render(schema, [(f"sha512:{'0' * 128}",)], 40).splitlines()[1] == f"sha512:{'0' * 12}"
+
+
+def test_a_column_says_how_much_room_it_needs() -> None:
+    """By name, and no other."""
+    with pytest.raises(ValueError, match="room"):
+        Column("a", room="much")
