@@ -124,16 +124,17 @@ class _Comparison:
             return True
         if lower.xattrs(path) != upper.xattrs(path):
             return True
-        return stat.S_ISREG(new.st_mode) and not _same_content(lower, upper, path)
+        return stat.S_ISREG(new.st_mode) and not _same_content(lower, upper, path, self.scope)
 
 
 def _listed(reader: Reader, path: bytes) -> dict[bytes, os.stat_result]:
     return {name: info for name, info in reader.list(path).items() if not stat.S_ISSOCK(info.st_mode)}
 
 
-def _same_content(lower: Reader, upper: Reader, path: bytes) -> bool:
+def _same_content(lower: Reader, upper: Reader, path: bytes, scope: Scope) -> bool:
     with open(lower.open(path), "rb", buffering=0) as one, open(upper.open(path), "rb", buffering=0) as two:
         while True:
+            scope.check()
             left, right = one.read(_BLOCK), two.read(_BLOCK)
             if left != right:
                 return False

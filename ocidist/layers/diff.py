@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from ocidist.errors import LayerError, StoreError
-from ocidist.layers.changes import PREFIX
+from ocidist.layers.changes import MAX_PATH, PREFIX
 from ocidist.layers.compare import Change, compare
 from ocidist.layers.deflating import GzipWriter
 from ocidist.layers.packing import END, pack_header, padding
@@ -106,11 +106,15 @@ class _Packer:
     def add(self, change: Change, scope: Scope) -> None:
         """One change, after the directories that lead to it."""
         path = change.path
-        self._lead_to(path)
         above, slash, name = path.rpartition(b"/")
+        shown = os.fsdecode(path)
         if name.startswith(PREFIX):
-            shown = os.fsdecode(path)
             raise LayerError("layer", shown, "the name means a whiteout in a layer; rename or remove it")
+        if len(path) >= MAX_PATH:
+            raise LayerError(
+                "layer", shown, f"a layer holds no path of more than {MAX_PATH} bytes; move it up"
+            )
+        self._lead_to(path)
         if change.kind == "deleted":
             self._entry(pack_header(above + slash + PREFIX + name, b"0", mode=0o600))
         else:

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["FOLDER", "PATH_ONLY", "Reader", "TreeReader"]
+__all__ = ["FOLDER", "PATH_ONLY", "Reader", "TreeReader", "shared"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
@@ -60,8 +60,8 @@ class TreeReader:
         )
         self._keep = keep
         self._path, self._fd = b"", self._root
-        self._parts: list[bytes] = []  # of the path to the innermost directory that is open
-        self._fds = [self._root]  # by depth, the root's first; -1 for one that was let go
+        self._inmost = b""  # the path of the innermost directory that is open
+        self._fds = [self._root]  # on the way to it, the root's first; -1 for one that was let go
 
     def close(self) -> None:
         """Let go of the descriptors. Idempotent."""
@@ -75,30 +75,28 @@ class TreeReader:
         for fd in self._fds[depth + 1 :]:
             if fd >= 0:
                 os.close(fd)
-        del self._fds[depth + 1 :], self._parts[depth:]
+        del self._fds[depth + 1 :]
 
     def folder(self, path: bytes) -> int:
         """A descriptor of the directory ``path``, valid until the next call."""
         if path == self._path:
             return self._fd
         parts = path.split(b"/") if path else []
-        depth = 0
-        for part, open_part in zip(parts, self._parts, strict=False):
-            if part != open_part:
-                break
-            depth += 1
+        depth = shared(self._inmost, path)
         if depth < len(parts) or self._fds[depth] < 0:
             while self._fds[depth] < 0:
                 depth -= 1
             self._path, self._fd = b"", self._root
             self._let_go(depth)
-            for part in parts[depth:]:
-                self._fds.append(os.open(part, FOLDER, dir_fd=self._fds[-1]))
-                self._parts.append(part)
-                away = len(self._parts) - self._keep
-                if away > 0 and self._fds[away] >= 0:
-                    os.close(self._fds[away])
-                    self._fds[away] = -1
+            try:
+                for part in parts[depth:]:
+                    self._fds.append(os.open(part, FOLDER, dir_fd=self._fds[-1]))
+                    away = len(self._fds) - 1 - self._keep
+                    if away > 0 and self._fds[away] >= 0:
+                        os.close(self._fds[away])
+                        self._fds[away] = -1
+            finally:
+                self._inmost = b"/".join(parts[: len(self._fds) - 1])
         self._path, self._fd = path, self._fds[len(parts)]
         return self._fd
 
@@ -158,6 +156,16 @@ class TreeReader:
             if error.errno in _NO_XATTRS:
                 return {}
             raise
+
+
+def shared(one: bytes, other: bytes) -> int:
+    """How many components two paths have in common from their beginning."""
+    above = other
+    while above:
+        if one.startswith(above) and one[len(above) : len(above) + 1] in (b"", b"/"):
+            return above.count(b"/") + 1
+        above = above.rpartition(b"/")[0]
+    return 0
 
 
 def _open_own(name: bytes, at: int) -> int:

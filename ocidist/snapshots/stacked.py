@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Sequence
 
 from ocidist.errors import StoreError
-from ocidist.layers.reading import TreeReader
+from ocidist.layers.reading import TreeReader, shared
 
 __all__ = ["OPAQUE", "WHITEOUT", "StackedReader", "is_whiteout"]
 
@@ -43,8 +43,8 @@ class StackedReader:
         except BaseException:
             self.close()
             raise
-        # The directories on the way to the one looked at last: their names, and the layers that each is made of.
-        self._names: list[bytes] = []
+        # The layers that each directory on the way to this path is made of.
+        self._path = b""
         self._found: list[list[TreeReader]] = [self._layers]
 
     def close(self) -> None:
@@ -54,17 +54,15 @@ class StackedReader:
 
     def _parts(self, path: bytes) -> list[TreeReader]:
         """The layers that the directory ``path`` is made of, the uppermost first; [] if it is none."""
+        depth = shared(self._path, path)
         names = path.split(b"/") if path else []
-        depth = 0
-        for name, known in zip(names, self._names, strict=False):
-            if name != known:
-                break
-            depth += 1
         if depth < len(names):
-            del self._names[depth:], self._found[depth + 1 :]
-            for count in range(depth + 1, len(names) + 1):
-                self._found.append(self._of(self._found[-1], b"/".join(names[:count])))
-                self._names.append(names[count - 1])
+            self._path = b"/".join(names[:depth])
+            del self._found[depth + 1 :]
+            for name in names[depth:]:
+                at = self._path + b"/" + name if self._path else name
+                self._found.append(self._of(self._found[-1], at))
+                self._path = at
         return self._found[len(names)]
 
     def _of(self, above: list[TreeReader], path: bytes) -> list[TreeReader]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Iterator, Mapping
 
 from ocidist.errors import OcidistError
+from ocidist.layers.reading import TreeReader
 from ocidist.rows import Column, Rows, Schema
 from ocidist.upkeep.graph import walk
 
@@ -105,34 +106,41 @@ def measure(top: str, scope: Scope, *, places: Mapping[str, Space] | None = None
     count, total = _Count(scope), Space()
     try:
         found = os.stat(top, follow_symlinks=False)
+        reader = TreeReader(top) if stat.S_ISDIR(found.st_mode) else None
+    except PermissionError:
+        total.add(found)
+        total.unread += 1
+        return total
     except OSError:
         return total
-    todo: list[tuple[str, os.stat_result, tuple[Space, ...]]] = [(top, found, (total,))]
-    while todo:
-        scope.check()
-        path, found, spaces = todo.pop()
-        if path in places:
-            spaces = (*spaces, places[path])
-        if not count.first(found):
-            continue
-        for space in spaces:
-            space.add(found)
-        if stat.S_ISDIR(found.st_mode):
-            try:
-                todo += [(inner, entry, spaces) for inner, entry in _entries(path)]
-            except OSError:  # a folder that this user can't read, or a path that is too long
-                for space in spaces:
-                    space.unread += 1
-    return total
-
-
-def _entries(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                yield entry.path, entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
+    base, inside = os.fsencode(top), {os.fsencode(path): space for path, space in places.items()}
+    todo: list[tuple[bytes, os.stat_result, tuple[Space, ...]]] = [(b"", found, (total,))]
+    try:
+        while todo:
+            scope.check()
+            path, found, spaces = todo.pop()
+            where = base + b"/" + path if path else base
+            if where in inside:
+                spaces = (*spaces, inside[where])
+            if not count.first(found):
                 continue
+            for space in spaces:
+                space.add(found)
+            if reader is not None and stat.S_ISDIR(found.st_mode):
+                try:
+                    entries = reader.list(path)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                except OSError:  # a folder that this user can't read
+                    for space in spaces:
+                        space.unread += 1
+                    continue
+                above = path + b"/" if path else b""
+                todo += [(above + name, entry, spaces) for name, entry in entries.items()]
+    finally:
+        if reader is not None:
+            reader.close()
+    return total
 
 
 def _on_disk(found: os.stat_result) -> int:
