@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from zlib import adler32
 
-__all__ = ["BLOCK", "Headers", "Malformed", "Member", "check_ids", "check_size", "number"]
+__all__ = ["BLOCK", "Headers", "Malformed", "Member", "check_ids", "check_size", "decimal", "number"]
 
 BLOCK = 512
 MAX_ID = 0xFFFF_FFFE  # 4294967295 means "leave it as it is" to chown
@@ -168,6 +168,12 @@ def _verify(block: bytes, field: bytes) -> None:
         if stored in (plain, signed):
             return
     raise Malformed("")
+
+
+def decimal(text: bytes) -> int:
+    """A number of PAX or of a sparse file's map; -1 if it is none, or has more than 20 digits that count."""
+    digits = text.lstrip(b"0") or text[-1:]
+    return int(digits) if digits.isdigit() and len(digits) <= 20 else -1
 
 
 def number(field: bytes, name: bytes) -> int:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-from ocidist.layers.header import Malformed, Member, check_ids, check_size
+from ocidist.layers.header import Malformed, Member, check_ids, check_size, decimal
 
 __all__ = ["MAP", "describe", "parse"]
 
-_TIME = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?\Z")
+_TIME = re.compile(rb"(-?)0*([0-9]{1,18})(?:\.([0-9]*))?\Z")
 _SCHILY, _LIBARCHIVE = b"SCHILY.xattr.", b"LIBARCHIVE.xattr."
 MAP = b"GNU.sparse.map"
 _PAIR = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")  # repeated, in turn: the oldest form
@@ -89,9 +89,10 @@ def describe(member: Member, pax: dict[bytes, bytes]) -> None:
 
 
 def _decimal(value: bytes, member: Member) -> int:
-    if not value.isdigit() or len(value) > 20:
+    found = decimal(value)
+    if found < 0:
         raise Malformed("a number in the PAX header is none", member.name)
-    return int(value)
+    return found
 
 
 def _time(value: bytes, member: Member) -> int:

@@ -2,8 +2,8 @@
 
 Reads ustar, GNU (long names, base-256 numbers, sparse files) and PAX. It is stricter than ``tarfile`` where that
 would lose data, and bounded where that isn't: a bad or cut header is refused wherever it stands, the extended headers
-of one member may hold 1 MiB together and be 16 at most. An archive that just stops after a member is whole
-(the DiffID decides), as is one with a single end block; what follows the end blocks is read but not looked at.
+of one member may hold 1 MiB together and be 16 at most. An archive that just stops after a member, or in the padding
+behind its data, is whole (the DiffID decides), as is one with a single end block; what follows the end blocks is read but not looked at.
 
 Global PAX headers are checked and otherwise ignored, as containerd does.
 
@@ -158,7 +158,12 @@ class Records:
     def next(self) -> Member | None:
         """The next member, None at the end of the archive."""
         if self._left or self._pad:
-            self._skip(self._left + self._pad)
+            end = self._pos + self._left + self._pad
+            if end <= self._length:
+                self._pos = end
+            else:
+                self._skip(self._left)
+                self._take(self._pad)  # which may lack at the end
             self._left = self._pad = 0
         block = self._take(BLOCK)
         if len(block) < BLOCK or block == _ZEROS:

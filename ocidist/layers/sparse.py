@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Callable
 
-from ocidist.layers.header import BLOCK, Malformed, Member, check_size, number
+from ocidist.layers.header import BLOCK, Malformed, Member, check_size, decimal, number
 from ocidist.layers.pax import MAP
 
 __all__ = ["MAX_EXTENTS", "unfold_old", "unfold_pax"]
@@ -119,9 +119,10 @@ def _check_count(count: int, member: Member) -> None:
 
 
 def _decimal(text: bytes, member: Member) -> int:
-    if not text.isdigit() or len(text) > _MAX_DIGITS:
+    found = decimal(text)
+    if found < 0:
         raise _damaged(member)
-    return int(text)
+    return found
 
 
 def _damaged(member: Member) -> Malformed:

@@ -244,14 +244,44 @@ def test_e58_a_cut_header_is_refused(cut: int) -> None:
 
 
 def test_e58_a_cut_member_is_refused() -> None:
-    """Cut in the data, and in the padding after it."""
+    """Cut in the data, read or passed by."""
     whole = entry("file", b"x" * 700)
     assert "cut short" in refused(whole[:1000])
-    assert "cut short" in refused(whole[:1300])
-    records = Records(pieces(whole[:1300], 512))
+    assert "cut short" in refused(whole[: 512 + 699])
+    records = Records(pieces(whole[: 512 + 699], 512))
     records.next()
     with pytest.raises(LayerError, match="cut short"):
         records.next()
+
+
+@pytest.mark.parametrize("size", [1, 512, 1 << 20])
+def test_padding_may_lack_behind_the_last_member(size: int) -> None:
+    """All of its data is there: so the engines read it, and the DiffID decides."""
+    whole = entry("file", b"x" * 700)
+    for cut in (512 + 700, 512 + 701, len(whole) - 1):
+        assert [content for _, content in read(whole[:cut], size)] == [b"x" * 700]
+        records = Records(pieces(whole[:cut], size))
+        assert records.next() is not None
+        assert records.next() is None
+
+
+def test_numbers_of_pax_may_have_zeros_before_them() -> None:
+    """However many, as every reader takes them; also in maps of sparse files."""
+    zeros = "0" * 5000
+    numbers = [
+        record(key, f"{zeros}{value}")
+        for key, value in (("size", 3), ("uid", 7), ("gid", 8), ("mtime", "9.5"))
+    ]
+    sparse = [
+        record(f"GNU.sparse.{key}", value)
+        for key, value in (("map", f"{zeros}2,{zeros}3"), ("size", f"{zeros}9"))
+    ]
+    found = read(pax(*numbers) + entry("a", b"abc", size=0) + pax(*sparse) + entry("b", b"def") + END)
+    assert [(content, member.uid, member.gid) for member, content in found] == [
+        (b"abc", 7, 8),
+        (b"\0\0def\0\0\0\0", 0, 0),
+    ]
+    assert found[0][0].mtime == 9_500_000_000
 
 
 def test_e58_missing_end_blocks_at_a_boundary_are_accepted() -> None:
