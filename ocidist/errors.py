@@ -50,7 +50,7 @@ __all__ = [
 
 def quoted(text: object, limit: int = 160) -> str:
     """``repr`` of a text from outside, shortened in the middle past ``limit`` characters."""
-    shown = repr(str(text))
+    shown = repr(SECRETS.text(str(text)))  # before it is cut
     if len(shown) > limit:
         half = limit // 2 - 2
         shown = f"{shown[:half]}…{shown[-half:]}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import threading
-from typing import Iterable, Iterator, NamedTuple, Sequence
+from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 __all__ = ["GIVEN", "PLACEHOLDER", "RECEIVED", "SECRETS", "Redactor"]
 
@@ -25,8 +25,11 @@ RECEIVED = 16
 """Characters that a secret must have that a server gave: it must not be able to blot out words such as "sha256"."""
 KEPT = 1024  # secrets; the oldest go first
 _ROUNDS = 3  # encodings on top of each other that are undone
+_START = 4  # characters; no form is shorter
+_SHORT_TEXT = 4096
+_MANY = 8  # secrets
 
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"/\\bfnrt]|\x00+")
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}|\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"/\\bfnrt]|\x00+")
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -46,17 +49,25 @@ class Redactor:
         self._lock = threading.Lock()
         self._kept = kept
         self._forms: dict[str, _Forms] = {}
+        self._indexed: tuple[Mapping[str, _Forms], Mapping[str, list[str]]] = {}, {}
         self.version = 0
         """Grows with each secret learned."""
 
     def learn(self, secrets: Iterable[str], least: int = GIVEN) -> None:
         """From here on redact these as well; those shorter than ``least`` characters are left out."""
         for secret in secrets:
-            if len(secret) < least or secret in self._forms or PLACEHOLDER in secret:
+            if len(secret) < least or PLACEHOLDER in secret:
                 continue
-            forms = _forms(secret)
+            full = self._kept is not None and len(self._forms) >= self._kept
+            if secret in self._forms and not full:
+                continue
+            forms = self._forms.get(secret) or _forms(secret)
             with self._lock:
                 known = dict(self._forms)
+                if known.pop(secret, None) is not None:  # in use, so it is the newest
+                    known[secret] = forms
+                    self._forms = known
+                    continue
                 if self._kept is not None and len(known) >= self._kept:
                     del known[next(iter(known))]
                 known[secret] = forms
@@ -72,8 +83,10 @@ class Redactor:
         forms = self._forms
         if not forms or not text:
             return text
-        wanted = [found for secret, found in forms.items() if not besides or secret not in besides]
-        spans = sorted(_spans(text, wanted))
+        wanted = (
+            {secret: found for secret, found in forms.items() if secret not in besides} if besides else forms
+        )
+        spans = sorted(_spans(text, wanted, self._starts(forms)))
         if not spans:
             return text
         parts: list[str] = []
@@ -83,6 +96,16 @@ class Redactor:
                 parts += [text[end:start], _placeholder(text[start:stop])]
             end = max(end, stop)
         return "".join(parts) + text[end:]
+
+    def _starts(self, forms: Mapping[str, _Forms]) -> Mapping[str, list[str]]:
+        """The secrets by how their forms begin: with them a short text is looked through once, however many they are."""
+        if self._indexed[0] is not forms:
+            starts: dict[str, list[str]] = {}
+            for secret, (shown, encoded, _) in forms.items():
+                for start in {form[:_START] for form in (*shown, *(form for form, _, _ in encoded))}:
+                    starts.setdefault(start, []).append(secret)
+            self._indexed = forms, starts
+        return self._indexed[1]
 
     def data(self, data: bytes, besides: str = "") -> bytes:
         """``data`` without the secrets; ``data`` itself where it shows none."""
@@ -128,13 +151,20 @@ def _placeholder(replaced: str) -> str:
     return "".join(char + gap for char in PLACEHOLDER) if gap else PLACEHOLDER
 
 
-def _spans(text: str, wanted: Sequence[_Forms]) -> Iterator[tuple[int, int]]:
+def _spans(
+    text: str, known: Mapping[str, _Forms], starts: Mapping[str, list[str]]
+) -> Iterator[tuple[int, int]]:
     """Where ``text`` shows a secret. It is looked at as it is, and with its escapes undone once, twice, …"""
     view, at = text, None
     for left in range(_ROUNDS, -1, -1):
         folded, joined = view.lower(), view.replace("-", "+").replace("_", "/")
         if len(folded) != len(view):  # a few capitals become two letters
             folded = view
+        wanted: Iterable[_Forms] = known.values()
+        if len(view) <= _SHORT_TEXT and len(known) > _MANY:
+            pieces = {place[n : n + _START] for place in (folded, joined) for n in range(len(view))}
+            found = {secret for piece in pieces & starts.keys() for secret in starts[piece]}
+            wanted = [known[secret] for secret in found if secret in known]
         for forms in wanted:
             places = [place for form in forms.shown for place in _places(folded, form)]
             for form, before, behind in forms.encoded:
@@ -164,7 +194,7 @@ def _undone(text: str, at: Sequence[int]) -> tuple[str, Sequence[int]]:
         places += at[end:start]
         end = match.end()
         if escape[0] != "\0":
-            digits = escape[2:] if escape[1] == "u" else escape[1:]
+            digits = escape[2:] if escape[1] in "ux" else escape[1:]
             char = chr(int(digits, 16)) if len(digits) > 1 else _SHORT.get(digits, digits)
             parts.append(char)
             places.append(at[start])
@@ -185,7 +215,7 @@ def _forms(secret: str) -> _Forms:
             shown.add(text.encode(encoding, "surrogatepass").decode("latin-1").replace("\0", ""))
     for _ in range(_ROUNDS):  # one that looks like an escape itself
         shown |= {_undone(text, range(len(text) + 1))[0] for text in shown}
-    shown = {text for text in shown if len(text) >= 4}
+    shown = {text for text in shown if len(text) >= _START}
     encoded = []
     raw = secret.encode("utf-8", "surrogatepass")
     for before in range(3):

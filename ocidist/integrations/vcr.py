@@ -137,7 +137,7 @@ def _scrubbed(interactions: Iterable[Mapping[str, Any]]) -> tuple[Exchange, ...]
     redactor.learn(SECRETS.secrets())
     for raw in raws:
         scrub.learn(raw, redactor)
-    besides = raws[0].url if raws else ""
+    besides = scrub.url(raws[0].url) if raws else ""
     return tuple(scrub.exchange(raw, redactor, besides) for raw in raws)
 
 

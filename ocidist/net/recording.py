@@ -80,7 +80,9 @@ class Trace:
         with self._lock:
             entries = tuple(self._entries)
         self._redactor.learn(SECRETS.secrets())
-        besides = entries[0].raw.url if entries else ""  # what was asked for first is a name, and no secret
+        besides = (
+            scrub.url(entries[0].raw.url) if entries else ""
+        )  # what was asked for first is a name, and no secret
         return tuple(entry.scrubbed(self._redactor, besides, files) for entry in entries)
 
     def __len__(self) -> int:

@@ -38,6 +38,7 @@ FORMS = {
     "percent, all": "".join(f"%{byte:02X}" for byte in SECRET.encode()),
     "percent twice": quote(quote(SECRET, safe=""), safe=""),
     "capitals": SECRET.upper(),
+    "as repr writes bytes": "".join(f"\\x{byte:02x}" for byte in SECRET.encode()),
     "json in percent": quote(json.dumps(SECRET)[1:-1], safe=""),
 }
 
@@ -103,6 +104,22 @@ def test_i81_the_oldest_secrets_go_first() -> None:
     redactor = Redactor(kept=3)
     redactor.learn([f"secret-{number}" for number in range(5)])
     assert redactor.secrets() == ("secret-2", "secret-3", "secret-4")
+    redactor.learn(["secret-2"])  # is used again
+    redactor.learn(["secret-5"])
+    assert redactor.secrets() == ("secret-4", "secret-2", "secret-5")
+
+
+@given(st.text(max_size=30), st.integers(0, 39))
+def test_i81_many_secrets_are_found_as_few_are(around: str, number: int) -> None:
+    """Among many only those are looked for whose beginning is there."""
+    few, many = Redactor(), Redactor()
+    all_ = [f"{chr(0x61 + n % 26)}{n}-secret-ä" for n in range(40)]
+    few.learn([all_[number]])
+    many.learn(all_)
+    for shown in (all_[number], quote(all_[number]), base64.b64encode(f"x{all_[number]}".encode()).decode()):
+        text = f"{around} {shown} {around}"
+        if not any(secret in around for secret in all_):
+            assert many.text(text) == few.text(text) != text
 
 
 def test_i81_an_error_holds_no_secret_in_use() -> None:

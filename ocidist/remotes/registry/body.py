@@ -11,6 +11,7 @@ from typing import Callable, NoReturn
 from ocidist.errors import RegistryError, SizeMismatch, TransportError
 from ocidist.net.message import Response
 from ocidist.progress import Resumed
+from ocidist.redaction import SECRETS
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.session import RegistrySession
 from ocidist.scope import Retries, Scope
@@ -149,7 +150,9 @@ class RegistryBody:
     def _check_encoding(self, response: Response) -> None:
         encodings = [value.strip().lower() for value in response.headers.get_all("Content-Encoding")]
         if any(encoding not in ("", "identity") for encoding in encodings):
-            self._refuse(response, f"Content-Encoding {', '.join(encodings)[:40]!r} was not asked for")
+            self._refuse(
+                response, f"Content-Encoding {SECRETS.text(', '.join(encodings))[:40]!r} was not asked for"
+            )
 
     def _accept_whole(self, response: Response) -> None:
         if response.status != 200:

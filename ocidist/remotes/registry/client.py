@@ -23,6 +23,7 @@ from ocidist.errors import (
     quoted,
 )
 from ocidist.net.message import Headers, Request, Response
+from ocidist.redaction import SECRETS
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.body import RegistryBody
 from ocidist.remotes.registry.session import RegistrySession
@@ -338,7 +339,7 @@ def _acceptable(response: Response) -> None:
     """Refuse a manifest that is encoded or too long before it is read."""
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     if encoding not in ("", "identity"):
-        raise _unusable(response, f"Content-Encoding {encoding[:40]!r} was not asked for")
+        raise _unusable(response, f"Content-Encoding {SECRETS.text(encoding)[:40]!r} was not asked for")
     length = response.length
     if length is not None and length > wire.MANIFEST_LIMIT:
         raise _unusable(response, f"a manifest of {length} bytes is over 4 MiB")

@@ -21,6 +21,7 @@ from ocidist.errors import (
     Unauthorized,
 )
 from ocidist.net import scrub
+from ocidist.redaction import SECRETS
 from ocidist.spec import document
 
 __all__ = [
@@ -158,7 +159,7 @@ def refusal(here: str, target: str) -> str:
     """Why one URL may not lead to another: it is no http(s) URL, or leaves https; empty where it may."""
     before, after = origin_of(here), origin_of(target)
     if after is None:
-        return f"to {redact(target)[:80]}, which is no http(s) URL, is refused"
+        return f"to {SECRETS.text(redact(target))[:80]}, which is no http(s) URL, is refused"
     if before is not None and before[0] == "https" and after[0] != "https":
         return f"from https to http ({after[1]}) is refused"
     return ""
@@ -332,7 +333,8 @@ def parse_errors(raw: bytes) -> tuple[tuple[str, str], ...]:
         document.check_depth(raw, "error")
         data: Any = json.loads(raw)
     except (ValueError, RecursionError):
-        line = raw[:400].decode("utf-8", "replace").strip().partition("\n")[0].strip()
+        said = SECRETS.text(raw.decode("utf-8", "replace"))  # before it is cut: half a secret is not found
+        line = said[:400].strip().partition("\n")[0].strip()
         return ((line[:200], ""),) if line and not line.startswith(("<", "{", "[")) else ()
     if not isinstance(data, dict):
         return ()
@@ -354,7 +356,7 @@ def parse_errors(raw: bytes) -> tuple[tuple[str, str], ...]:
 
 
 def _text(value: object) -> str:
-    return value[:500] if isinstance(value, str) else ""
+    return SECRETS.text(value)[:500] if isinstance(value, str) else ""
 
 
 def retryable_status(status: int) -> bool:

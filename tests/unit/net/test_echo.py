@@ -15,10 +15,12 @@ from urllib.parse import quote
 import pytest
 
 from ocidist.cli.main import main
+from ocidist.errors import UsageError, quoted
 from ocidist.net.message import Headers, Request
 from ocidist.net.recording import Recorder
 from ocidist.net.replay import ReplayTransport
 from ocidist.redaction import SECRETS
+from ocidist.remotes.registry import wire
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from tests.parts import secrets, watched
@@ -282,6 +284,20 @@ def test_i81_a_server_that_says_secrets_back_is_not_repeated(
     assert {path.name for path in written} >= {"x.json", "x.har", "x.jsonl"}
     for path in written:
         assert not watched.shows_a_secret(path.read_bytes()), path.name
+
+
+@pytest.mark.parametrize("at", range(0, 560, 8))
+def test_i81_no_secret_is_cut_before_it_is_found(at: int) -> None:
+    """What is shortened for a message is cleaned first: half a secret is not recognised any more."""
+    secret = secrets.make("half")
+    SECRETS.learn([secret])
+    text = "." * at + secret + "." * 600
+    bodies = (json.dumps({"errors": [{"code": text, "message": text}]}), json.dumps({"error": text}), text)
+    said = [str(wire.error_for("GET", URL, 400, wire.parse_errors(body.encode()))) for body in bodies]
+    said += [str(UsageError(quoted(text))), wire.refusal(URL, f"ftp://{text}/{text}")]
+    for line in said:
+        assert f"half{secrets.MARK[:4]}" not in line
+        assert secret[-6:] not in line
 
 
 def test_i81_debug_shows_no_secret_in_use(capsys: pytest.CaptureFixture[str]) -> None:
