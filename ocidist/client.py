@@ -308,7 +308,7 @@ class Client:
             return self.store, name, name
         remote = remotes.open(where, self)
         if not isinstance(remote, Source):
-            raise UsageError(f"{locator!s}: nothing can be read from there")
+            raise UsageError(f"{locator!s}: images can't be read from a remote of this kind")
         if object_:
             return remote, object_, f"{locator!s}{'@' if ':' in object_ else ':'}{object_}"
         return remote, getattr(remote, "object", ""), str(locator)
@@ -368,10 +368,10 @@ class Client:
 
     def tags(self, remote: str, *, scope: Scope | None = None) -> Iterator[str]:
         """The tags of a repository, in the registry's order, page by page."""
-        source, _, full = self.source(remote)
+        source, _, _ = self.source(remote)
         tags = getattr(source, "tags", None)
         if tags is None:
-            raise UsageError(f"{full}: tags are listed of registries only")
+            raise UsageError(f"{remote!s}: only a registry lists tags; write HOST/NAME")
         found: Iterator[str] = tags(self._scope(scope))
         return found
 
@@ -489,7 +489,7 @@ def _host(text: str) -> str:
     try:
         host = Reference.parse(f"{text}/name").domain
     except InvalidReference as error:
-        raise UsageError(f"{quoted(text)} is no registry: {error.reason}") from None
+        raise UsageError(f"{quoted(text)} is not a registry host: {error.reason}") from None
     if host.lower() != text.lower() and not (host == DEFAULT_DOMAIN and text == "index.docker.io"):
-        raise UsageError(f"{quoted(text)} is no registry; write HOST or HOST:PORT, as in ghcr.io")
+        raise UsageError(f"{quoted(text)} is not a registry host; write HOST or HOST:PORT, as in ghcr.io")
     return host

@@ -223,7 +223,9 @@ def _reader(store: Store, name: str) -> tuple[Reader, str]:
         info = find(store, name)
     except StoreError:
         if not os.path.isdir(name):
-            raise StoreError(name, "neither a snapshot nor a directory") from None
+            raise StoreError(
+                name, "neither a snapshot nor a directory; `snapshots` lists snapshots"
+            ) from None
         try:
             return TreeReader(name), ""
         except OSError as error:

@@ -18,13 +18,16 @@ def run_login(args: argparse.Namespace, context: Context) -> None:
     name, colon, password = (args.user or "").partition(":")
     if not name:
         if not sys.stdin.isatty() or args.password_stdin:
-            raise UsageError("login needs a user: -u USER")
+            raise UsageError("login needs a user; write -u USER")
         name = input("User: ").strip()
     if args.password_stdin:
+        context.announce_stdin("the password, which will show,")
         password = sys.stdin.read().rstrip("\r\n")
     elif not colon:
         if not sys.stdin.isatty():
-            raise UsageError(f"a password for {name!r} is needed: --password-stdin, or -u {name}:PASSWORD")
+            raise UsageError(
+                f"login needs the password of {name!r}; use --password-stdin, or write -u {name}:PASSWORD"
+            )
         password = ask_password(name)
     args.user = None  # what was typed is checked below; it isn't this client's own credential
     with context.quiet() as scope:

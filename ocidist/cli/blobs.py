@@ -58,18 +58,25 @@ def run_active(args: argparse.Namespace, context: Context) -> None:
     context.listing(ACTIVE, active_rows(context.store.content.statuses(args.keys)))
 
 
+def _size(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
+    return int(text)
+
+
 def configure_ingest(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--expected-size", metavar="N", type=int, default=0, help="refuse any other size")
+    parser.add_argument(
+        "--expected-size", metavar="N", type=_size, default=0, help="refuse any other size (bytes)"
+    )
     parser.add_argument("--expected-digest", metavar="DIGEST", help="refuse any other content")
     parser.add_argument("key", metavar="KEY", help="names the ingest; the same key resumes it")
 
 
 def run_ingest(args: argparse.Namespace, context: Context) -> None:
-    from ocidist.errors import AlreadyExists, UsageError
+    from ocidist.errors import AlreadyExists
 
-    if args.expected_size < 0:
-        raise UsageError(f"--expected-size {args.expected_size}: a size is not negative")
     expected = Digest(args.expected_digest) if args.expected_digest else None
+    context.announce_stdin("the blob")
     with context.quiet() as scope:
         try:
             digest = _ingest(args.key, args.expected_size, expected, context, scope)

@@ -242,6 +242,11 @@ class Context:
     def stdin(self) -> BufferedReader:
         return sys.stdin.buffer  # type: ignore[return-value]
 
+    def announce_stdin(self, what: str) -> None:
+        """Say what is going to be read from stdin, if that is a terminal: else it looks like a program that hangs."""
+        if sys.stdin.isatty():
+            self.warn(f"reading {what} from the terminal; Ctrl-D ends it, Ctrl-C gives up")
+
     @property
     def stdout(self) -> BinaryIO:
         return sys.stdout.buffer
@@ -288,7 +293,7 @@ class Context:
 def ask_password(name: str) -> str:
     """The password, typed at the terminal; without a terminal a usage error says how else to give it."""
     if not sys.stdin.isatty():
-        raise UsageError(f"a password for {name!r} is needed: write -u {name}:PASSWORD, or --password-stdin")
+        raise UsageError(f"the password of {name!r} is needed; write -u {name}:PASSWORD, or log in first")
     import getpass
 
     return getpass.getpass(f"Password of {name}: ")

@@ -23,7 +23,7 @@ REPOSITORIES = Schema("repositories", (Column("repository"),))
 
 @contextmanager
 def _or_store(context: Context, ref: str) -> Iterator[None]:
-    """A registry that can't be reached: the error says where else the image is to be had."""
+    """A registry that can't be reached: the error says where else the image is available."""
     from ocidist.errors import OcidistError, RegistryError, TransportError
 
     try:

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             let_go_of_stdout()
         return _complain(error, 1)
     except RecursionError:
-        return _complain(OcidistError("nested too deeply"), 1)
+        return _complain(OcidistError("a document is nested too deeply to be read"), 1)
 
 
 def console() -> NoReturn:
@@ -186,7 +186,9 @@ def _help_or_complain(asked: bool, command: Command | None, rest: list[str]) -> 
 def _help_of_group(verb: str, parts: list[Command], asked: bool) -> int:
     """``rootfs --help``: the commands of two words that start so."""
     if not asked:
-        raise UsageError(f"{verb} takes: {', '.join(entry.name.split()[1] for entry in parts)}")
+        raise UsageError(
+            f"{verb} needs one of its commands; write {verb} {'|'.join(entry.name.split()[1] for entry in parts)}"
+        )
     lines = [f"  {entry.name}  {entry.summary}\n" for entry in parts]
     sys.stdout.write(f"usage: ocidist {verb} COMMAND …\n\n{''.join(lines)}")
     return 0

@@ -38,7 +38,9 @@ def run_pull(args: argparse.Namespace, context: Context) -> None:
         pulled = context.client.pull(args.ref, scope=scope)
     if context.platform == "all":
         if pulled.chain_id is not None and pulled.image.index is not None:
-            context.warn(f"unpacked {pulled.image.platform}; of the others the content is here, no tree")
+            context.warn(
+                f"unpacked {pulled.image.platform}; of the other platforms only the content was fetched"
+            )
     else:
         context.check_platform(pulled.image)
     if args.quiet:
@@ -81,6 +83,7 @@ def run_fetch_object(args: argparse.Namespace, context: Context) -> None:
         if args.object != "-":
             _write_object(context, args.remote, args.object, args.hints, scope)
             return
+        context.announce_stdin("objects, one on each line,")
         for line in sys.stdin:
             words = line.split()
             if words:

@@ -58,11 +58,11 @@ def duration(text: str) -> float:
         number, rest = rest[:digits], rest[digits:]
         unit = "ms" if rest.startswith("ms") else rest[:1]
         if not _is_number(number) or (unit and unit not in units):
-            raise argparse.ArgumentTypeError(f"{text!r} is no duration; write 30s, 1m30s, 500ms or 2h")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 30s, 1m30s, 500ms or 2h")
         total += float(number) * units[unit or "s"]
         rest = rest[len(unit) :]
     if total <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: a duration is more than nothing")
+        raise argparse.ArgumentTypeError(f"{text!r} is not longer than 0; write 30s, 1m30s, 500ms or 2h")
     if total > LONGEST:  # system calls take no more than some hundred years
         raise argparse.ArgumentTypeError("a duration is at most a year (8760h)")
     return total

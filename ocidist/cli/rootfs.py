@@ -26,6 +26,7 @@ def run_apply(args: argparse.Namespace, context: Context) -> None:
 
     from ocidist.layers.apply import apply_layer
 
+    context.announce_stdin("a layer (a tar, compressed or not)")
     with context.quiet() as scope:
         result = apply_layer(context.stdin, Path(args.dir), scope)
     if result.skipped:
@@ -49,7 +50,9 @@ def run_rootfs_unpack(args: argparse.Namespace, context: Context) -> None:
         try:
             image = context.client.open(f"store:{args.digest}", scope=scope)
             if image.config is None:
-                raise UsageError(f"{args.digest}: an artifact, not an image; it has no root filesystem")
+                raise UsageError(
+                    f"{args.digest}: an artifact, not an image, has no root filesystem; `inspect` shows what it is"
+                )
             chain = context.store.unpack(image.manifest, image.config, scope)
         except (ContentError, LayerError, InvalidManifest) as error:
             raise explained(error, context.store, args.digest, scope) from error
@@ -100,7 +103,7 @@ def run_rootfs_diff(args: argparse.Namespace, context: Context) -> None:
     from ocidist.rootfs import changes, make_layer
 
     if len(args.trees) > 2:
-        raise UsageError("rootfs diff: at most two trees, LOWER and UPPER")
+        raise UsageError("rootfs diff takes one tree or two; write [LOWER] UPPER")
     lower, upper = [None, *args.trees][-2:]
     with context.quiet() as scope:
         if args.output is None:
@@ -133,7 +136,9 @@ def _epoch(context: Context) -> int | None:
     if text is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 11:
-        raise UsageError(f"$SOURCE_DATE_EPOCH: {text!r} is no number of seconds since 1970")
+        raise UsageError(
+            f"$SOURCE_DATE_EPOCH: {text!r} is not a number of seconds since 1970; correct it or unset it"
+        )
     return int(text)
 
 

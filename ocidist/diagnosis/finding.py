@@ -10,7 +10,7 @@ __all__ = ["FAILED", "FINDINGS", "NOTE", "OK", "SKIPPED", "Finding"]
 
 OK = "ok"
 NOTE = "note"
-"""Nothing is broken, but it may be what is amiss."""
+"""Nothing is broken, but it may be the reason."""
 FAILED = "failed"
 SKIPPED = "skipped"
 """It could not be tried, or there is nothing to try."""

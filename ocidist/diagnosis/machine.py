@@ -23,7 +23,7 @@ _LITTLE = 1 << 30  # bytes free: most images need more
 _EXTRAS = (
     ("gzip", ("isal", "zlib_ng"), "Python's own zlib", "isal"),
     ("zstd", ("compression.zstd", "backports.zstd"), "zstd layers are refused", "backports.zstd"),
-    ("DataFrames", ("pandas",), "rows without to_frame()", "pandas"),
+    ("DataFrames", ("pandas",), "rows have no to_frame()", "pandas"),
     ("widgets", ("ipywidgets",), "progress as HTML or text", "ipywidgets"),
 )
 
@@ -50,10 +50,10 @@ def _root(root: Path) -> Iterator[Finding]:
     folder = root
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
-    there = f"{root}" if folder == root else f"{root} (not made yet, in {folder})"
+    there = f"{root}" if folder == root else f"{root} (not created yet, in {folder})"
     other = "choose another with --root or $OCIDIST_ROOT"
     if not folder.is_dir():
-        yield Finding(MACHINE, "root", FAILED, f"{folder} is no folder", other)
+        yield Finding(MACHINE, "root", FAILED, f"{folder} is not a directory", other)
         return
     if not os.access(folder, os.W_OK | os.X_OK):
         yield Finding(MACHINE, "root", FAILED, f"{there}: can't be written to by this user", other)
@@ -73,7 +73,9 @@ def _space(folder: Path) -> Finding:
     found = f"{human(usage.free)} free of {human(usage.total)}"
     if usage.free >= _LITTLE:
         return Finding(MACHINE, "space", OK, found)
-    return Finding(MACHINE, "space", NOTE, found, "rmi and gc free what is not needed; --root goes elsewhere")
+    return Finding(
+        MACHINE, "space", NOTE, found, "free some with `rmi` and `gc`, or choose another root with --root"
+    )
 
 
 def _locks(folder: Path) -> Finding:
@@ -98,7 +100,7 @@ def _authorities(client: Client) -> Finding:
     if options.insecure:
         return Finding(MACHINE, "authorities", NOTE, "certificates are not checked (--insecure)")
     if own and not Path(own).is_file():
-        return Finding(MACHINE, "authorities", FAILED, f"{own} is no file", "name a file in PEM form")
+        return Finding(MACHINE, "authorities", FAILED, f"{own} is not a file", "name a file in PEM format")
     found = authorities()
     if found or own:
         return Finding(MACHINE, "authorities", OK, " and ".join(dict.fromkeys(filter(None, (found, own)))))
@@ -137,7 +139,7 @@ def _credentials(client: Client, host: str) -> Iterator[Finding]:
     for path, hosts in source.files():
         if isinstance(hosts, CredentialError):
             good = False
-            yield Finding(MACHINE, "credentials", FAILED, str(hosts), "mend that file, or move it away")
+            yield Finding(MACHINE, "credentials", FAILED, str(hosts), "repair that file, or move it away")
         else:
             named.append(f"{path}: {', '.join(hosts) or 'none'}")
     if not good:
@@ -148,9 +150,9 @@ def _credentials(client: Client, host: str) -> Iterator[Finding]:
     try:
         where = source.where(host)
     except CredentialError as error:
-        yield Finding(MACHINE, "credentials", FAILED, str(error), f"log in anew: ocidist login {host}")
+        yield Finding(MACHINE, "credentials", FAILED, str(error), f"log in again: ocidist login {host}")
     else:
-        yield Finding(MACHINE, "credentials", OK, f"{host}: {where or 'none, it is asked anonymously'}")
+        yield Finding(MACHINE, "credentials", OK, f"{host}: {where or 'none; it is asked anonymously'}")
 
 
 def _mirrors(client: Client, host: str) -> Iterator[Finding]:
@@ -168,7 +170,13 @@ def _mirrors(client: Client, host: str) -> Iterator[Finding]:
             if endpoints:
                 said.append(f"{name}: {', then '.join(at.host or 'the registry' for at in endpoints)}")
     except (OcidistError, OSError) as error:
-        yield Finding(MACHINE, "mirrors", FAILED, str(error), "mend that file: docs/hosts.md of containerd")
+        yield Finding(
+            MACHINE,
+            "mirrors",
+            FAILED,
+            str(error),
+            "repair that file; docs/hosts.md of containerd explains it",
+        )
     else:
         where = ", ".join(map(str, folders))
         yield Finding(MACHINE, "mirrors", OK, "; ".join(said) or (f"none in {where}" if where else "none"))

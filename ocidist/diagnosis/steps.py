@@ -83,11 +83,13 @@ def _tried(way: _Way, step: str, attempt: Callable[[Scope], str], seconds: float
     except DeadlineExceeded as error:
         if scope.ended:
             return Finding(
-                way.host, step, FAILED, "the time for the whole (--timeout) was over", way.advice(step, error)
+                way.host,
+                step,
+                FAILED,
+                "the time for the whole command (--timeout) is over",
+                way.advice(step, error),
             )
-        return Finding(
-            way.host, step, FAILED, f"nothing came of it within {seconds:g} s", way.advice(step, error)
-        )
+        return Finding(way.host, step, FAILED, f"no result within {seconds:g} s", way.advice(step, error))
     except OcidistError as error:
         reason = (
             error.reason if isinstance(error, TransportError) and error.host == way.authority else str(error)
@@ -195,7 +197,7 @@ class _Way:
 
     def token(self, scope: Scope) -> str:
         if not self.challenges:
-            raise _Nothing("none is asked for")
+            raise _Nothing("no token is needed")
         auth, site = self.session.auth, Site(self.host.lower(), self.scheme or "https")
         if not auth.answer(site, self.repository, self.challenges, None, scope):
             raise wire.error_for("GET", wire.ping_url(self.host), 401, (), "no credentials are at hand")
@@ -203,8 +205,8 @@ class _Way:
         self.known = grant is not None and grant.known
         if grant is not None and grant.header.startswith("Basic "):
             self.remote.ping(scope)
-            return "user and password are taken"
-        return f"given{' for the credentials at hand' if self.known else ', anonymously'}"
+            return "user and password are accepted"
+        return f"given{' for the credentials at hand' if self.known else ' anonymously'}"
 
     # -- the image --
 
@@ -228,7 +230,7 @@ class _Way:
         layers = self.manifest.layers if self.manifest is not None else ()
         own = [layer for layer in layers if not mediatype.is_foreign(layer.media_type) and layer.size > 0]
         if not own:
-            raise _Nothing("there is none to ask for")
+            raise _Nothing("the image has no layer to ask for")
         if "pull" not in self.endpoint.capabilities:
             raise _Nothing("hosts.toml does not give it the capability 'pull'")
         buffer = memoryview(bytearray(min(own[0].size, _FIRST_BYTES)))

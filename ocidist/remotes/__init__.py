@@ -33,6 +33,7 @@ _REGISTRY = "registry"
 _PREFIXES = {"docker": _REGISTRY, "registry": _REGISTRY}
 _BUILT_IN = frozenset({"store", "oci", "oci-archive", "docker-archive"})
 _KIND = re.compile(r"([a-z][a-z0-9+-]*):")
+_FORMS = "write HOST/NAME:TAG, or store:NAME for an image of the store"
 _PORT = re.compile(r"[0-9]+/")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(@[a-z0-9+._-]+:[0-9a-f]+)?\Z")
 
@@ -84,13 +85,13 @@ class Locator:
         if kind and not _TAG.match(rest) and not _PORT.match(rest) and _plugged(kind) is not None:
             return cls._of(kind, rest[2:] if slashes else rest, text)
         if slashes:
-            raise UsageError(f"{quoted(text)}: {kind}:// is no kind of remote that is known here")
+            raise UsageError(f"{quoted(text)}: unknown kind of remote {quoted(kind)}; {_FORMS}")
         return cls._of(_REGISTRY, text, text)
 
     @classmethod
     def _of(cls, kind: str, body: str, text: str) -> Locator:
         if not body:
-            raise UsageError(f"{quoted(text)} names nothing")
+            raise UsageError(f"{quoted(text)} names no image; {_FORMS}")
         return cls(kind, body)
 
     def __str__(self) -> str:
@@ -121,13 +122,15 @@ def open(locator: Locator | str, context: Context) -> Any:
     if entry is None:
         if where.kind in _BUILT_IN:
             raise Unsupported(
-                f"{where.kind}: is not supported yet; skopeo copy brings such an image to a registry"
+                f"{where}: images of this kind are not supported yet; copy it to a registry first, as by `skopeo copy`"
             )
-        raise UsageError(f"{where.kind}: is no kind of remote that is known here")
+        raise UsageError(f"{where}: unknown kind of remote {quoted(where.kind)}; {_FORMS}")
     try:
         factory: Factory = entry.load()
     except Exception as error:  # code of another package: whatever it raises, it can't be used
-        raise Unsupported(f"the remote {where.kind!r} ({entry.value}) can't be loaded: {error}") from error
+        raise Unsupported(
+            f"the remote {where.kind!r} ({entry.value}) can't be loaded: {error}; reinstall or remove its package"
+        ) from error
     return factory(where, context)
 
 

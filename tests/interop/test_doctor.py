@@ -237,7 +237,7 @@ def names_are(monkeypatch: pytest.MonkeyPatch, what: Callable[[], Any]) -> None:
 
 def test_a_port_where_nobody_listens(doctor: Callable[..., dict[str, Finding]]) -> None:
     """The connection is refused."""
-    assert "nobody listens" in failed(doctor(f"127.0.0.1:{free_port()}/a/b:1"), "connection")
+    assert "nothing listens" in failed(doctor(f"127.0.0.1:{free_port()}/a/b:1"), "connection")
 
 
 def test_a_registry_that_accepts_and_says_nothing(doctor: Callable[..., dict[str, Finding]]) -> None:
@@ -245,7 +245,7 @@ def test_a_registry_that_accepts_and_says_nothing(doctor: Callable[..., dict[str
     with Silent() as server:
         ref = f"{server.address}/a/b:1"
         failed(doctor(ref, connect_timeout=0.5), "TLS")
-        assert "says nothing" in failed(doctor(ref, connect_timeout=0.5, plain_http=True), "/v2/")
+        assert "does not answer" in failed(doctor(ref, connect_timeout=0.5, plain_http=True), "/v2/")
 
 
 @pytest.mark.parametrize("fault", ["an unknown authority", "another name", "expired"])
@@ -259,8 +259,8 @@ def test_a19_a_certificate_that_is_refused_is_explained(
     said = failed(doctor(EXAMPLE, ca=trusted, connect_to=at(registry.registry)), "TLS")
     assert {
         "an unknown authority": "--ca-cert",
-        "another name": "a name that it has",
-        "expired": "past its time",
+        "another name": "a name that the certificate is for",
+        "expired": "must renew the certificate",
     }[fault] in said
     assert registry.registry.records == []
 
@@ -269,12 +269,12 @@ def test_a19_a_certificate_that_is_refused_is_explained(
     ("path", "status", "headers", "step", "words"),
     [
         (r"/v2/$", 404, {}, "/v2/", "no registry answers there"),
-        (r"/v2/$", 503, {}, "/v2/", "out of order"),
+        (r"/v2/$", 503, {}, "/v2/", "the registry has failed"),
         (r"/v2/$", 401, {"WWW-Authenticate": 'Basic realm="x"'}, "token", "ocidist login"),
         (r"/manifests/", 404, {}, "manifest", "ocidist tags"),
         (r"/manifests/", 403, {}, "manifest", "log in"),
         (r"/manifests/", 429, {}, "manifest", "wait"),
-        (r"/blobs/", 404, {}, "layer", "push it anew"),
+        (r"/blobs/", 404, {}, "layer", "push it again"),
     ],
 )
 def test_an_answer_that_stops_a_pull(
@@ -306,8 +306,8 @@ def test_a18_a_proxy_that_is_down_or_refuses_is_named_without_its_password(
     gone, refusing = free_port(), registry.registry
     refusing.answer(r".", 407, times=None, method="CONNECT")
     for url, step, words in (
-        (f"http://me:{SECRET}@127.0.0.1:{gone}", "connection", f"mend the proxy 127.0.0.1:{gone}"),
-        (f"http://me:{SECRET}@{refusing.address}", "TLS", f"mend the proxy {refusing.address}"),
+        (f"http://me:{SECRET}@127.0.0.1:{gone}", "connection", f"repair the proxy 127.0.0.1:{gone}"),
+        (f"http://me:{SECRET}@{refusing.address}", "TLS", f"repair the proxy {refusing.address}"),
         (f"socks5://me:{SECRET}@127.0.0.1:1", "name", "set $https_proxy"),
     ):
         assert words in failed(doctor(EXAMPLE, environment={"https_proxy": url}), step)
@@ -351,7 +351,7 @@ def test_the_command_exits_with_1_and_prints_every_format(program: Program, regi
     lines = here.ok("doctor", "--format", "jsonl").lines
     assert {json.loads(line)["part"] for line in lines} == {"machine"}
     assert here.ok("doctor", "--format", "csv").text.startswith("part,check,state,found,advice")
-    assert "connection refused; nobody listens" in here.fails("doctor", gone)
+    assert "connection refused; nothing listens" in here.fails("doctor", gone)
     assert SECRET not in table.text + table.stderr + json.dumps(rows)
     assert "only images at a registry" in here.fails("doctor", "store:a", code=2)
     assert program.root is not None
