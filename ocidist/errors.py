@@ -7,12 +7,15 @@ rules, so control and bidirectional characters show as escapes wherever the mess
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, Sequence, TypeVar
 
 from ocidist.redaction import SECRETS
 
 if TYPE_CHECKING:
     from ocidist.spec.descriptor import Descriptor
+
+Kind = TypeVar("Kind", bound="OcidistError")
 
 __all__ = [
     "AlreadyExists",
@@ -45,6 +48,7 @@ __all__ = [
     "Unsupported",
     "UsageError",
     "quoted",
+    "visible",
 ]
 
 
@@ -55,6 +59,39 @@ def quoted(text: object, limit: int = 160) -> str:
         half = limit // 2 - 2
         shown = f"{shown[:half]}…{shown[-half:]}"
     return shown
+
+
+def visible(text: object) -> str:
+    """``text`` with every character that doesn't print shown as an escape (``\\x1b``, ``\\u202e``).
+
+    Escaped are control and format characters (ANSI, bidirectional overrides, zero-width ones), lone
+    surrogates, line separators, spaces other than U+0020, and what is unassigned or private: the rule of
+    ``str.isprintable``. Never raises. It is for display: a backslash that was there stays one.
+    """
+    shown = text if isinstance(text, str) else _string(text)
+    if shown.isprintable():
+        # A plain str also where a subclass (Digest) came in, so that its repr can't surprise anyone.
+        return shown if type(shown) is str else str.__str__(shown)
+    return "".join(char if char.isprintable() else _escape(char) for char in shown)
+
+
+def _string(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a repr never raises, whatever a foreign __str__ does
+        return f"<{type(value).__name__}>"
+
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if char in _SHORT:
+        return _SHORT[char]
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _restore(cls: type[OcidistError], args: tuple[Any, ...], state: dict[str, Any]) -> OcidistError:
@@ -68,12 +105,22 @@ class OcidistError(Exception):
     """Base of every error that ocidist raises on purpose; ``str(error)`` is one line.
 
     Secrets that this process has used or received are taken out of its text and attributes when it is made: a server
-    may say them back anywhere. A subclass sets its attributes first, then calls this.
+    may say them back anywhere. Its text has no character that doesn't print: those of outside are escapes, whatever
+    terminal or notebook it reaches. A subclass sets its attributes first, then calls this.
     """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*map(SECRETS.value, args))
+        clean = map(SECRETS.value, args)
+        super().__init__(*(visible(arg) if isinstance(arg, str) else arg for arg in clean))
         vars(self).update((name, SECRETS.value(value)) for name, value in tuple(vars(self).items()))
+
+    def extended(self: Kind, more: str) -> Kind:
+        """The same error with ``more`` at the end of its text (and of its reason, by which others quote it)."""
+        other = copy(self)
+        other.args = (visible(SECRETS.value(f"{self}{more}")),)
+        if "reason" in vars(other):
+            vars(other)["reason"] = f"{vars(self)['reason']}{more}"
+        return other
 
     def _render_traceback_(self) -> list[str]:
         """In IPython, that line alone: what was asked can't be had, and no frame of ours says more."""

@@ -140,6 +140,10 @@ class _Watched:
     def origin(self) -> object:
         return getattr(self._inner, "origin", None)
 
+    @property
+    def hosts(self) -> int:
+        return int(getattr(self._inner, "hosts", 1))
+
     def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
         return self._inner.resolve(name, scope)
 
@@ -159,6 +163,10 @@ class _WatchedBody:
     @property
     def start(self) -> int:
         return self._inner.start
+
+    @property
+    def host(self) -> str:
+        return str(getattr(self._inner, "host", ""))
 
     @property
     def size(self) -> int | None:

@@ -198,7 +198,7 @@ class Context:
         from ocidist.progress import Retrying
 
         if isinstance(event, Retrying):
-            self.warn(f"{event.why}; trying again in {event.after:.1f} s")
+            self.warn(event.why + (f"; trying again in {event.after:.1f} s" if event.after else ""))
 
     @contextmanager
     def progress(self) -> Iterator[Scope]:

@@ -144,9 +144,13 @@ class _Fill:
         self.reported = 0
         self.reported_at = time.monotonic()
         self.retries = scope.retries or Retries()
+        self.sender = ""  # the host that the last bytes came from, where the source tells
 
     def run(self, labels: Mapping[str, str] | None) -> None:
-        for last in (False, True):
+        # Each host may have sent wrong bytes: a source of several asks another one first each time.
+        tries = max(2, getattr(self.source, "hosts", 1))
+        reasons: list[str] = []
+        for left in reversed(range(tries)):
             if self.offset > self.target.size:
                 self.restart()
             try:
@@ -156,13 +160,22 @@ class _Fill:
             except (_Wrong, DigestMismatch, SizeMismatch) as error:
                 if self.offset < self.target.size and not isinstance(error, _Wrong):
                     raise  # it ended early, however often it was asked: what came is kept
-                if last:
+                found = SizeMismatch(self.target, str(error)) if isinstance(error, _Wrong) else error
+                if not left:
                     self.writer.abort()
-                    if isinstance(error, _Wrong):
-                        raise SizeMismatch(self.target, str(error)) from None
-                    raise
+                    said = f"; {self.sender} sent them; asked before it: {'; '.join(dict.fromkeys(reasons))}"
+                    raise (found.extended(said) if reasons else found) from None
+                if self.sender:
+                    reasons.append(f"{self.sender}: {found.reason}")
                 self.restart()
-                self.scope.emit(Retrying(self.target.digest, self.retries.elsewhere(), 0.0, str(error)))
+                self.scope.emit(
+                    Retrying(
+                        self.target.digest,
+                        self.retries.elsewhere(),
+                        0.0,
+                        reasons[-1] if self.sender else str(error),
+                    )
+                )
 
     def restart(self) -> None:
         self.writer.truncate(0)
@@ -203,6 +216,7 @@ class _Fill:
 
     def receive(self, body: Body) -> None:
         """Write one body's bytes; also those that came before an error."""
+        self.sender = getattr(body, "host", "")
         try:
             if body.start > self.offset:
                 raise _Wrong(f"the source answered from byte {body.start}, not {self.offset}")

@@ -2,40 +2,9 @@
 
 from __future__ import annotations
 
+from ocidist.errors import visible
+
 __all__ = ["clip", "middle", "pad", "visible", "width"]
-
-
-def visible(text: object) -> str:
-    """``text`` with every character that doesn't print shown as an escape (``\\x1b``, ``\\u202e``).
-
-    Escaped are control and format characters (ANSI, bidirectional overrides, zero-width ones), lone
-    surrogates, line separators, spaces other than U+0020, and what is unassigned or private: the rule of
-    ``str.isprintable``. Never raises. It is for display: a backslash that was there stays one.
-    """
-    shown = text if isinstance(text, str) else _string(text)
-    if shown.isprintable():
-        # A plain str also where a subclass (Digest) came in, so that its repr can't surprise anyone.
-        return shown if type(shown) is str else str.__str__(shown)
-    return "".join(char if char.isprintable() else _escape(char) for char in shown)
-
-
-def _string(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - a repr never raises, whatever a foreign __str__ does
-        return f"<{type(value).__name__}>"
-
-
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if char in _SHORT:
-        return _SHORT[char]
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def width(text: str) -> int:

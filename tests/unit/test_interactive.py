@@ -70,11 +70,11 @@ def test_a_replay_as_a_block_goes_back_to_what_was_before() -> None:
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyRegistry]:
-    """The only host that answers for registry.example:5000 and its port, by the hosts.toml of the default client."""
+    """The only host that answers for 127.0.0.1:1, by the hosts.toml of the default client."""
     if sys.version_info < (3, 11) and importlib.util.find_spec("tomli") is None:
         pytest.skip("Python 3.10 has no tomllib; what is said then has a test of its own")
     with FaultyRegistry({"1": image([[Entry("a", b"a")]])}) as found:
-        folder = tmp_path / "certs.d/registry.example:5000"
+        folder = tmp_path / "certs.d/127.0.0.1:1"
         folder.mkdir(parents=True)
         (folder / "hosts.toml").write_text(f'server = "{found.registry.url}"\n')
         monkeypatch.setattr(
@@ -83,7 +83,7 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyRe
         yield found
 
 
-MIRRORED = f"registry.example:5000/{REPOSITORY}:1"
+MIRRORED = f"127.0.0.1:1/{REPOSITORY}:1"
 
 
 def test_after_a_trace_or_a_replay_mirrors_are_asked_as_before(mirror: FaultyRegistry) -> None:

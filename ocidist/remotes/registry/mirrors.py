@@ -12,13 +12,24 @@ from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Protocol, Sequ
 from urllib.parse import quote
 
 from ocidist.content.protocols import Body
-from ocidist.errors import OcidistError, RegistryError, TransportError, Unsupported
+from ocidist.content.verify import MemoryBody, read_all
+from ocidist.errors import (
+    ContentError,
+    InvalidDigest,
+    InvalidManifest,
+    OcidistError,
+    RegistryError,
+    TransportError,
+    Unsupported,
+)
 from ocidist.net.message import Request, Response, Transport
-from ocidist.progress import Retrying
+from ocidist.progress import Resumed, Retrying
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.client import ORIGIN_LABEL, RegistryRemote
 from ocidist.remotes.registry.hosts_toml import Endpoint
-from ocidist.scope import Scope
+from ocidist.remotes.registry.wire import MANIFEST_LIMIT
+from ocidist.scope import Retries, Scope
+from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
@@ -28,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["EndpointTransport", "Mirrored", "Place", "Sessions", "is_own", "repository"]
 
 T = TypeVar("T")
+FAILURES = (RegistryError, TransportError, ContentError, InvalidManifest, InvalidDigest, Unsupported)
+"""What a place that answers wrongly, or not at all, comes to; the next one is asked then."""
 
 
 class Sessions(Protocol):
@@ -131,19 +144,33 @@ class Mirrored:
             lambda remote: remote.resolve(name, scope, media_types=media_types, want_bytes=want_bytes),
         )
 
+    @property
+    def hosts(self) -> int:
+        """How many hosts an object can be asked for at."""
+        return len(self._able("pull"))
+
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
-        """As :meth:`RegistryRemote.open`."""
+        """As :meth:`RegistryRemote.open`, at the first place that answers; where one fails in the middle the next goes on.
+
+        A document (manifest, index, config) is read and verified here, so that wrong bytes lead to the next place too.
+        """
+        able = self._able("pull")
         with self._lock:
-            first = self._begun.get(target.digest, 0)
-
-        def ask(remote: RegistryRemote) -> Body:
-            body = remote.open(target, scope, offset=offset, length=length)
-            at = next(at for at, place in enumerate(self.places) if place.remote is remote)
-            with self._lock:
-                self._begun[target.digest] = (at + 1) % len(self.places)
-            return body
-
-        return self._ask("pull", scope, ask, first)
+            first = self._begun.get(target.digest, 0) % max(len(able), 1)
+        order = [*able[first:], *able[:first]]
+        kind = mediatype.kind(target.media_type)
+        if target.data is None and kind in ("manifest", "index", "config") and not offset and length is None:
+            raw = self._ask(
+                "pull",
+                scope,
+                lambda remote: read_all(remote.open(target, scope), target, MANIFEST_LIMIT),
+                order,
+            )
+            return MemoryBody(raw)
+        body = MirroredBody(self, order, target, scope, offset, length)
+        with self._lock:
+            self._begun[target.digest] = (first + body.number + 1) % len(able)
+        return body
 
     def locate(self, text: str, hint: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
         """As :meth:`RegistryRemote.locate`."""
@@ -165,28 +192,139 @@ class Mirrored:
 
         yield from self._ask("resolve", scope, begin)
 
-    def _ask(self, what: str, scope: Scope, call: Callable[[RegistryRemote], T], first: int = 0) -> T:
-        """``call`` of each place that may be asked, until one succeeds; else the last one's error."""
-        order = [*self.places[first:], *self.places[:first]]
-        able = [place.remote for place in order if what in place.capabilities]
-        for attempt, remote in enumerate(able, 1):
+    def _able(self, what: str) -> list[RegistryRemote]:
+        return [place.remote for place in self.places if what in place.capabilities]
+
+    def _ask(
+        self,
+        what: str,
+        scope: Scope,
+        call: Callable[[RegistryRemote], T],
+        order: Sequence[RegistryRemote] | None = None,
+    ) -> T:
+        """``call`` of each place that may be asked, until one succeeds; else an error that names each, and why."""
+        asking = Asking(self._able(what) if order is None else order, scope)
+        while True:
+            remote = asking.next(f"{self.host}: none of its hosts has the capability {what!r} in hosts.toml")
             try:
                 return call(remote)
-            except (RegistryError, TransportError) as error:
-                if attempt == len(able):
-                    raise
-                scope.check()
-                scope.emit(Retrying(None, attempt + 1, 0.0, _failed(remote, error, able[attempt])))
-        raise Unsupported(f"{self.host}: none of its hosts has the capability {what!r} in hosts.toml")
+            except FAILURES as error:
+                asking.failed(error)
 
 
-def _failed(remote: RegistryRemote, error: OcidistError, following: RegistryRemote) -> str:
-    why = (
-        f"it answered {error.status}"
-        if isinstance(error, RegistryError)
-        else getattr(error, "reason", str(error))
-    )
-    return f"{remote.host}: {why}; asking {following.host}"
+class Asking:
+    """The places of one question in their order, and why those that were asked have failed."""
+
+    def __init__(self, order: Sequence[RegistryRemote], scope: Scope, digest: Digest | None = None) -> None:
+        self.order, self.number = tuple(order), -1
+        self._scope, self._digest = scope, digest
+        self._retries = scope.retries or Retries()
+        self._reasons: list[str] = []
+
+    @property
+    def host(self) -> str:
+        """Whoever is being asked."""
+        return self.order[self.number].host
+
+    def next(self, nobody: str) -> RegistryRemote:
+        """The next place. Raises Unsupported with ``nobody`` if there is none at all."""
+        if not self.order:
+            raise Unsupported(nobody)
+        self.number += 1
+        return self.order[self.number]
+
+    def failed(self, error: OcidistError) -> None:
+        """Report that the next place is asked; raise ``error``, with what the others said, if there is none.
+
+        What ends the scope is no failure of a place.
+        """
+        self._scope.check()
+        if self.number + 1 == len(self.order):
+            if not self._reasons:
+                raise error
+            who = "" if self.host in str(error) else f" ({self.host})"
+            raise error.extended(f"{who}; asked before it: {'; '.join(self._reasons)}") from error
+        why = f"it answered {error.status}" if isinstance(error, RegistryError) else _reason(error)
+        self._reasons.append(f"{self.host}: {why}")
+        following = self.order[self.number + 1].host
+        text = f"{self._reasons[-1]}; asking {following}"
+        self._scope.emit(Retrying(self._digest, self._retries.elsewhere(), 0.0, text))
+
+
+class MirroredBody:
+    """The bytes of one object from ``start`` on. Where a place fails the next one goes on at the same byte."""
+
+    def __init__(
+        self,
+        owner: Mirrored,
+        order: Sequence[RegistryRemote],
+        target: Descriptor,
+        scope: Scope,
+        offset: int,
+        length: int | None,
+    ) -> None:
+        self._asking = Asking(order, scope, target.digest)
+        self._nobody = f"{owner.host}: none of its hosts has the capability 'pull' in hosts.toml"
+        self._target, self._scope = target, scope
+        self._position, self._end = offset, None if length is None else offset + length
+        self._known = 0  # bytes to drop: a place that ignores ranges sends them again
+        self._body = self._open()
+        self.start = self._position = self._body.start
+        self._known = 0
+        self.number = self._asking.number
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole object."""
+        return self._body.size
+
+    @property
+    def host(self) -> str:
+        """Who sends at present."""
+        return self._asking.host
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill some of ``buffer``; 0 at the end. Raises what the last place did, naming them all."""
+        while True:
+            try:
+                self._drop()
+                count = self._body.readinto(buffer)
+            except FAILURES as error:
+                self._body.close()
+                self._asking.failed(error)
+                self._body = self._open()
+                self._scope.emit(Resumed(self._target.digest, self._position))
+                continue
+            self._position += count
+            return count
+
+    def close(self) -> None:
+        """Let go of the connection. Idempotent."""
+        self._body.close()
+
+    def _open(self) -> Body:
+        length = None if self._end is None else self._end - self._position
+        while True:
+            remote = self._asking.next(self._nobody)
+            try:
+                body = remote.open(self._target, self._scope, offset=self._position, length=length)
+            except FAILURES as error:
+                self._asking.failed(error)
+                continue
+            self._known = self._position - body.start
+            return body
+
+    def _drop(self) -> None:
+        scratch = memoryview(bytearray(min(max(self._known, 0), 64 << 10)))
+        while self._known > 0:
+            count = self._body.readinto(scratch[: self._known])
+            if not count:
+                raise TransportError(self.host, "the body ended before the byte to go on from")
+            self._known -= count
+
+
+def _reason(error: OcidistError) -> str:
+    return error.reason if isinstance(error, (TransportError, ContentError)) else str(error)
 
 
 def _with_first(first: str, rest: Iterator[str]) -> Iterator[str]:

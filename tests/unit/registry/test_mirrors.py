@@ -6,6 +6,7 @@ from typing import Any, Callable
 
 import pytest
 
+from ocidist.content.verify import MemoryBody
 from ocidist.errors import (
     DeadlineExceeded,
     NotFound,
@@ -24,7 +25,7 @@ from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from tests.parts.scripted import ScriptedResponse, ScriptedTransport
-from tests.unit.registry.fake import FakeRegistry, QuickScope
+from tests.unit.registry.fake import FakeRegistry, QuickScope, read
 
 TARGET = Descriptor("application/vnd.oci.image.layer.v1.tar", Digest.of(b"x"), 1)
 ENDPOINT = Endpoint("https://m.example/proxy/v2", header=(("X-Key", "k"),))
@@ -170,13 +171,13 @@ def test_the_next_is_asked_where_one_fails_and_it_is_said() -> None:
 
 def test_only_those_with_the_capability_are_asked() -> None:
     """One that may be pulled from is not asked what a tag is; where none may, that is said."""
-    only = Host("pull", "bytes")
+    only = Host("pull", MemoryBody(b"x"))
     both = Host("own", "found")
     source = mirrored(
         only, both, capabilities=lambda host: frozenset({"pull"}) if host is only else CAPABILITIES
     )
     assert source.resolve("1", QuickScope()) == "found"
-    assert source.open(TARGET, QuickScope()) == "bytes"
+    assert read(source.open(TARGET, QuickScope())) == b"x"
     assert (only.asked, both.asked) == (1, 1)
     with pytest.raises(Unsupported, match="none of its hosts has the capability 'resolve'"):
         mirrored(only, capabilities=lambda _: frozenset({"pull"})).resolve("1", QuickScope())
@@ -184,9 +185,9 @@ def test_only_those_with_the_capability_are_asked() -> None:
 
 def test_bytes_that_did_not_do_are_asked_for_at_the_next_place() -> None:
     """Whoever asks for an object again has not been served well; after the last comes the first."""
-    one, two = Host("one", "1"), Host("two", "2")
+    one, two = Host("one", MemoryBody(b"1")), Host("two", MemoryBody(b"2"))
     source = mirrored(one, two)
-    assert [source.open(TARGET, QuickScope()) for _ in range(3)] == ["1", "2", "1"]
+    assert [source.open(TARGET, QuickScope()).host for _ in range(3)] == ["one", "two", "one"]  # type: ignore[attr-defined]
 
 
 def test_tags_are_those_of_the_first_place_that_lists_them() -> None:
