@@ -289,8 +289,8 @@ class Store:
         return found is not None and self.metadata.delete_image(found)
 
     def image_records(self) -> Iterator[ImageRecord]:
-        """Every name, sorted."""
-        return iter(self.metadata.images())
+        """Every name whose record can be read, sorted."""
+        return iter(self.metadata.sorted_images()[0])
 
     # -- blobs --
 
@@ -338,7 +338,7 @@ class Store:
         scope = Scope()
         return [
             record.name
-            for record in self.metadata.images()
+            for record in self.image_records()
             if any(item.digest == digest for item in walk(self.content, record.target, scope))
         ]
 
@@ -398,11 +398,7 @@ class Store:
             return CollectReport(dry_run=dry_run)
         try:
             content = self.content.within(scope)
-            report = collect(content, self.snapshots, scope, dry_run=dry_run, everything=everything)
-            stale = getattr(self.snapshots, "remove_stale", None)  # what killed unpacks left
-            if stale is not None and not dry_run and (self.root / "snapshots").is_dir():
-                stale()
-            return report
+            return collect(content, self.snapshots, scope, dry_run=dry_run, everything=everything)
         except OSError as error:
             raise StoreError(str(self.root), error.strerror or str(error)) from error
 

@@ -175,6 +175,13 @@ class Context:
                 "which is not read here; `ctr images ls` lists them"
             )
 
+    def say_damaged_names(self) -> int:
+        """Say which names are left out because their records can't be read; 1 if there are any, the exit code."""
+        damaged = self.store.metadata.sorted_images()[1]
+        for each in damaged:
+            self.warn(each.problem)
+        return 1 if damaged else 0
+
     # -- time and progress --
 
     @property

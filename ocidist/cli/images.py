@@ -16,7 +16,7 @@ def configure_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("refs", metavar="REF", nargs="*", help="only these images")
 
 
-def run_images(args: argparse.Namespace, context: Context) -> None:
+def run_images(args: argparse.Namespace, context: Context) -> int:
     wanted = set()
     for ref in args.refs:
         name = context.store.find_image(ref)
@@ -37,6 +37,7 @@ def run_images(args: argparse.Namespace, context: Context) -> None:
             )
         context.listing(schema, rows)
     context.say_whose_names()
+    return context.say_damaged_names()
 
 
 def configure_rmi(parser: argparse.ArgumentParser) -> None:
@@ -87,10 +88,18 @@ def run_gc(args: argparse.Namespace, context: Context) -> int:
         report = context.store.gc(scope, dry_run=args.dry_run, everything=args.all)
     context.listing(REMOVED, report.blobs)
     verb = "would free" if args.dry_run else "freed"
+    unpackings = f", {_number(report.unpackings, 'interrupted unpack')}" if report.unpackings else ""
     context.warn(
-        f"{verb} {human(report.bytes + report.snapshot_bytes)}: {_count(report.blobs, 'blob')}, {_count(report.snapshots, 'snapshot')}, "
-        f"{_count(report.ingests, 'stale ingest')}"
+        f"{verb} {human(report.freed)}: {_count(report.blobs, 'blob')}, {_count(report.snapshots, 'snapshot')}, "
+        f"{_count(report.ingests, 'stale ingest')}{unpackings}"
     )
+    if report.unknown or report.unknown_snapshots:
+        size = human(sum(blob.size for blob in report.unknown))
+        context.warn(
+            f"{_count(report.unknown, 'blob')} ({size}) and {_count(report.unknown_snapshots, 'snapshot')} are older "
+            f"than the database of names ({context.store.metadata.path}) and unknown to it, as after a loss; they are "
+            "kept: pull their images again to name them, or remove them with gc --all"
+        )
     if report.held:
         context.warn(
             f"{_count(report.held, 'blob')} ({human(sum(blob.size for blob in report.held))}) "
@@ -104,4 +113,8 @@ def run_gc(args: argparse.Namespace, context: Context) -> int:
 
 
 def _count(items: Sized, name: str) -> str:
-    return f"{len(items)} {name}{'' if len(items) == 1 else 's'}"
+    return _number(len(items), name)
+
+
+def _number(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"

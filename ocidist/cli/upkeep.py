@@ -51,7 +51,7 @@ def configure_du(parser: argparse.ArgumentParser) -> None:
     del parser  # it takes none but the global options
 
 
-def run_du(args: argparse.Namespace, context: Context) -> None:
+def run_du(args: argparse.Namespace, context: Context) -> int:
     with context.quiet() as scope:
         rows = context.store.du(scope)
     context.listing(rows.schema, rows)
@@ -60,6 +60,7 @@ def run_du(args: argparse.Namespace, context: Context) -> None:
         context.warn(
             f"{_count(rows[0].unread, 'folder')} can't be read by this user: the sizes are without them"
         )
+    return context.say_damaged_names()
 
 
 def _count(number: int, name: str) -> str:

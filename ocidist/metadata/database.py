@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Ty
 
 from ocidist.content.disk import make_folders
 from ocidist.errors import StoreError, quoted
-from ocidist.metadata.records import ImageRecord, Lease, find_record, read_record
+from ocidist.metadata.records import DamagedRecord, ImageRecord, Lease, find_record, read_record, sort_out
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -129,6 +129,10 @@ class Metadata:
     def images(self) -> list[ImageRecord]:
         """Every record, by name."""
         return [read_record(row, self.path) for row in self._read("SELECT * FROM images ORDER BY name")]
+
+    def sorted_images(self) -> tuple[list[ImageRecord], list[DamagedRecord]]:
+        """Every record that can be read, by name, and the others: one of them stops no look at the rest."""
+        return sort_out(self._read("SELECT * FROM images ORDER BY name"), self.path)
 
     def images_of(self, digest: Digest) -> list[ImageRecord]:
         """The records that stand for ``digest``, by name."""

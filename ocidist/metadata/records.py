@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, NamedTuple
 
 from ocidist.errors import OcidistError, StoreError, quoted
 
 if TYPE_CHECKING:
     from ocidist.spec.descriptor import Descriptor
 
-__all__ = ["ImageRecord", "Lease", "find_record", "read_record"]
+__all__ = ["DamagedRecord", "ImageRecord", "Lease", "find_record", "read_record", "sort_out"]
 
 
 class ImageRecord(NamedTuple):
@@ -32,6 +32,27 @@ class Lease(NamedTuple):
     created_at: float
     expires_at: float
     resources: frozenset[tuple[str, str]] = frozenset()
+
+
+class DamagedRecord(NamedTuple):
+    """A name whose record can't be read: ``digest`` is the text in the digest's place, ``problem`` says why and what to
+    do."""
+
+    name: str
+    digest: str
+    problem: str
+
+
+def sort_out(rows: Iterable[tuple[Any, ...]], path: str) -> tuple[list[ImageRecord], list[DamagedRecord]]:
+    """What rows of the database at ``path`` say, those that can't be read apart."""
+    whole: list[ImageRecord] = []
+    damaged: list[DamagedRecord] = []
+    for row in rows:
+        try:
+            whole.append(read_record(row, path))
+        except StoreError as error:
+            damaged.append(DamagedRecord(str(row[0]), str(row[2]), error.reason))
+    return whole, damaged
 
 
 def read_record(row: tuple[Any, ...], path: str) -> ImageRecord:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator
 
 from ocidist.content.disk import failure
-from ocidist.content.lock import FileLock
+from ocidist.content.lock import FileLock, is_held
 from ocidist.errors import InvalidDigest, StoreError
 from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo
@@ -218,10 +218,25 @@ class FolderSnapshotter:
         if left is not None:
             raise left
 
+    def stale(self) -> list[Path]:
+        """The folders that :meth:`remove_stale` would remove."""
+        locks, removed = self.root / "locks", self.root / "removed"
+        left = [
+            _folder(info.key)
+            for info in self.walk()
+            if info.kind == "active" and info.key.startswith(UNPACKING)
+        ]
+        try:
+            gone = os.listdir(removed) if removed.is_dir() else []
+        except OSError as error:
+            raise failure(str(removed), error) from error
+        found = [(self._active, name) for name in left] + [(removed, name) for name in gone]
+        return [folder / name for folder, name in found if not is_held(str(locks / name))]
+
     def remove_stale(self) -> int:
         """Remove what killed processes left of their work; how many there were. Raises StoreError where some stays."""
         try:
-            count, left = self._sweep()
+            count, left = self._sweep() if (self.root / "removed").is_dir() else (0, [])
         except OSError as error:
             raise failure(error.filename or str(self.root), error) from error
         if left:

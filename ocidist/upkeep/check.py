@@ -208,7 +208,9 @@ class _Following:
 
     def images(self) -> None:
         """Each name's target and all below it that must be here."""
-        for record in self.content.metadata.images():
+        records, damaged = self.content.metadata.sorted_images()
+        self.of_images += [DamageRow("image", each.name, each.problem) for each in damaged]
+        for record in records:
             seen: set[tuple[Digest, bool]] = set()  # a layer for one parent may be a manifest for another
             todo = [record.target]
             while todo:

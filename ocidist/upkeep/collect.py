@@ -28,10 +28,11 @@ from ocidist.upkeep.graph import LIMIT, may_name, mentioned, verified
 from ocidist.upkeep.usage import measure
 
 if TYPE_CHECKING:
+    from ocidist.content.protocols import Info
     from ocidist.metadata.content import HeldContent
     from ocidist.metadata.database import Lease
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import Snapshotter
+    from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
 
 __all__ = ["CollectReport", "Removed", "collect"]
 
@@ -53,8 +54,11 @@ class Removed:
 class CollectReport:
     """What went, or with ``dry_run`` would go; ``kept`` counts the blobs that stay. ``held`` are those among them
     that stay for up to 24 hours only: nothing but the leases of fetch, ingest and interrupted pulls holds them.
-    ``snapshot_bytes`` is the size of the files in the trees that went. ``problems`` are sentences, one for each
-    manifest that can't be followed, with the image or lease that holds it and what to do."""
+    ``snapshot_bytes`` is the size of the files in the trees that went, those of interrupted unpacking (``unpackings``)
+    among them, and ``ingest_bytes`` that of the ingests. ``unknown`` and ``unknown_snapshots`` stay because they are
+    older than the database of names, which knows nothing of them: it may have been lost. ``problems`` are sentences, one for each
+    manifest that can't be followed, with the image or lease that holds it and what to do, and each tree that can't be
+    removed."""
 
     blobs: tuple[Removed, ...] = ()
     ingests: tuple[str, ...] = ()
@@ -65,6 +69,15 @@ class CollectReport:
     held: tuple[Removed, ...] = ()
     snapshot_bytes: int = 0
     problems: tuple[str, ...] = ()
+    ingest_bytes: int = 0
+    unpackings: int = 0
+    unknown: tuple[Removed, ...] = ()
+    unknown_snapshots: tuple[str, ...] = ()
+
+    @property
+    def freed(self) -> int:
+        """All bytes that went."""
+        return self.bytes + self.snapshot_bytes + self.ingest_bytes
 
     @property
     def bytes(self) -> int:
@@ -85,8 +98,9 @@ def collect(
     dry_run: bool = False,
     everything: bool = False,
 ) -> CollectReport:
-    """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases. With
-    ``everything`` also the leases of 24 hours that nobody is using, and ingests of any age.
+    """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases, what killed
+    processes left of their unpacking. With ``everything`` also the leases of 24 hours that nobody is using, ingests
+    of any age, and what the database of names is too young to know.
 
     Waits for commits under way, and they for it. Raises the scope's end, or StoreError.
     """
@@ -106,36 +120,63 @@ def collect(
         marking.leases(live)
         kept = marking.kept
         here = list(content.walk())
-        blobs = tuple(Removed(info.digest, info.size) for info in here if info.digest not in kept)
+        strange = _Unknown(content, leases, 0 if everything else content.metadata.made_at())
+        garbage = [info for info in here if info.digest not in kept]
+        unknown = _removed(info for info in garbage if strange.blob(info))
+        blobs = tuple(blob for blob in _removed(garbage) if blob not in unknown)
         keys = [ref for lease in live for kind, ref in lease.resources if kind == "ingest"]
         try:
-            names = _garbage_snapshots(content, snapshots, live, kept)
+            names, lost = _garbage_snapshots(content, snapshots, live, kept, strange)
+            stale = snapshots.stale()
         except StoreError as error:
             if not dry_run or not isinstance(error.__cause__, PermissionError):
                 raise
-            names = []  # the trees of another user are out of sight
+            names, lost, stale = [], [], []  # the trees of another user are out of sight
         in_trees = sum(_tree_size(snapshots, name, scope) for name in names)
+        in_trees += sum(measure(os.fspath(path), scope).size for path in stale)
+        sizes = {status.key: status.offset for status in content.statuses()}
         before = float("inf") if everything else now - DAY
         ingests = tuple(content.local.sweep(before, keep=keys, dry_run=dry_run))
+        stuck: list[str] = []
         if not dry_run:
             strangers = list(_strangers(content, kept, {info.digest for info in here}))
-            _sweep(content, snapshots, blobs, names, ended, strangers, scope)
-        held = tuple(
-            Removed(info.digest, info.size)
-            for info in here
-            if info.digest in kept and info.digest not in firmly
-        )
+            stuck = _sweep(content, snapshots, blobs, names, ended, strangers, scope)
         return CollectReport(
-            blobs,
-            ingests,
-            tuple(names),
-            ended,
-            len(here) - len(blobs),
-            dry_run,
-            held,
-            in_trees,
-            tuple(marking.problems.values()),
+            blobs=blobs,
+            ingests=ingests,
+            snapshots=tuple(names),
+            leases=ended,
+            kept=len(here) - len(blobs),
+            dry_run=dry_run,
+            held=_removed(info for info in here if info.digest in kept and info.digest not in firmly),
+            snapshot_bytes=in_trees,
+            problems=(*marking.problems.values(), *stuck),
+            ingest_bytes=sum(sizes.get(key, 0) for key in ingests),
+            unpackings=len(stale),
+            unknown=unknown,
+            unknown_snapshots=tuple(lost),
         )
+
+
+def _removed(infos: Iterable[Info]) -> tuple[Removed, ...]:
+    return tuple(Removed(info.digest, info.size) for info in infos)
+
+
+class _Unknown:
+    """What the database, made at ``made_at``, is too young to know, and has no word of."""
+
+    def __init__(self, content: HeldContent, leases: Iterable[Lease], made_at: float) -> None:
+        self._made_at = made_at
+        resources = {ref for lease in leases for _, ref in lease.resources}
+        labels = content.metadata.labeled("")
+        trees = {value for _, key, value in labels if key.startswith(SNAPSHOT_LABEL)}
+        self._known = resources | {digest for digest, _, _ in labels} | trees
+
+    def blob(self, info: Info) -> bool:
+        return info.created_at < self._made_at and info.digest not in self._known
+
+    def tree(self, info: SnapshotInfo) -> bool:
+        return info.created_at < self._made_at and info.key not in self._known
 
 
 def _left_behind(content: HeldContent, lease: Lease) -> bool:
@@ -166,7 +207,7 @@ class _Marking:
     def __init__(self, content: HeldContent, scope: Scope) -> None:
         self.content, self.scope = content, scope
         self.kept: set[Digest] = set()
-        self.problems: dict[Digest, str] = {}
+        self.problems: dict[str, str] = {}
         self._seen: set[tuple[Digest, str]] = set()
         self._references: dict[str, list[str]] = {}
         for digest, _, value in content.metadata.labeled(CONTENT_LABEL):
@@ -175,10 +216,15 @@ class _Marking:
     def names_and_labels(self) -> None:
         """The images' targets, and what is labelled as a root."""
         metadata = self.content.metadata
+        records, damaged = metadata.sorted_images()
         todo = [
             _Step(record.target, record.name, f"pull {record.name} again, or rmi it", record.name)
-            for record in metadata.images()
+            for record in records
         ]
+        for name, digest, problem in damaged:
+            self.problems[name] = f"{problem}; what is known to come from where it did is kept"
+            found = (_unknown(self.content, digest), *self._of_origins(_repository(name) or {""}))
+            todo += [_Step(item, name, f"rmi {name}", name) for item in found]
         for digest, key, _ in metadata.labeled(ROOT_LABEL):
             if key == ROOT_LABEL:
                 way_out = f"fetch it again, or delete {digest}"
@@ -241,9 +287,12 @@ class _Marking:
         self.problems.setdefault(target.digest, f"{problem}; what it may name is kept: {step.way_out}")
         for digest in mentioned(self.content, target.digest, self.scope):
             yield _unknown(self.content, digest)
-        own = {*self._origins.get(target.digest, [""]), *_repository(step.image)}
+        yield from self._of_origins({*self._origins.get(target.digest, [""]), *_repository(step.image)})
+
+    def _of_origins(self, repositories: set[str]) -> Iterator[Descriptor]:
+        """The blobs that came from any of them; "" is a place that is not known."""
         for info in self.content.walk():
-            if not own.isdisjoint(self._origins.get(info.digest, [""])):
+            if not repositories.isdisjoint(self._origins.get(info.digest, [""])):
                 yield _unknown(self.content, info.digest)
 
     @cached_property
@@ -282,9 +331,13 @@ def _unknown(content: HeldContent, text: str) -> Descriptor:
 
 
 def _garbage_snapshots(
-    content: HeldContent, snapshots: Snapshotter, live: Iterable[Lease], kept: set[Digest]
-) -> list[str]:
-    """Committed snapshots that nothing refers to, children before parents."""
+    content: HeldContent,
+    snapshots: Snapshotter,
+    live: Iterable[Lease],
+    kept: set[Digest],
+    strange: _Unknown,
+) -> tuple[list[str], list[str]]:
+    """Committed snapshots that nothing refers to, children before parents; and those that are not known."""
     wanted = {ref for lease in live for kind, ref in lease.resources if kind == "snapshot"}
     for digest, key, value in content.metadata.labeled(SNAPSHOT_LABEL):
         if digest in kept and key == SNAPSHOT_LABEL + snapshots.name:
@@ -294,13 +347,14 @@ def _garbage_snapshots(
     for info in every:
         if info.kind != "committed":  # being prepared, or a container's: its user removes it
             wanted.add(info.key)
+    lost = [info.key for info in every if info.key not in wanted and strange.tree(info)]
     held: set[str] = set()
-    for key in wanted:
+    for key in (*wanted, *lost):
         while key and key not in held:
             held.add(key)
             key = parents.get(key, "")
     garbage = [info.key for info in every if info.key not in held]
-    return sorted(garbage, key=lambda key: -_depth(key, parents))
+    return sorted(garbage, key=lambda key: -_depth(key, parents)), lost
 
 
 def _tree_size(snapshots: Snapshotter, key: str, scope: Scope) -> int:
@@ -327,8 +381,9 @@ def _sweep(
     ended: Iterable[str],
     forgotten: Iterable[Digest],
     scope: Scope,
-) -> None:
-    gone = list(forgotten)
+) -> list[str]:
+    """Remove all that; what is wrong with trees that can't be, which stop nothing else."""
+    gone, stuck = list(forgotten), []
     try:
         for blob in blobs:
             scope.check()
@@ -339,7 +394,14 @@ def _sweep(
             gone.append(blob.digest)
         for name in names:
             scope.check()
-            snapshots.remove(name)
+            try:
+                snapshots.remove(name)
+            except StoreError as error:
+                stuck.append(str(error))
+        try:
+            snapshots.remove_stale()
+        except StoreError as error:
+            stuck.append(str(error))
     finally:
         if gone:
             content.metadata.forget(gone)
@@ -347,6 +409,7 @@ def _sweep(
     if ids:
         content.metadata.delete_leases(ids, scope.check)
     _sweep_locks(content)
+    return stuck
 
 
 def _sweep_locks(content: HeldContent) -> None:

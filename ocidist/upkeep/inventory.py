@@ -97,10 +97,10 @@ def active_rows(statuses: Iterable[IngestStatus]) -> Iterator[ActiveRow]:
 
 
 def images(content: HeldContent) -> Rows[ImageRow]:
-    """Every name, sorted."""
+    """Every name whose record can be read, sorted."""
     scope = Scope()
     rows = []
-    for record in content.metadata.images():
+    for record in content.metadata.sorted_images()[0]:
         target = record.target
         size = sum(item.size for item in walk(content, target, scope) if content.has(item.digest, item.size))
         platforms = tuple(_platforms(content, target, scope))

@@ -194,7 +194,7 @@ def _by_image(content: HeldContent, scope: Scope) -> Iterator[UsageRow]:
             del here[digest]
     images: dict[str, set[Digest]] = {}
     times: dict[Digest, int] = {}
-    for record in content.metadata.images():
+    for record in content.metadata.sorted_images()[0]:
         scope.check()
         parts = {item.digest for item in walk(content, record.target, scope)} & here.keys()
         images[record.name] = parts

@@ -70,6 +70,12 @@ class Snapshots:
     def path(self, key: str) -> Path:
         raise StoreError(key, "only its key is kept")
 
+    def stale(self) -> list[Path]:
+        return []
+
+    def remove_stale(self) -> int:
+        return 0
+
     def remove(self, key: str) -> None:
         assert not any(info.parent == key for info in self.infos.values()), "a child is left"
         del self.infos[key]
@@ -422,12 +428,12 @@ def test_gc_follows_labels(store: Store) -> None:
         {"containerd.io/gc.ref.snapshot.native": "top", "containerd.io/gc.ref.content.x": str(kept[0])},
     )
     snapshots = Snapshots(
-        SnapshotInfo("base", "", "committed", 0.0),
-        SnapshotInfo("top", "base", "committed", 0.0),
-        SnapshotInfo("orphan-base", "", "committed", 0.0),
-        SnapshotInfo("orphan", "orphan-base", "committed", 0.0),
-        SnapshotInfo("under", "", "committed", 0.0),
-        SnapshotInfo("container", "under", "active", 0.0),
+        SnapshotInfo("base", "", "committed", time.time()),
+        SnapshotInfo("top", "base", "committed", time.time()),
+        SnapshotInfo("orphan-base", "", "committed", time.time()),
+        SnapshotInfo("orphan", "orphan-base", "committed", time.time()),
+        SnapshotInfo("under", "", "committed", time.time()),
+        SnapshotInfo("container", "under", "active", time.time()),
     )
     store._snapshots = snapshots  # type: ignore[assignment]
     report = store.gc(Scope())
@@ -466,7 +472,7 @@ def test_gc_is_not_misled_by_a_manifest_that_another_calls_a_layer(store: Store)
 def test_a_leased_snapshot_stays(store: Store) -> None:
     """While it is being unpacked nothing else refers to it."""
     store.metadata.hold("l", time.time() + 9000, [("snapshot", "s")])
-    snapshots = Snapshots(SnapshotInfo("s", "", "committed", 0.0))
+    snapshots = Snapshots(SnapshotInfo("s", "", "committed", time.time()))
     store._snapshots = snapshots  # type: ignore[assignment]
     assert store.gc(Scope()).snapshots == ()
     drop_leases(store)

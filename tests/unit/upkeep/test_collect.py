@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
 import time
 from pathlib import Path
 from typing import Iterator
@@ -11,8 +13,9 @@ import pytest
 
 from ocidist.cli.main import main
 from ocidist.client import Client
-from ocidist.errors import InvalidManifest, OcidistError
+from ocidist.errors import InvalidManifest, OcidistError, StoreError
 from ocidist.scope import Scope
+from ocidist.snapshots.folders import UNPACKING
 from ocidist.snapshots.protocols import SnapshotInfo
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
@@ -73,7 +76,7 @@ def test_i80_a_damaged_image_stops_neither_gc_nor_du_of_the_rest(store: Store) -
             flip(store, Digest(digest), at)
             assert store.du(Scope())
             for dry_run in (True, False):
-                store._snapshots = Snapshots(SnapshotInfo("s", "", "committed", 0.0))  # type: ignore[assignment]
+                store._snapshots = Snapshots(SnapshotInfo("s", "", "committed", time.time()))  # type: ignore[assignment]
                 report = store.gc(Scope(), dry_run=dry_run)
                 assert set(report.digests) == rest, (digest, at)
                 assert report.snapshots == ("s",)
@@ -256,3 +259,163 @@ def test_i80_an_image_that_is_here_already_does_not_stop_the_commands(
     assert run("rmi", HOSTILE)[0] == 0
     assert run("gc", "--all")[0] == 0
     assert digests(store) == set()
+
+
+# -- a database that was lost --
+
+
+def lose(store: Store) -> None:
+    """The file of names is gone, as after the advice to move a damaged one away."""
+    store.close()
+    os.unlink(store.metadata.path)
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "of an older version"])
+def test_gc_keeps_what_a_lost_database_would_have_named(
+    registry: FakeRegistry, client: Client, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain gc removes no blob and no tree, and says how names come back; gc --all removes them."""
+    hosted(registry, "1")
+    chain = client.pull(HOSTILE).chain_id
+    store = client.store
+    before, trees = digests(store), [info.key for info in store.snapshots.walk()]
+    assert trees == [chain]
+    lose(store)
+    if how == "empty":
+        Path(store.metadata.path).touch()
+    elif how != "gone":
+        store.metadata.create_lease("x", 0)
+        with sqlite3.connect(store.metadata.path) as connection:
+            for table in ("leases", "labels"):
+                connection.execute(f"DELETE FROM {table}")
+        connection.close()
+    for words in (["gc", "--dry-run"], ["gc"]):
+        assert main(["--root", str(store.root), *words]) == 0
+        said = capsys.readouterr()
+        assert "sha256:" not in said.out
+        assert f"{len(before)} blobs (" in said.err
+        assert "and 1 snapshot are older than the database of names" in said.err
+        assert "pull their images again to name them, or remove them with gc --all" in said.err
+    assert digests(store) == before
+    assert [info.key for info in store.snapshots.walk()] == trees
+    assert main(["--root", str(store.root), "gc", "--all"]) == 0
+    assert (digests(store), list(store.snapshots.walk())) == (set(), [])
+
+
+def test_gc_keeps_what_a_new_database_does_not_know(registry: FakeRegistry, client: Client) -> None:
+    """One image was pulled again since: the other is kept, and goes once its name came and went."""
+    hosted(registry, "1")
+    hosted(registry, "2", layers=3)
+    store = client.store
+    client.pull(HOSTILE)
+    first = digests(store)
+    client.pull("registry.example/a:2")
+    lose(store)
+    client.pull("registry.example/a:2")
+    report = store.gc(Scope())
+    assert (report.blobs, report.snapshots) == ((), ())
+    assert {blob.digest for blob in report.unknown} < first
+    assert len(report.unknown_snapshots) == 1
+    client.pull(HOSTILE)
+    assert (store.gc(Scope()).unknown, store.gc(Scope()).unknown_snapshots) == ((), ())
+
+
+def test_gc_of_a_store_whose_database_is_whole_keeps_nothing_back(
+    registry: FakeRegistry, client: Client
+) -> None:
+    """Of what was pulled, fetched or ingested since the database was made nothing is unknown."""
+    hosted(registry, "1")
+    client.pull(HOSTILE)
+    client.store.remove_image(HOSTILE)
+    drop_leases(client.store)
+    report = client.store.gc(Scope())
+    assert (report.unknown, report.unknown_snapshots, digests(client.store)) == ((), (), set())
+    assert len(report.snapshots) == 1
+
+
+# -- what was freed --
+
+
+def test_gc_counts_all_that_it_removes(registry: FakeRegistry, client: Client) -> None:
+    """Blobs, trees, ingests and what a killed unpack left: as much as du tells less afterwards, in a dry run as well."""
+    hosted(registry, "1")
+    client.pull(HOSTILE)
+    store = client.store
+    left = store.snapshots.prepare(f"{UNPACKING}killed")
+    (left / "file").write_bytes(bytes(200_000))
+    folder = store.snapshots.root / "removed" / "1-2-of-a-killed-process"  # type: ignore[attr-defined]
+    folder.mkdir()
+    (folder / "file").write_bytes(bytes(100_000))
+    with store.ingest("partial") as writer:
+        writer.write(bytes(50_000))
+    store.remove_image(HOSTILE)
+
+    def size() -> int:
+        return sum(row.size for row in store.du() if row.kind in ("content", "snapshots", "ingests"))
+
+    before = size()
+    dry = store.gc(Scope(), dry_run=True, everything=True)
+    assert size() == before
+    report = store.gc(Scope(), everything=True)
+    fell = before - size()
+    assert report.freed == dry.freed
+    assert fell > 350_000
+    assert abs(report.freed - fell) < 2_000  # what is kept beside the trees and ingests
+    assert report.unpackings == dry.unpackings == 2
+
+
+def test_i80_a_tree_that_can_not_be_removed_stops_nothing_else(store: Store) -> None:
+    """It is a problem; blobs, other trees and leases go."""
+    rest = garbage(store, small_image("other"))
+
+    class Stuck(Snapshots):
+        def remove(self, key: str) -> None:
+            if key == "stuck":
+                raise StoreError(key, "another user's")
+            super().remove(key)
+
+        def remove_stale(self) -> int:
+            raise StoreError("left", "another user's")
+
+    made = Stuck(*(SnapshotInfo(key, "", "committed", time.time()) for key in ("a", "stuck", "z")))
+    store._snapshots = made  # type: ignore[assignment]
+    report = store.gc(Scope())
+    assert set(report.digests) == rest
+    assert digests(store) == set()
+    assert set(made.infos) == {"stuck"}
+    assert [problem.partition(":")[0] for problem in report.problems] == ["stuck", "left"]
+
+
+@pytest.mark.parametrize("damage", ["digest = 'sha256:x'", "size = 'many'", "annotations = '{'"])
+def test_i80_a_damaged_record_stops_no_look_at_the_rest(
+    registry: FakeRegistry, client: Client, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What came from where that image did stays; garbage of other places goes; images, du and check tell of the rest,
+    and all of them name it and exit 1, until it is removed."""
+    store = client.store
+    pull(store, small_image("named"), "registry.example/named:1")
+    rest = garbage(store, small_image("other"))
+    hosted(registry, "1")
+    client.pull(HOSTILE)
+    kept = digests(store) - rest
+    with sqlite3.connect(store.metadata.path) as connection:
+        connection.execute(f"UPDATE images SET {damage} WHERE name = ?", (HOSTILE,))
+    connection.close()
+    trees = [info.key for info in store.snapshots.walk()]
+
+    def run(*words: str, code: int) -> str:
+        assert main(["--root", str(store.root), *words]) == code
+        found = capsys.readouterr()
+        assert (f"the record of the image '{HOSTILE}' is damaged" in found.out + found.err) == bool(code)
+        return found.out
+
+    for command in ("images", "du", "check"):
+        assert command == "check" or "registry.example/named:1" in run(command, code=1)
+        run(command, code=1)
+    assert set(rest) <= set(run("gc", "--dry-run", code=1).split())
+    run("gc", code=1)
+    assert (digests(store), [info.key for info in store.snapshots.walk()]) == (kept, trees)
+    run("rmi", HOSTILE, code=0)
+    for command in ("images", "du", "check", "gc"):
+        run(command, code=0)
+    assert len(digests(store)) == len(small_image("named").everything())
