@@ -40,7 +40,7 @@ def require(place: Place, name: str, needed: int, limits: Limits | None, what: s
     if 0 <= free < needed + kept:
         raise StoreError(
             name,
-            f"no space left for {what}: {human(needed)} at least are needed, {human(free)} free; {_ADVICE}",
+            f"{os.strerror(errno.ENOSPC)} for {what}: {human(needed)} at least are needed, {human(free)} free; {_ADVICE}",
         )
 
 
@@ -71,6 +71,6 @@ class Space:
         if 0 <= free < kept:
             raise StoreError(
                 self._name,
-                f"no space left after {human(self._all)} of it: {human(free)} are free, {human(kept)} are to stay so; "
+                f"{os.strerror(errno.ENOSPC)} after {human(self._all)} of it: {human(free)} are free, {human(kept)} are to stay so; "
                 f"{_ADVICE}",
             )

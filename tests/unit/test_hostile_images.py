@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -16,6 +17,7 @@ from ocidist.errors import (
     ContentError,
     InvalidManifest,
     OcidistError,
+    StoreError,
     TransferError,
     TransportError,
     Unsupported,
@@ -30,7 +32,7 @@ from ocidist.store import Store
 from ocidist.transfer import copy_graph
 from tests.parts.scripted import ScriptedResponse
 from tests.parts.tars import entry, layer
-from tests.unit.registry.fake import FakeRegistry
+from tests.unit.registry.fake import PASSWORD, FakeRegistry
 
 NAME = "registry.example/a:1"
 EVIL = (
@@ -399,3 +401,40 @@ def test_a_signed_schema_1_manifest_is_not_taken_for_tampering(
     for name in (NAME, f"registry.example/a@{signed}"):
         with pytest.raises(Unsupported, match=r"schema 1 .*not supported.*push it again"):
             client.pull(name)
+
+
+# -- no room for the tree --
+
+
+@pytest.mark.parametrize("workers", [0, 4])
+def test_i77_a_tree_that_has_no_room_leaves_what_was_fetched(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """Its blobs are kept, whole or to be resumed, and nothing of the tree; the next pull asks for what is missing."""
+    image(registry, "1", layers=4)
+    client = Client(
+        store=tmp_path / "root", transport=registry.transport, auth=("ann", PASSWORD), workers=workers
+    )
+    write = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        if bytes(data) == b"content" and "/snapshots/" in os.readlink(f"/proc/self/fd/{fd}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(
+            StoreError, match=r"file0: No space left on device \(\d.* are free\); free some"
+        ) as caught:
+            client.pull(NAME)
+    assert str(tmp_path) in str(caught.value)
+    assert trees(client) == []
+    assert list((tmp_path / "root").rglob("file0")) == []
+    kept = blobs(client)
+    if not workers:
+        assert set(registry.blobs) <= kept
+    requests = len(registry.transport.requests)
+    client.pull(NAME)
+    again = [line for line in registry.transport.lines[requests:] if "/blobs/" in line]
+    assert not [line for line in again if any(digest in line for digest in kept)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -769,3 +770,20 @@ def test_listings_at_80_columns_keep_what_is_typed_again(store: Store) -> None:
     used = store.du()
     assert f" {chain[:19]} " in render(used.schema, used, 80)
     assert f" {name} " in render(used.schema, used, 80)
+
+
+def test_c36_a_full_disk_says_how_much_is_needed_and_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what an ingest still lacks, where its size is known; the way out comes with it."""
+    with Store(tmp_path / "root") as store, store.ingest("key", total=5000) as writer:
+        writer.write(b"x" * 1000)
+
+        def full(fd: int, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "write", full)
+        with pytest.raises(
+            StoreError, match=r"No space left on device \(4.0 kB more are needed, .* are free\); free some"
+        ):
+            writer.write(b"y" * 1000)
