@@ -124,8 +124,8 @@ def prepare(
 ) -> Sequence[Mount]:
     """A snapshot over the unpacked ``chain`` ("" for an empty one), for ``target``; what mounts it there.
 
-    It is written to, or a view with ``readonly``. Raises StoreError for an unknown chain, and for a target that has
-    one already.
+    It is written to, or a view with ``readonly``. One that is there already over the same chain is as it was left, to be
+    mounted again. Raises StoreError for an unknown chain, for a target that has another one, and where it is mounted.
     """
     store.require_writable()
     chain = _whole(store, chain)
@@ -135,7 +135,8 @@ def prepare(
     if claim is None:
         raise StoreError(key, "another process is preparing a snapshot for it")
     with claim:
-        _refuse_taken(store, key, target)
+        if _is_there(store, key, chain, target, readonly):
+            return kept.mounts(key)
         if chain:
             content = store.content.within(scope)
             lease, expires = content.lease()
@@ -149,13 +150,20 @@ def prepare(
     return kept.mounts(key)
 
 
-def _refuse_taken(store: Store, key: str, target: str) -> None:
+def _is_there(store: Store, key: str, chain: str, target: str, readonly: bool) -> bool:
+    """Whether the target has this very snapshot already, not mounted. Raises StoreError for another one."""
     try:
         info = store.snapshots.stat(key)
     except StoreError:
-        return
-    what = "a view" if info.kind == "view" else "a snapshot"
-    raise StoreError(key, f"there is {what} for this target already; `rootfs rm {target}` drops it")
+        return False
+    if info.kind != ("view" if readonly else "active") or info.parent != chain:
+        what = "a view" if info.kind == "view" else "a snapshot"
+        raise StoreError(
+            key,
+            f"there is {what} of {info.parent or 'nothing'} for this target already; `rootfs rm {target}` drops it",
+        )
+    _refuse_mounted(store, key)
+    return True
 
 
 def _require_committed(store: Store, chain: str) -> None:

@@ -18,6 +18,8 @@ class Command(NamedTuple):
     aliases: tuple[str, ...] = ()
     about: str = ""
     """What its ``--help`` says it is for, where the summary does not say it all."""
+    for_shell: bool = False
+    """Whether what it prints is for a shell to run, which must fail where the command does."""
 
     @property
     def function(self) -> str:
@@ -78,7 +80,9 @@ are left out, and devices are skipped.
 _PREPARE = """\
 Make a snapshot over the unpacked image CHAINID, to be written in, and print the commands that mount it at TARGET, an
 existing directory: `sh -c "$(ocidist rootfs prepare CHAINID TARGET)"` does it. The snapshot's key is TARGET made
-absolute; there is one for each target. `rootfs diff TARGET` tells what was changed in it.
+absolute; there is one for each target. Called again with the same words, as after a reboot, it prints the commands
+that mount what is there, with all that was written in it. Where it fails it prints `false` for the shell to fail by,
+unless stdout is a terminal. `rootfs diff TARGET` tells what was changed in it.
 """
 _VIEW = """\
 As `rootfs prepare`, but nothing can be written: print the commands that mount the image CHAINID at TARGET read only.
@@ -139,8 +143,17 @@ COMMANDS = (
     Command("delete", "store", "delete blobs", "blobs", ("del", "remove", "rm")),
     Command("bundle", "store", "an OCI runtime bundle that runc and crun run", "bundle", about=_BUNDLE),
     Command("rootfs unpack", "store", "layers of a manifest into snapshots", "rootfs", about=_UNPACK),
-    Command("rootfs prepare", "store", "a tree to write in, and how to mount it", "rootfs", about=_PREPARE),
-    Command("rootfs view", "store", "a tree to read, and how to mount it", "rootfs", about=_VIEW),
+    Command(
+        "rootfs prepare",
+        "store",
+        "a tree to write in, and how to mount it",
+        "rootfs",
+        about=_PREPARE,
+        for_shell=True,
+    ),
+    Command(
+        "rootfs view", "store", "a tree to read, and how to mount it", "rootfs", about=_VIEW, for_shell=True
+    ),
     Command("rootfs diff", "store", "what changed between two trees", "rootfs", about=_DIFF),
     Command("rootfs commit", "store", "keep what changed as a layer", "rootfs", about=_COMMIT),
     Command("rootfs rm", "store", "drop snapshots", "rootfs", about=_ROOTFS_RM),

@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             code = _run(words)
+        except (Exception, KeyboardInterrupt):
+            _fail_in_shell(words)
+            raise
         except SystemExit as end:  # argparse, once it has printed a command's help
             code = end.code if isinstance(end.code, int) else 0
         sys.stdout.flush()
@@ -127,6 +130,20 @@ def _run(words: list[str]) -> int:
     with Context(options) as context:
         code: int | None = getattr(module, f"run_{command.function}")(options, context)
     return code or 0
+
+
+def _fail_in_shell(words: list[str]) -> None:
+    """``sh -c "$(ocidist …)"`` of a command that prints nothing would succeed: it gets a line that fails."""
+    pairs = list(pairwise(words))
+    formats = [second for first, second in pairs if first == "--format"]
+    formats += [word[9:] for word in words if word.startswith("--format=")]
+    asked = any(" ".join(pair) == command.name for pair in pairs for command in COMMANDS if command.for_shell)
+    if asked and set(formats) <= {"table"} and not sys.stdout.isatty():
+        try:
+            sys.stdout.write("false\n")
+            sys.stdout.flush()
+        except OSError:  # nobody reads it
+            pass
 
 
 def build(command: Command) -> argparse.ArgumentParser:

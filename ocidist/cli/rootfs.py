@@ -87,9 +87,11 @@ def _prepare(args: argparse.Namespace, context: Context, *, readonly: bool) -> N
         context.listing(MOUNTS, ((each.type, each.source, each.options) for each in mounts))
         return
     target = shlex.quote(os.path.abspath(args.target))
-    for each in mounts:
-        options = shlex.quote(",".join(each.options))
-        context.line(f"mount -t {each.type} -o {options} {shlex.quote(each.source)} {target}")
+    commands = [
+        f"mount -t {each.type} -o {shlex.quote(','.join(each.options))} {shlex.quote(each.source)} {target}"
+        for each in mounts
+    ]
+    context.line(" &&\n".join(commands))  # the first that fails ends them all
 
 
 def configure_rootfs_diff(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Iterator
 
 from ocidist.layers.reading import Reader
+from ocidist.layers.rootless import take_owner
 from ocidist.scope import Scope
 
 __all__ = ["TYPES", "Change", "compare"]
@@ -113,16 +114,16 @@ class _Comparison:
             return True
         if (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino):
             return False
-        for field in ("st_mode", "st_uid", "st_gid", "st_mtime_ns"):
-            if getattr(old, field) != getattr(new, field):
-                return True
+        if old.st_mode != new.st_mode or old.st_mtime_ns != new.st_mtime_ns:
+            return True
         if stat.S_ISREG(new.st_mode) and old.st_size != new.st_size:
             return True
         if stat.S_ISLNK(new.st_mode) and lower.readlink(path) != upper.readlink(path):
             return True
         if (stat.S_ISCHR(new.st_mode) or stat.S_ISBLK(new.st_mode)) and old.st_rdev != new.st_rdev:
             return True
-        if lower.xattrs(path) != upper.xattrs(path):
+        before, after = lower.xattrs(path), upper.xattrs(path)
+        if take_owner(old, before) != take_owner(new, after) or before != after:
             return True
         return stat.S_ISREG(new.st_mode) and not _same_content(lower, upper, path, self.scope)
 

@@ -2,7 +2,8 @@
 
 Every change is preceded by the directories that lead to it, so that a program which makes missing ones, or sets
 the times of those it passes through, ends at the same tree. A deleted name is a whiteout; opaque markers are not
-needed. Owners are numbers. With ``epoch`` no time is later than that (SOURCE_DATE_EPOCH, as
+needed. Owners are numbers, as they are meant where an ordinary user
+can't give them (see :mod:`rootless`). With ``epoch`` no time is later than that (SOURCE_DATE_EPOCH, as
 reproducible-builds.org specifies it).
 
 Source: OCI image specification, layer.md, "Representing Changes".
@@ -22,6 +23,7 @@ from ocidist.layers.compare import Change, compare
 from ocidist.layers.deflating import GzipWriter
 from ocidist.layers.packing import END, pack_header, padding
 from ocidist.layers.reading import Reader
+from ocidist.layers.rootless import take_owner
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 
@@ -154,17 +156,19 @@ class _Packer:
         size = info.st_size if kind == b"0" else 0
         device = (os.major(info.st_rdev), os.minor(info.st_rdev)) if kind in (b"3", b"4") else (0, 0)
         try:
+            xattrs = self._upper.xattrs(path)
+            uid, gid = take_owner(info, xattrs)
             header = pack_header(
                 name,
                 kind,
                 mode=info.st_mode,
-                uid=info.st_uid,
-                gid=info.st_gid,
+                uid=uid,
+                gid=gid,
                 size=size,
                 mtime=self._time(info),
                 link=self._upper.readlink(path) if kind == b"2" else first or b"",
                 device=device,
-                xattrs=self._upper.xattrs(path),
+                xattrs=xattrs,
             )
             fd = self._upper.open(path) if kind == b"0" else -1
         except OSError as error:

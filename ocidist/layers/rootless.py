@@ -9,7 +9,9 @@ Source: rootlesscontaine.rs, proto/rootlesscontainers.proto; Protocol Buffers, "
 
 from __future__ import annotations
 
-__all__ = ["ATTRIBUTE", "decode_owner", "encode_owner"]
+import os
+
+__all__ = ["ATTRIBUTE", "decode_owner", "encode_owner", "take_owner"]
 
 ATTRIBUTE = b"user.rootlesscontainers"
 _UID, _GID = 1, 2
@@ -50,3 +52,17 @@ def decode_owner(raw: bytes) -> tuple[int, int] | None:
             return None
         found[tag >> 3] = number if number != _UNCHANGED else 0
     return found[_UID], found[_GID]
+
+
+def take_owner(info: os.stat_result, xattrs: dict[bytes, bytes]) -> tuple[int, int]:
+    """The (uid, gid) that an entry of a tree is meant to have; the attribute that says so is taken out of ``xattrs``.
+
+    What an ordinary user has without the attribute is root's.
+    """
+    marked = xattrs.pop(ATTRIBUTE, None)
+    found = decode_owner(marked) if marked is not None else None
+    if found is not None:
+        return found
+    if hasattr(os, "geteuid") and info.st_uid == os.geteuid():
+        return 0, (0 if info.st_uid else info.st_gid)
+    return info.st_uid, info.st_gid

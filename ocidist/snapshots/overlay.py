@@ -11,16 +11,18 @@ Source: Documentation/filesystems/overlayfs.rst of Linux.
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
 from ocidist.content.disk import failure
 from ocidist.errors import StoreError
 from ocidist.layers.policy import Policy
+from ocidist.layers.reading import FOLDER, TreeReader
 from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Usage
 from ocidist.snapshots.stacked import StackedReader
-from ocidist.snapshots.trees import remove_tree, tree_usage
+from ocidist.snapshots.trees import copy_metadata, remove_tree, tree_usage
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
@@ -53,11 +55,12 @@ class OverlaySnapshotter(FolderSnapshotter):
         super().commit(name, key, parent)
 
     def _like(self, lower: Path, upper: Path) -> None:
-        found = os.stat(lower)
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            os.chown(upper, found.st_uid, found.st_gid)
-        os.chmod(upper, found.st_mode & 0o7777)
-        os.utime(upper, ns=(found.st_atime_ns, found.st_mtime_ns))
+        with closing(TreeReader(lower)) as source:
+            fd = os.open(upper, FOLDER)
+            try:
+                copy_metadata(source, b"", source.stat(b""), fd, Policy.of_process().privileged)
+            finally:
+                os.close(fd)
 
     def layers(self, key: str) -> list[Path]:
         """The directories that a snapshot's tree is made of, the uppermost first. Raises StoreError."""

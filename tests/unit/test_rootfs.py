@@ -7,6 +7,7 @@ import io
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 from typing import Callable
 
@@ -17,11 +18,13 @@ from ocidist.errors import OcidistError
 from ocidist.layers.apply import apply_layer
 from ocidist.rootfs import commit, find, prepare, remove
 from ocidist.scope import Scope
+from ocidist.snapshots.protocols import Mount
 from ocidist.spec.chain import chain_ids
 from ocidist.spec.config import ImageConfig
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
 from ocidist.store import Store
+from tests.parts.processes import CHECKOUT, Program
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, layer, symlink
 from tests.parts.trees import whole_tree
@@ -92,8 +95,8 @@ def change(store: Store, key: str) -> None:
     os.utime(root, ns=(0, 4_000_000_000))
 
 
-def test_prepare_prints_how_to_mount_and_takes_a_target_once(store: Store, run: Run, tmp_path: Path) -> None:
-    """The key is the target made absolute; a second time for it is an error that says what to do."""
+def test_prepare_prints_how_to_mount_what_is_there_too(store: Store, run: Run, tmp_path: Path) -> None:
+    """The key is the target made absolute; a second time prints the same, and what was written stays."""
     chain = unpack(store, LAYERS)
     target = tmp_path / "a target"
     code, out, err = run("rootfs", "prepare", chain, str(target))
@@ -108,10 +111,14 @@ def test_prepare_prints_how_to_mount_and_takes_a_target_once(store: Store, run: 
     else:
         assert out.startswith("mount -t bind -o rbind,rw ")
     assert store.snapshots.stat(str(target)).parent == chain
-    code, out, err = run("rootfs", "prepare", chain, f"{target}/../{target.name}")
-    assert (code, out) == (1, "")
-    assert str(target) in err
-    assert "rootfs rm" in err
+    change(store, str(target))
+    assert run("rootfs", "prepare", chain, f"{target}/../{target.name}") == (0, out, "")
+    assert (store.snapshots.path(str(target)) / "new").read_text() == "new"
+    run("rootfs", "view", chain, str(tmp_path / "v"))
+    for words in (["view", chain, str(target)], ["prepare", chain, str(tmp_path / "v")]):
+        code, out, err = run("rootfs", *words)
+        assert (code, out) == (1, "false\n")
+        assert f"for this target already; `rootfs rm {words[2]}` drops it" in err
 
 
 def test_an_unknown_chain_is_named_with_the_way_out(store: Store, run: Run, tmp_path: Path) -> None:
@@ -119,10 +126,37 @@ def test_an_unknown_chain_is_named_with_the_way_out(store: Store, run: Run, tmp_
     unknown = str(Digest.of(b"unknown"))
     for verb in ("prepare", "view"):
         code, out, err = run("rootfs", verb, unknown, str(tmp_path / "t"))
-        assert (code, out) == (1, "")
+        assert (code, out) == (1, "false\n")
+        assert run("rootfs", verb, unknown, str(tmp_path / "t"), "--format", "json")[:2] == (1, "")
         assert unknown in err
         assert "rootfs unpack" in err
     assert list(store.snapshots.walk()) == []
+
+
+def test_a_failure_fails_inside_a_shell(store: Store, tmp_path: Path) -> None:
+    """``sh -c "$(ocidist rootfs prepare …)"``: an unknown chain, words that are missing, mounts that fail."""
+    require("processes")
+    program = Program(tmp_path / "home", store.root, cwd=CHECKOUT)
+    chain = unpack(store, LAYERS)
+
+    def shell(*words: str) -> int:
+        line = 'sh -c "$("$@")"'
+        command = ["sh", "-c", line, "sh", *program.command(*words)]
+        return subprocess.run(command, cwd=CHECKOUT, capture_output=True).returncode
+
+    assert shell("rootfs", "prepare", str(Digest.of(b"unknown")), str(tmp_path / "t")) != 0
+    assert shell("rootfs", "prepare", chain) != 0
+    assert shell("rootfs", "prepare", chain, str(tmp_path / "not there")) != 0
+
+
+def test_of_several_mounts_the_first_that_fails_ends_them(
+    store: Store, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are one command of the shell."""
+    mounts = (Mount("none", "one", ("ro",)), Mount("none", "two", ()))
+    monkeypatch.setattr(type(store.snapshots), "mounts", lambda self, key: mounts)
+    _, out, _ = run("rootfs", "prepare", unpack(store, LAYERS), str(tmp_path / "t"))
+    assert out == f"mount -t none -o ro one {tmp_path}/t &&\nmount -t none -o '' two {tmp_path}/t\n"
 
 
 def test_snapshots_lists_what_there_is(store: Store, run: Run, tmp_path: Path) -> None:
@@ -323,6 +357,7 @@ def test_what_is_mounted_is_neither_committed_nor_removed(
     with Store(tmp_path / "root") as store:
         prepare(store, "", str(target), Scope())
         for refused in (
+            lambda: prepare(store, "", str(target), Scope()),
             lambda: commit(store, str(target), Scope()),
             lambda: remove(store, str(target)),
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import shutil
 import subprocess
@@ -135,3 +136,54 @@ def test_e56_the_tree_of_an_ordinary_user_equals_umoci_s(place: Path) -> None:
     ours, theirs = snapshot(place / "ours"), snapshot(place / "theirs/rootfs")
     assert ours["d/file"].xattrs
     assert_same(ours, theirs, root=False)
+
+
+def test_owners_as_meant_are_what_a_layer_of_the_tree_says(place: Path) -> None:
+    """Applied as nobody, changed, and the difference applied as root: owners are the image's, and no mark is left."""
+    require("root", "processes")
+    raw = layer(*ENTRIES, entry("untouched", b"u", uid=7)).getvalue()
+    (place / "layer").write_bytes(raw)
+    shutil.copytree(Path(__file__).resolve().parents[3] / "ocidist", place / "code/ocidist")
+    code = (
+        "import os, sys; sys.path.insert(0, 'code'); from pathlib import Path\n"
+        "from ocidist.layers.apply import apply_layer; from ocidist.scope import Scope\n"
+        "from ocidist.layers.reading import TreeReader; from ocidist.layers.diff import write_layer\n"
+        "from ocidist.layers.compare import compare\n"
+        "os.umask(0o22)\n"
+        "for name in ('lower', 'upper'):\n"
+        "    os.mkdir(name); apply_layer(open('layer', 'rb'), Path(name), Scope())\n"
+        "with open('upper/d/file', 'a') as file: file.write('changed')\n"
+        "with open('upper/d/group', 'a') as file: file.write('changed')\n"
+        "with open('upper/new', 'w') as file: file.write('new')\n"
+        "os.utime('upper', (5, 5)); os.utime('lower', (5, 5))\n"
+        "with open('made', 'wb') as made:\n"
+        "    write_layer(TreeReader('lower'), TreeReader('upper'), made.write, Scope(), compress=False)\n"
+        "with open('whole', 'wb') as made:\n"
+        "    write_layer(None, TreeReader('upper'), made.write, Scope(), compress=False)\n"
+        "print([os.fsdecode(c.path) for c in compare(TreeReader('lower'), TreeReader('upper'), Scope())])\n"
+    )
+    done = subprocess.run(
+        ["/usr/bin/python3", "-I", "-S", "-B", "-c", code],
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        cwd=place,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['d/file', 'd/group', 'hard', 'new']\n"
+    owners = {"d": (1000, 1000), "d/file": (1000, 65534), "d/group": (0, 8), "hard": (1000, 65534)}
+    for made, more in (
+        ("made", {"new": (0, 0)}),
+        ("whole", {"new": (0, 0), "untouched": (7, 0), "root": (0, 0), "large": (4294967294,) * 2}),
+    ):
+        root = place / f"{made}-applied"
+        root.mkdir()
+        apply_layer(io.BytesIO((place / made).read_bytes()), root, Scope(), policy=Policy(privileged=True))
+        found = snapshot(root)
+        assert {path: (node.uid, node.gid) for path, node in found.items() if path != "."} == {
+            **owners,
+            **more,
+        }
+        assert all(not node.xattrs for node in found.values())
