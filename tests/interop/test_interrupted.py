@@ -240,7 +240,7 @@ def test_an_end_while_waiting_for_another_that_fetches(tmp_path: Path, scene: Sc
         assert process.returncode == 130
         *_, ended, said = err.decode().splitlines()
         assert json.loads(ended)["error"] == "interrupted"
-        assert said == "ocidist: interrupted; run it again to go on"
+        assert json.loads(said)["text"] == "interrupted; run it again to go on"
         return took
 
     best_of_three(attempt)

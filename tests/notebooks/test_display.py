@@ -171,7 +171,8 @@ def test_an_interrupted_cell_says_so() -> None:
     assert set(output.data) == {"text/plain", "text/html"}
     for text in output.data.values():
         assert "interrupted; what was transferred is kept" in text
-        assert "fetching" in text
+        assert "stopped" in text
+        assert "failed" not in text
     opened = {content["comm_id"] for content in kernel.of("comm_open")}
     assert opened == {content["comm_id"] for content in kernel.of("comm_close")}
 

@@ -143,6 +143,7 @@ def assert_says_interrupted(said: list[tuple[str, dict[str, Any]]]) -> None:
     assert VIEW not in data
     for text in (data["text/plain"], data["text/html"]):
         assert "interrupted; what was transferred is kept; the same call goes on from there" in text
-        assert "fetching" in text
+        assert "stopped" in text
+        assert "failed" not in text
     opened = {content["comm_id"] for kind, content in said if kind == "comm_open"}
     assert opened == {content["comm_id"] for kind, content in said if kind == "comm_close"}

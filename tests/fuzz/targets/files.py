@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import io
 import json
 import tempfile
 import warnings
@@ -36,8 +37,8 @@ class _File:
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
 
-    def read_bytes(self) -> bytes:
-        return self._raw
+    def open(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._raw)
 
     def __str__(self) -> str:
         return "recording.json"
