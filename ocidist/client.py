@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Literal, Mapping, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, Union
 
 from ocidist.errors import InvalidReference, UsageError, quoted
 from ocidist.image import Image, of_reference, open_image
@@ -71,6 +71,7 @@ class Client:
         hosts_dirs: Iterable[Path | str] | None = None,
         transport: Transport | None = None,
         settings: Settings | None = None,
+        note: Callable[[str], object] | None = None,
         limits: Limits | None = DEFAULT,
     ) -> None:
         self.limits = limits
@@ -84,7 +85,7 @@ class Client:
         self._store = store
         self.connections = Connections.over(transport)
         self._hosts_dirs = None if hosts_dirs is None else tuple(map(Path, hosts_dirs))
-        self._settings = settings
+        self._settings, self._note = settings, note
         self._slots: dict[str, Slots] = {}
         self._lock = threading.RLock()
 
@@ -129,14 +130,16 @@ class Client:
         from ocidist import __version__
         from ocidist.net.http import HTTPOptions
 
+        own = endpoint.dial_timeout if endpoint is not None else None
+        by = endpoint.proxy if endpoint is not None else ""
         return HTTPOptions(
-            connect_timeout=self.connect_timeout,
+            connect_timeout=min(own or self.connect_timeout, self.connect_timeout),
             ca_file=self._ca or self.settings.ca_file,
             ca_files=endpoint.ca if endpoint is not None else (),
             certificates=endpoint.client if endpoint is not None else (),
             insecure=self.insecure or (endpoint is not None and endpoint.skip_verify),
-            proxies=self.settings.proxies,
-            no_proxy=self.settings.no_proxy,
+            proxies={"all": by} if by else self.settings.proxies,
+            no_proxy="" if by else self.settings.no_proxy,
             connect_to=self._connect_to,
             user_agent=f"ocidist/{__version__}",
         )
@@ -203,7 +206,7 @@ class Client:
             return ()
         from ocidist.remotes.registry.hosts import read_hosts
 
-        return read_hosts(host, folders)
+        return read_hosts(host, folders) if self._note is None else read_hosts(host, folders, self._note)
 
     def session_at(self, endpoint: Endpoint, host: str, *, last: bool) -> RegistrySession:
         """A session that asks ``endpoint`` for what is of the registry ``host``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Sequence
 
 from ocidist.errors import UsageError
@@ -90,6 +91,7 @@ class Context:
                 hosts_dirs=args.hosts_dir,
                 transport=self._replayed(),
                 settings=self.settings,
+                note=lru_cache(self.warn),
             )
             if args.record or args.trace:
                 self._trace = self._client.record(bodies=bool(args.record))

@@ -164,9 +164,10 @@ def _mirrors(client: Client, host: str) -> Iterator[Finding]:
     folders = [folder for folder in client.hosts_dirs if folder.is_dir()]
     try:
         hosts = [host] if host else sorted({at.name for folder in folders for at in folder.iterdir()})
-        said = []
+        said: list[str] = []
+        odd: list[str] = []
         for name in hosts:
-            endpoints = read_hosts(name, folders)
+            endpoints = read_hosts(name, folders, odd.append)
             if endpoints:
                 said.append(f"{name}: {', then '.join(at.host or 'the registry' for at in endpoints)}")
     except (OcidistError, OSError) as error:
@@ -180,6 +181,8 @@ def _mirrors(client: Client, host: str) -> Iterator[Finding]:
     else:
         where = ", ".join(map(str, folders))
         yield Finding(MACHINE, "mirrors", OK, "; ".join(said) or (f"none in {where}" if where else "none"))
+        for line in odd:
+            yield Finding(MACHINE, "mirrors", NOTE, line)
 
 
 def _extras() -> Iterator[Finding]:

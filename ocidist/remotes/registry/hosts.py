@@ -8,8 +8,9 @@ registry that has no folder.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Callable, Iterable, Sequence
 
 from ocidist.errors import UsageError, quoted
 from ocidist.remotes.registry.hosts_toml import Endpoint, parse_hosts
@@ -35,10 +36,20 @@ def folder_of(host: str, folders: Iterable[Path]) -> Path | None:
     return None
 
 
-def read_hosts(host: str, folders: Sequence[Path]) -> tuple[Endpoint, ...]:
+@lru_cache(maxsize=256)
+def log(line: str) -> None:
+    """Warn of what is odd in a file, once in the life of the process."""
+    import logging
+
+    logging.getLogger("ocidist.hosts").warning("%s", line)
+
+
+def read_hosts(
+    host: str, folders: Sequence[Path], note: Callable[[str], object] = log
+) -> tuple[Endpoint, ...]:
     """Who answers for ``host``, in the order to ask; () where nothing is said. The last is the registry's own.
 
-    Raises UsageError where what is said can't be read.
+    ``note`` gets a line for each key that is ignored. Raises UsageError where what is said can't be read.
     """
     folder = folder_of(host, folders)
     if folder is None:
@@ -49,7 +60,9 @@ def read_hosts(host: str, folders: Sequence[Path]) -> tuple[Endpoint, ...]:
             raw = file.read(_LIMIT + 1)
         if len(raw) > _LIMIT:
             raise UsageError(f"{path}: longer than {_LIMIT} bytes")
-        return parse_hosts(raw.decode("utf-8"), path)
+        if not raw:  # to containerd an empty file is none
+            return _certificates(folder)
+        return parse_hosts(raw.decode("utf-8"), path, note)
     except FileNotFoundError:
         return _certificates(folder)
     except OSError as error:

@@ -9,7 +9,7 @@ import posixpath
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from ocidist.errors import UsageError, quoted
@@ -17,10 +17,15 @@ from ocidist.net.framing import Malformed, check_field
 
 __all__ = ["CAPABILITIES", "Endpoint", "parse_hosts"]
 
-CAPABILITIES = frozenset({"pull", "resolve", "push"})
+CAPABILITIES = frozenset({"pull", "resolve", "push", "referrers"})
 _FIELDS = frozenset(
-    {"capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"}
+    {"capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout", "proxy"}
 )
+_DURATION = re.compile(
+    r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h)"
+)  # time.ParseDuration of Go
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST = 86400.0  # seconds; longer ones are no limit to anybody
 _BOOLEANS = ("skip_verify", "override_path")
 
 
@@ -30,6 +35,7 @@ class Endpoint:
 
     A ``url`` of "" is the registry itself, wherever that is. ``ca`` and ``client`` are files in PEM form; of a
     client's certificate and key the key may be in the certificate's file. ``header`` is sent along to this host.
+    ``dial_timeout`` is in seconds, None where the file has none; ``proxy`` takes the place of the environment's.
     """
 
     url: str = ""
@@ -38,6 +44,8 @@ class Endpoint:
     client: tuple[tuple[Path, Path | None], ...] = ()
     skip_verify: bool = False
     header: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # may hold secrets
+    dial_timeout: float | None = None
+    proxy: str = field(default="", repr=False)  # may hold a password
 
     @property
     def scheme(self) -> str:
@@ -58,11 +66,13 @@ class Endpoint:
         return (slash + path).rstrip("/")
 
 
-def parse_hosts(text: str, path: Path) -> tuple[Endpoint, ...]:
+def parse_hosts(
+    text: str, path: Path, note: Callable[[str], object] = lambda line: None
+) -> tuple[Endpoint, ...]:
     """The endpoints of a ``hosts.toml`` in the order to ask them; the last one is the server.
 
-    ``path`` is the file's, which relative names in it start from. Raises UsageError, naming file and key, or on Python 3.10
-    what to install.
+    ``path`` is the file's, which relative names in it start from. ``note`` gets a line for each key that is not known here,
+    which is ignored, as by containerd. Raises UsageError, naming file and key, or on Python 3.10 what to install.
     """
     try:
         document = _toml(path).loads(text)
@@ -77,8 +87,11 @@ def parse_hosts(text: str, path: Path) -> tuple[Endpoint, ...]:
     if not isinstance(server, str):
         raise UsageError(f"{path}: server is no text")
     return (
-        *(_endpoint(path, f'host."{quoted(_shown(url))[1:-1]}"', url, table) for url, table in hosts.items()),
-        _endpoint(path, "", server, document),
+        *(
+            _endpoint(path, f'host."{quoted(_shown(url))[1:-1]}"', url, table, note)
+            for url, table in hosts.items()
+        ),
+        _endpoint(path, "", server, document, note),
     )
 
 
@@ -96,14 +109,14 @@ def _toml(path: Path) -> Any:
     return tomllib
 
 
-def _endpoint(path: Path, where: str, url: str, table: Any) -> Endpoint:
+def _endpoint(path: Path, where: str, url: str, table: Any, note: Callable[[str], object]) -> Endpoint:
     if not isinstance(table, dict):
         raise UsageError(f"{path}: {where} is no table")
     prefix = f"{where}." if where else ""
     for key in table:
         if key not in _FIELDS:
-            raise UsageError(
-                f"{path}: unknown key {quoted(prefix + key)}; there are {', '.join(sorted(_FIELDS))}"
+            note(
+                f"{path}: the unknown key {quoted(prefix + key)} is ignored; there are {', '.join(sorted(_FIELDS))}"
             )
     for key in _BOOLEANS:
         if not isinstance(table.get(key, False), bool):
@@ -115,7 +128,34 @@ def _endpoint(path: Path, where: str, url: str, table: Any) -> Endpoint:
         tuple(_clients(path, f"{prefix}client", table.get("client", []))),
         table.get("skip_verify", False),
         tuple(_headers(path, f"{prefix}header", table.get("header", {}))),
+        _duration(path, f"{prefix}dial_timeout", table.get("dial_timeout", "")),
+        _proxy(path, f"{prefix}proxy", table.get("proxy", "")),
     )
+
+
+def _duration(path: Path, where: str, value: Any) -> float | None:
+    """Seconds; as in containerd 0 is no limit of its own."""
+    text = value.removeprefix("+") if isinstance(value, str) else "?"
+    parts = _DURATION.findall(text)
+    if "".join(parts) != text.removesuffix("0" if text == "0" else ""):
+        raise UsageError(f"{path}: {where} is not a duration; write 500ms, 10s or 1m30s")
+    seconds = sum(float(part.rstrip("nuµμmsh")) * _SECONDS[part.lstrip("0123456789.")] for part in parts)
+    return min(seconds, _LONGEST) or None
+
+
+def _proxy(path: Path, where: str, value: Any) -> str:
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "?")
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if value and (not host or parts.path not in ("", "/") or parts.query or parts.fragment):
+        raise UsageError(f"{path}: {where} is not the URL of a proxy; write http://HOST:PORT")
+    if value and parts.scheme != "http":
+        raise UsageError(
+            f"{path}: {where}: proxies of kind {quoted(parts.scheme)} are not supported, only http://"
+        )
+    return str(value)
 
 
 def _address(path: Path, where: str, url: str, override: bool) -> str:
@@ -148,7 +188,7 @@ def _capabilities(path: Path, prefix: str, given: Any) -> frozenset[str]:
     found = frozenset(name.lower() for name in _texts(path, f"{prefix}capabilities", given))
     if not found <= CAPABILITIES:
         wrong = quoted(sorted(found - CAPABILITIES)[0])
-        raise UsageError(f"{path}: unknown capability {wrong}; there are pull, resolve, push")
+        raise UsageError(f"{path}: unknown capability {wrong}; there are pull, resolve, push, referrers")
     return found or CAPABILITIES
 
 

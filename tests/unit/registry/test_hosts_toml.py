@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from ocidist.cli.main import main
+from ocidist.client import Client
 from ocidist.errors import UsageError
 from ocidist.remotes.registry.hosts import folder_of, read_hosts
 from ocidist.remotes.registry.hosts_toml import CAPABILITIES, Endpoint, parse_hosts
+from tests.parts.faulty import REPOSITORY, FaultyRegistry
+from tests.parts.images import Entry, image
 
 HERE = Path("/certs.d/registry.example/hosts.toml")
 readable = pytest.mark.skipif(
@@ -79,8 +83,12 @@ def test_a_server_that_is_not_named_is_the_registry_itself_with_what_is_said_of_
     ("text", "said"),
     [
         ("x = ]", "line 1"),
-        ("mirrors = []", "unknown key 'mirrors'"),
-        ('[host."https://a"]\nproxy = "x"', "unknown key"),
+        ('[host."https://a"]\nproxy = "x"', "proxy is not the URL of a proxy"),
+        ('proxy = "http://u:secret@p:1/path"', "proxy is not the URL of a proxy"),
+        ('proxy = "socks5://p:1"', "proxies of kind 'socks5' are not supported"),
+        ('dial_timeout = "10"', "dial_timeout is not a duration"),
+        ('dial_timeout = "1s2"', "dial_timeout is not a duration"),
+        ("dial_timeout = 10", "dial_timeout is not a duration"),
         ("server = 1", "server is no text"),
         ("host = 1", "host is no table"),
         ('[host]\n"https://a" = 1', "is no table"),
@@ -89,7 +97,7 @@ def test_a_server_that_is_not_named_is_the_registry_itself_with_what_is_said_of_
         ('[host."https://a:99999999"]', "no http.s. URL of a host"),
         (
             '[host."https://a"]\ncapabilities = ["fly"]',
-            "unknown capability 'fly'; there are pull, resolve, push",
+            "unknown capability 'fly'; there are pull, resolve, push, referrers",
         ),
         ('[host."https://a"]\nskip_verify = "yes"', "skip_verify is neither true nor false"),
         ('[host."https://a"]\nca = 1', "ca is neither text nor a list"),
@@ -105,6 +113,62 @@ def test_what_it_cant_say_is_an_error_that_names_file_and_key(text: str, said: s
     assert str(caught.value).startswith(str(HERE))
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@readable
+def test_keys_that_nobody_knows_are_ignored_with_a_line() -> None:
+    """As by containerd, whose files are written for it and for later versions: the file and the key are named."""
+    lines: list[str] = []
+    found = parse_hosts(
+        'mirrors = []\n[host."https://a"]\nfuture = true\nskip_verify = true', HERE, lines.append
+    )
+    assert found == (Endpoint("https://a/v2", skip_verify=True), Endpoint())
+    keys = ("'host.\"https://a\".future'", "'mirrors'")
+    assert [line.partition(";")[0] for line in lines] == [
+        f"{HERE}: the unknown key {key} is ignored" for key in keys
+    ]
+
+
+@readable
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("1s", 1.0), ("1m30s", 90.0), ("500ms", 0.5), ("1.5h", 5400.0), ("0", None), ("", None)],
+)
+def test_a_host_has_capabilities_a_proxy_and_a_dial_timeout_as_in_containerd(
+    text: str, seconds: float | None
+) -> None:
+    """referrers is a capability; the proxy is not shown, for it may hold a password."""
+    (mirror, _) = parse_hosts(
+        f'[host."https://a"]\ncapabilities = ["pull", "referrers"]\nproxy = "http://u:pw@p:1"\ndial_timeout = "{text}"',
+        HERE,
+    )
+    assert mirror.capabilities == {"pull", "referrers"}
+    assert (mirror.proxy, mirror.dial_timeout) == ("http://u:pw@p:1", seconds)
+    assert "pw" not in repr(mirror)
+    options = Client(connect_timeout=20).network_options(mirror)
+    assert options.connect_timeout == min(seconds or 20, 20)
+    assert (dict(options.proxies), options.no_proxy) == ({"all": "http://u:pw@p:1"}, "")
+
+
+@readable
+def test_an_unknown_key_is_a_line_on_stderr_and_no_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The command goes on; in Python it is logged, once."""
+    made = image([[Entry("a", b"a")]])
+    with FaultyRegistry({"1": made}) as registry:
+        folder = tmp_path / "127.0.0.1:1"
+        folder.mkdir()
+        (folder / "hosts.toml").write_text(f'server = "{registry.registry.url}"\nfuture = 1\n')
+        name = f"127.0.0.1:1/{REPOSITORY}:1"
+        assert main(["resolve", name, "--hosts-dir", str(tmp_path), "--root", str(tmp_path / "root")]) == 0
+        for _ in range(2):
+            Client(hosts_dirs=[tmp_path]).resolve(name)
+    out, err = capsys.readouterr()
+    assert made.digest in out
+    (line,) = err.splitlines()
+    assert line.startswith(f"ocidist: {folder / 'hosts.toml'}: the unknown key 'future' is ignored")
+    assert [record.levelname for record in caplog.records if "'future'" in record.getMessage()] == ["WARNING"]
 
 
 def test_without_a_toml_reader_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +204,7 @@ def test_without_hosts_toml_the_folder_holds_certificates_as_docker_keeps_them(t
     folder = tmp_path / "a.example"
     folder.mkdir()
     assert read_hosts("a.example", [tmp_path]) == ()
+    (folder / "hosts.toml").touch()  # an empty one is none
     for name in ("ca.crt", "me.cert", "me.key", "README"):
         (folder / name).touch()
     (own,) = read_hosts("a.example", [tmp_path])
