@@ -430,7 +430,7 @@ def _what_is_here(
     ]
     pull = f"pull it with --platform {missing.platform}" if missing.platform else "pull it again"
     if not here:
-        return f"none of its images is in the store; {pull}"
+        return f"{missing.digest} of it is not in the store; {pull}"
     other = f", or choose {here[0]} with --platform" if asked is None else ""
     return f"only {', '.join(here)} of it {'is' if len(here) == 1 else 'are'} in the store; {pull}{other}"
 

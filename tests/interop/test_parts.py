@@ -381,6 +381,7 @@ def test_the_big_image_is_large_and_whole() -> None:
 
 def test_a_huge_layer_is_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One uncompressed layer with one file, built twice to the same bytes."""
+    require("tar")
     from tests.parts.realimages import huge_layer
 
     found = []
