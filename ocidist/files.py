@@ -22,6 +22,7 @@ __all__ = [
     "regular",
     "replacing",
     "set_mode",
+    "tighten",
 ]
 
 _PLAIN = 0
@@ -86,8 +87,8 @@ def create(path: str | os.PathLike[str], mode: int | None = None, *, dir_fd: int
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _PLAIN
     handle = os.open(path, flags, 0o666 if mode is None else mode, dir_fd=dir_fd)
-    if mode is not None and hasattr(os, "fchmod") and stat.S_IMODE(os.fstat(handle).st_mode) != mode:
-        os.fchmod(handle, mode)
+    if mode is not None:
+        tighten(handle, os.fstat(handle), mode)
     return handle
 
 
@@ -117,8 +118,15 @@ def replacing(
         raise
 
 
+def tighten(handle: int, found: os.stat_result, mode: int) -> None:
+    """Give an open file of status ``found`` exactly ``mode``, if it is this user's and its file system has modes."""
+    if stat.S_IMODE(found.st_mode) != mode and hasattr(os, "fchmod"):
+        with suppress(PermissionError):
+            os.fchmod(handle, mode)
+
+
 def set_mode(path: str, mode: int) -> None:
-    """chmod of a file or folder that was just made; a link that has taken its place is not followed. Raises OSError."""
+    """chmod of this user's own file or folder; a link that has taken its place is not followed. Raises OSError."""
     if os.chmod in os.supports_follow_symlinks:
         os.chmod(path, mode, follow_symlinks=False)
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Mapping, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Settings", "find_program", "store_root"]
+__all__ = ["Settings", "find_program", "store_root", "time_limit"]
 
 
 class Settings(NamedTuple):
@@ -69,7 +69,7 @@ class Settings(NamedTuple):
             docker_config=docker,
             auth_files=_auth_files(env, folder, docker),
             replay=env.get("OCIDIST_REPLAY") or None,
-            timeout=env.get("CONTAINERD_FETCH_TIMEOUT") or None,
+            timeout=time_limit(env),
             namespace=env.get("CONTAINERD_NAMESPACE") or "default",
             editor=env.get("EDITOR") or env.get("VISUAL") or None,
             proxies=proxies,
@@ -108,6 +108,11 @@ def find_program(name: str) -> str | None:
     # One that can't be run is found too, if there is no other: trying says why.
     found = shutil.which(name, path=path) or shutil.which(name, os.F_OK, path)
     return found if found is not None and os.path.isabs(found) else None  # Windows looks at its own directory
+
+
+def time_limit(environ: Mapping[str, str] | None = None) -> str | None:
+    """What ``Settings.load(environ).timeout`` is, as :func:`store_root` is its root."""
+    return (os.environ if environ is None else environ).get("CONTAINERD_FETCH_TIMEOUT") or None
 
 
 def _home(env: Mapping[str, str]) -> str:

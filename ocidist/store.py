@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 
-from ocidist.content.disk import make_folders
+from ocidist.content.disk import PRIVATE, SHARED, make_folders, unwritable
 from ocidist.content.foreign import REFUSAL, containerd_content
 from ocidist.content.local import LocalContent
 from ocidist.content.lock import FileLock, Gate
@@ -49,6 +49,8 @@ class Store:
     ``readonly`` refuses every write, and takes no locks and no leases: for a root that another owns. One of
     containerd's, or the content directory in it, is always opened so. Where ``root`` is itself a content directory
     its blobs can be read. ``snapshotter`` names the one that a new root is to have from now on.
+
+    A new root is its owner's alone, or with ``shared`` one whose blobs and names other users may read.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Store:
         *,
         readonly: bool = False,
         snapshotter: str | None = None,
+        shared: bool = False,
     ) -> None:
         if root is None:
             from ocidist.settings import store_root
@@ -73,13 +76,14 @@ class Store:
         self.foreign = theirs is not None
         """Whether the root is one of containerd's, which keeps the names of images in a database of its own."""
         self._refusal = REFUSAL if self.foreign else "opened read-only"
-        self.metadata = Metadata(os.path.join(base, "meta.db"), readonly=readonly)
+        self.metadata = Metadata(os.path.join(base, "meta.db"), readonly=readonly, shared=shared)
         self.content = HeldContent(
-            LocalContent(folder, readonly=readonly),
+            LocalContent(folder, readonly=readonly, shared=shared),
             self.metadata,
-            Gate(os.path.abspath(os.path.join(base, "gc.lock"))),
+            Gate(os.path.abspath(os.path.join(base, "gc.lock")), SHARED if shared else PRIVATE),
         )
         self._snapshotter = snapshotter
+        self._shared = shared
         self._snapshots: Snapshotter | None = None
 
     @property
@@ -97,12 +101,18 @@ class Store:
         import tempfile
 
         root = tempfile.mkdtemp(prefix="ocidist-")
-        store = cls(root)
         try:
-            yield store
+            with cls(root) as store:
+                yield store
         finally:
-            store.close()
             shutil.rmtree(root, ignore_errors=True)
+
+    def within(self, scope: Scope) -> Store:
+        """The same store, where also what takes no scope of its own ends with ``scope``."""
+        bound = object.__new__(Store)
+        bound.__dict__.update(self.__dict__)
+        bound.metadata, bound.content = self.metadata.within(scope), self.content.within(scope)
+        return bound
 
     def close(self) -> None:
         """Let go of the database. The store can be used again."""
@@ -117,8 +127,8 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r}{', readonly=True' if self.readonly else ''})"
 
-    def __reduce__(self) -> tuple[Callable[..., Store], tuple[str, bool, str | None]]:
-        return _reopened, (str(self.root), self.readonly, self._snapshotter)
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[str, bool, str | None, bool]]:
+        return _reopened, (str(self.root), self.readonly, self._snapshotter, self._shared)
 
     @property
     def snapshots(self) -> Snapshotter:
@@ -134,15 +144,16 @@ class Store:
     def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
         """What an image's name, or a digest, stands for here, without its bytes. Raises BlobNotFound."""
         scope.check()
-        found = self.find_image(name)
+        bound = self.within(scope)
+        found = bound.find_image(name)
         if found is not None:
-            return self.get_image(found), None
+            return bound.get_image(found), None
         digest, start = _digest_in(name), name.rpartition("@")[2]
         if digest is None and ":" in start and is_prefix(start):
             digest = complete(start, (info.digest for info in self.content.walk()), "blob")
         if digest is None or not self.content.has(digest):
             raise BlobNotFound(name, "no image of that name in the store; pull it first")
-        return self._describe(digest, scope), None
+        return bound._describe(digest, scope), None
 
     def _describe(self, digest: Digest, scope: Scope) -> Descriptor:
         """A descriptor for a bare digest: a name's, else what the content shows itself to be."""
@@ -227,32 +238,34 @@ class Store:
         ``seconds`` have passed, so that what was fetched is still here for the next try. While the block runs a
         lock tells ``gc --all`` that the lease is in use."""
         self.require_writable()
-        id_ = f"{LEASED}{os.urandom(8).hex()}"
-        with self._in_use(id_):
-            self.metadata.create_lease(id_, time.time() + seconds, scope.check if scope is not None else None)
+        id_, check = f"{LEASED}{os.urandom(8).hex()}", None if scope is None else scope.check
+        with self._in_use(id_, scope):
+            self.metadata.create_lease(id_, time.time() + seconds, check)
             yield id_
-            try:
-                self.metadata.delete_leases([id_])
-            except StoreError:
-                pass  # it ends by itself
+            with suppress(StoreError):  # it ends by itself
+                self.metadata.delete_leases([id_], check)
 
     @contextmanager
-    def _in_use(self, id_: str) -> Iterator[None]:
+    def _in_use(self, id_: str, scope: Scope | None) -> Iterator[None]:
         lock = FileLock(os.path.join(os.path.abspath(self._root), "leases", id_))
         try:
-            make_folders(os.path.dirname(lock.path))
+            self._make_leases()
             while not lock.acquire():  # a collector looks whether it is anybody's
+                if scope is not None:
+                    scope.check()
                 time.sleep(0.001)
         except OSError as error:
             raise StoreError(str(self.root), error.strerror or str(error)) from error
         try:
             yield
         finally:
-            try:
+            with suppress(OSError):
                 os.unlink(lock.path)
-            except OSError:
-                pass
             lock.release()
+
+    def _make_leases(self) -> None:
+        make_folders(os.path.abspath(self._root), SHARED if self._shared else PRIVATE)
+        make_folders(os.path.abspath(os.path.join(self._root, "leases")))
 
     @contextmanager
     def fetching(self, scope: Scope) -> Iterator[None]:
@@ -262,6 +275,7 @@ class Store:
         with ExitStack() as stack:
             if not self.readonly:
                 with suppress(OSError):
+                    self._make_leases()
                     stack.enter_context(gate.shared(scope))
             yield
 
@@ -458,21 +472,15 @@ class Store:
             raise StoreError(str(self.root), self._refusal)
         base = os.path.abspath(self._root)
         if not self._is_folder():
-            return
-        # The folder alone may be writable, and what another user made in it not.
+            return  # the folder alone may be writable, and what another user made in it not
         for path in (base, self.metadata.path, os.path.join(base, "content"), self.content.gate.path):
             if os.path.lexists(path) and not os.access(path, os.W_OK):
-                raise StoreError(str(self.root), _unwritable(path))
+                raise StoreError(str(self.root), unwritable(path))
+        self.content.local.require_writable()
 
 
-def _unwritable(path: str) -> str:
-    if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
-        return "its file system is read-only"
-    return "the store can't be written to by this user"
-
-
-def _reopened(root: str, readonly: bool, snapshotter: str | None) -> Store:
-    return Store(root, readonly=readonly, snapshotter=snapshotter)
+def _reopened(root: str, readonly: bool, snapshotter: str | None, shared: bool) -> Store:
+    return Store(root, readonly=readonly, snapshotter=snapshotter, shared=shared)
 
 
 def _normal(ref: str) -> str | None:

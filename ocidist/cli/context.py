@@ -69,7 +69,13 @@ class Context:
         if self._store is None:
             from ocidist.store import Store
 
-            self._store = Store(self.args.root or None, snapshotter=self.args.snapshotter)
+            args = self.args
+            self._store = Store(args.root or None, snapshotter=args.snapshotter, shared=args.shared)
+            limit = self.timeout
+            if limit is not None:
+                from ocidist.scope import Scope
+
+                self._store = self._store.within(Scope.within(limit))
         return self._store
 
     @property
@@ -100,14 +106,17 @@ class Context:
     @property
     def timeout(self) -> float | None:
         """Seconds for the whole command, None without a limit."""
+        from ocidist.settings import time_limit
+
         given: float | None = self.args.timeout
-        if given is None and self.settings.timeout:
+        named = time_limit()
+        if given is None and named:
             from argparse import ArgumentTypeError
 
             from ocidist.cli.options import duration
 
             try:
-                return duration(self.settings.timeout)
+                return duration(named)
             except ArgumentTypeError as error:
                 raise UsageError(f"$CONTAINERD_FETCH_TIMEOUT: {error}") from None
         return given

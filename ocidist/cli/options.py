@@ -92,6 +92,12 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
         metavar="NAME",
         help="how a new root keeps trees: native (copies) or overlay (layers to mount)",
     )
+    add(
+        "--shared",
+        action="store_true",
+        default=False,
+        help="make a new root whose blobs and names other users may read",
+    )
     add("--timeout", metavar="DUR", type=duration, help="time for the whole command (30s, 1m30s, 2h)")
     add("--connect-timeout", metavar="DUR", type=duration, default=30.0, help="time for one connection (30s)")
     add(

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 
 from ocidist.errors import StoreError
+from ocidist.files import set_mode
 
-__all__ = ["CLOEXEC", "NOFOLLOW", "failure", "make_folders", "remove_file", "settle_folders", "sync_folder"]
+__all__ = [
+    "CLOEXEC",
+    "NOFOLLOW",
+    "PRIVATE",
+    "SHARED",
+    "close_to_writers",
+    "failure",
+    "make_folder",
+    "make_folders",
+    "remove_file",
+    "settle_folders",
+    "sync_folder",
+    "unwritable",
+]
+
+PRIVATE, SHARED = 0o700, 0o755
+"""Modes of a store's folders: of its owner's alone, and of one that others may read."""
 
 CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
@@ -40,16 +58,40 @@ def _room(path: str, needed: int | None) -> str:
     return f" ({', '.join(parts)}); free some (rmi, gc), or use another disk (--root)" if parts else ""
 
 
-def make_folders(path: str) -> None:
-    """``makedirs`` that makes each new entry durable: the parent of a new directory is fsynced."""
+def unwritable(path: str) -> str:
+    """Why this user can't write to ``path``."""
+    if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return "its file system is read-only"
+    return "the store can't be written to by this user"
+
+
+def make_folder(path: str, mode: int = PRIVATE) -> None:
+    """``mkdir`` with exactly ``mode``, whatever the umask."""
+    os.mkdir(path, mode)
+    if stat.S_IMODE(os.lstat(path).st_mode) & 0o777 != mode:
+        with suppress(PermissionError):  # a file system that has no modes
+            set_mode(path, mode)
+
+
+def close_to_writers(path: str) -> None:
+    """Take the right to write into a folder of this user's from others, who could exchange what is in it."""
+    found = os.lstat(path)
+    if hasattr(os, "geteuid") and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o022:
+        with suppress(PermissionError):
+            set_mode(path, stat.S_IMODE(found.st_mode) & ~0o022)
+
+
+def make_folders(path: str, mode: int = PRIVATE) -> None:
+    """``makedirs`` that makes each new entry durable: the parent of a new directory is fsynced. What is there keeps
+    its mode."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     if parent != path:
-        make_folders(parent)
+        make_folders(parent, mode)
     made = True
     try:
-        os.mkdir(path, 0o755)
+        make_folder(path, mode)
     except FileExistsError:
         if not os.path.isdir(path):
             raise

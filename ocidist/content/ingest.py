@@ -13,9 +13,10 @@ import re
 import stat
 import time
 
-from ocidist.content.disk import CLOEXEC, NOFOLLOW, remove_file
+from ocidist.content.disk import remove_file
 from ocidist.content.protocols import IngestStatus
 from ocidist.errors import InvalidDigest, UsageError
+from ocidist.files import create, open_regular
 from ocidist.spec.digest import Digest
 
 __all__ = ["MAX_KEY", "check_key", "folder_name", "read_status", "remove_ingest", "write_status"]
@@ -77,18 +78,11 @@ def parse_time(text: str) -> float | None:
 
 
 def _read(path: str, limit: int) -> bytes:
-    # O_NONBLOCK: a FIFO in the place of a small file must not hang a listing.
-    flags = os.O_RDONLY | CLOEXEC | NOFOLLOW | getattr(os, "O_NONBLOCK", 0)
     try:
-        fd = os.open(path, flags)
+        with open_regular(path) as file:
+            return file.read(limit)
     except OSError:
         return b""
-    try:
-        return os.read(fd, limit) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
 
 
 def _text(path: str, limit: int = 512) -> str:
@@ -151,13 +145,8 @@ def write_status(folder: str, status: IngestStatus) -> None:
 def _write(path: str, data: bytes) -> None:
     # A fresh file each time: what a link of this name points at is never written.
     remove_file(path)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOEXEC, 0o644)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-    finally:
-        os.close(fd)
+    with os.fdopen(create(path, 0o600), "wb") as file:
+        file.write(data)
 
 
 def remove_ingest(folder: str) -> None:

@@ -1,7 +1,11 @@
 """A content store in a directory, in containerd's layout: ``blobs/ALG/HEX`` and ``ingest/HASH/…``.
 
 A commit is: check, fsync the data, rename, fsync the directory; so a blob is absent or whole, also after
-a crash. The committed blob is 0444 and never opened for writing again.
+a crash. The committed blob is read-only and never opened for writing again.
+
+Folders are 0700, as is what lies in them, so that no other user reads a private image; those of a shared store are
+0755 and its blobs 0444. A content directory that is open already keeps its mode, and what is added has the like.
+Nobody else may write to it: what is exchanged in an ingest would be published under our digest.
 """
 
 from __future__ import annotations
@@ -14,7 +18,18 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
-from ocidist.content.disk import CLOEXEC, NOFOLLOW, failure, make_folders, remove_file, settle_folders
+from ocidist.content.disk import (
+    CLOEXEC,
+    NOFOLLOW,
+    PRIVATE,
+    SHARED,
+    close_to_writers,
+    failure,
+    make_folder,
+    make_folders,
+    remove_file,
+    settle_folders,
+)
 from ocidist.content.foreign import REFUSAL, containerd_content
 from ocidist.content.ingest import folder_name, read_status, remove_ingest, write_status
 from ocidist.content.lock import FileLock, is_held
@@ -29,6 +44,7 @@ from ocidist.errors import (
     SizeMismatch,
     StoreError,
 )
+from ocidist.files import regular, tighten
 from ocidist.spec.digest import ALGORITHMS, Digest
 
 if TYPE_CHECKING:
@@ -85,12 +101,15 @@ class LocalContent:
     (``readonly=True``); one that it owns is never written, its collector deletes what it does not know.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, readonly: bool = False) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, readonly: bool = False, shared: bool = False) -> None:
         self._root = os.fspath(root)
         self.readonly = readonly
+        self._shared, self._looked = shared, False
+        self._guarded = False  # whether nobody else may write to the folders
         self._settled = False  # whether the folders above the blobs are known to be durable
         self._owned: bool | None = None  # by containerd; looked for before the first write
         base = os.path.abspath(self._root)
+        self._base = base
         self._blobs = os.path.join(base, "blobs")
         self._ingest = os.path.join(base, "ingest")
 
@@ -111,6 +130,16 @@ class LocalContent:
         from pathlib import Path
 
         return Path(self._path(digest))
+
+    @property
+    def folder_mode(self) -> int:
+        """The mode of the folders that lead to blobs: as the content directory's is, without others' writing."""
+        if self._shared:
+            return SHARED
+        try:
+            return stat.S_IMODE(os.stat(self._base).st_mode) & SHARED | PRIVATE
+        except OSError:
+            return PRIVATE
 
     def _path(self, digest: Digest) -> str:
         checked = Digest(digest)  # the grammar of a digest is what keeps paths inside the root
@@ -208,7 +237,12 @@ class LocalContent:
             raise
 
     def _lock(self, lock: FileLock, folder: str, key: str) -> None:
-        make_folders(os.path.dirname(self._ingest))
+        make_folders(self._base, self.folder_mode)
+        if not self._guarded:
+            for path in (self._base, self._blobs, self._ingest):
+                if os.path.isdir(path) and not os.path.islink(path):
+                    close_to_writers(path)
+            self._guarded = True
         # The collector holds each ingest for a moment to see whether it is anybody's: that is nobody else's writer.
         for pause in (0.01, 0.03, 0.06, 0):
             if self._taken(lock, folder):
@@ -225,6 +259,12 @@ class LocalContent:
                     # Its holder, on the way out, has removed the directory before: nobody would remove this one.
                     with suppress(OSError):  # not empty: somebody came in between
                         os.rmdir(folder)
+                if taken and not self._own(folder):
+                    remove_ingest(folder)
+                    lock.release()
+                    if not os.path.lexists(folder):
+                        continue
+                    raise PermissionError(errno.EPERM, "another user's folder; remove it", folder)
                 return taken
             except (FileNotFoundError, NotADirectoryError):
                 if any(os.path.lexists(path) and not os.path.isdir(path) for path in (self._ingest, folder)):
@@ -234,23 +274,33 @@ class LocalContent:
     def _make_ingest(self, folder: str) -> bool:
         # Not fsynced: an ingest that is lost in a crash is fetched again.
         try:
-            os.mkdir(folder)
+            make_folder(folder)
             return True
         except FileExistsError:  # also if its last holder removes it just now; the lock will tell
             pass
         except FileNotFoundError:
-            os.makedirs(self._ingest, exist_ok=True)  # and the caller comes again
+            with suppress(FileExistsError):  # and the caller comes again
+                make_folder(self._ingest)
         return False
+
+    def _own(self, folder: str) -> bool:
+        """Whether an ingest is this user's, or of the one whose store this is; then no other may write to it."""
+        found = os.lstat(folder)
+        if not hasattr(os, "geteuid"):
+            return True
+        close_to_writers(folder)
+        return found.st_uid in (os.geteuid(), os.lstat(self._ingest).st_uid)
 
     def _begin(
         self, folder: str, lock: FileLock, key: str, total: int, expected: Digest | None
     ) -> LocalWriter:
         data = os.path.join(folder, "data")
-        if os.path.lexists(data) and not stat.S_ISREG(os.lstat(data).st_mode):
+        if os.path.lexists(data) and not _private(os.lstat(data), os.lstat(folder)):
             remove_file(data)
         known = read_status(folder)
-        fd = os.open(data, os.O_RDWR | os.O_CREAT | os.O_APPEND | CLOEXEC | NOFOLLOW, 0o644)
+        fd, found = regular(data, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
+            tighten(fd, found, 0o600)
             offset, started, now = 0, None, time.time()
             if known is not None:
                 offset, started = known.offset, known.started_at
@@ -264,7 +314,7 @@ class LocalContent:
                 (known.total, known.expected) != (total, expected)
             ):
                 write_status(folder, status)
-            return LocalWriter(self._place, folder, lock, fd, status)
+            return LocalWriter(self._place, folder, lock, fd, status, self.folder_mode & 0o444)
         except BaseException:
             os.close(fd)
             raise
@@ -272,8 +322,9 @@ class LocalContent:
     def _place(self, digest: Digest) -> str:
         # OSErrors as they come: the writer maps them.
         path = self._path(digest)
-        make_folders(os.path.dirname(path))
+        make_folders(os.path.dirname(path), self.folder_mode)
         if not self._settled:
+            close_to_writers(os.path.dirname(path))
             settle_folders(os.path.dirname(path), LEVELS)
             self._settled = True
         return path
@@ -330,7 +381,7 @@ class LocalContent:
         try:
             with os.scandir(self._ingest) as entries:
                 return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # of a shared store, ingests are not
             return []
         except OSError as error:
             raise failure(self._ingest, error) from error
@@ -401,3 +452,25 @@ class LocalContent:
             raise StoreError(str(self.root), REFUSAL)
         if self.readonly:
             raise StoreError(str(self.root), "opened read-only")
+        if self._shared and not self._looked:
+            self._looked = True  # once: while another thread makes it, its mode may be on the way
+            self._require_shared()
+
+    def _require_shared(self) -> None:
+        if not os.path.isdir(self._base) or os.stat(self._base).st_mode & 0o005 or not hasattr(os, "geteuid"):
+            return
+        from shlex import quote
+
+        above, here, blobs = map(quote, (os.path.dirname(self._base), self._base, self._blobs))
+        way_out = f"chmod go+rx {above} {here}; chmod -R go+rX {blobs}"
+        raise StoreError(self._base, f"it was made private; leave --shared out, or open it: `{way_out}`")
+
+
+def _private(data: os.stat_result, folder: os.stat_result) -> bool:
+    """Whether only its owner can have written to what an earlier writer left: a file without another name."""
+    if not stat.S_ISREG(data.st_mode):
+        return False
+    if not hasattr(os, "geteuid"):
+        return True
+    mine = data.st_uid in (os.geteuid(), folder.st_uid)
+    return mine and data.st_nlink == 1 and not stat.S_IMODE(data.st_mode) & 0o022

@@ -4,6 +4,8 @@
 descriptor of the file is closed. A lock is let go by closing its descriptor alone, never by ``LOCK_UN``,
 which in a forked child would take it from the parent. Where ``fcntl`` is missing, locks hold within the
 process.
+
+A lock's file is its owner's alone, 0600 whatever the umask: who can open it can hold it, for ever.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Iterator
 
-from ocidist.content.disk import CLOEXEC, NOFOLLOW, make_folders
+from ocidist.content.disk import PRIVATE, make_folders, remove_file
+from ocidist.files import NotRegular, regular, tighten
 
 try:
     import fcntl
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["FileLock", "Gate", "is_held", "keeps_locks"]
 
 NO_LOCKS = "its file system keeps no locks (flock), so nothing is written there; choose a root on another"
+_MAKE = os.O_RDWR | os.O_CREAT
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 _guard = threading.Lock()
@@ -74,7 +78,13 @@ class FileLock:
             self._mine = True
         try:
             while True:
-                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | CLOEXEC | NOFOLLOW, 0o644)
+                try:
+                    self._fd = _opened(self.path, _MAKE)
+                except NotRegular:  # nobody holds that
+                    if os.path.isdir(self.path) and not os.path.islink(self.path):
+                        raise
+                    remove_file(self.path)
+                    continue
                 if not _flock(self._fd, exclusive=True):
                     self.release()
                     return False
@@ -116,7 +126,9 @@ def is_held(path: str) -> bool:
         if path in _held or path in _inside:
             return True
     try:
-        fd = os.open(path, os.O_RDONLY | CLOEXEC | NOFOLLOW)
+        fd = _opened(path, os.O_RDONLY)
+    except PermissionError:  # another user's, who alone can know
+        return True
     except OSError:  # no such file: nobody's
         return False
     try:
@@ -133,9 +145,10 @@ class Gate:
     be one inside. For that reason nobody may pass the same gate twice at a time.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, mode: int = PRIVATE) -> None:
         self.path = path
         self.queue = f"{path}.next"
+        self._mode = mode  # of the folder that it lies in, where that has to be made
 
     @contextmanager
     def shared(self, scope: Scope | None = None) -> Iterator[None]:
@@ -151,7 +164,8 @@ class Gate:
 
     @contextmanager
     def looking(self, scope: Scope | None = None) -> Iterator[None]:
-        """As ``exclusive``, without writing anything; where nobody has written, nobody needs to be kept out."""
+        """As ``exclusive``, without writing anything; where nobody has written, nobody needs to be kept out. Another
+        user's gate is not held: who may only read must not keep writers waiting."""
         if fcntl is not None and not os.path.lexists(self.path):
             yield
             return
@@ -159,9 +173,7 @@ class Gate:
             yield
 
     @contextmanager
-    def _passed(
-        self, scope: Scope | None, *, exclusive: bool, flags: int = os.O_RDWR | os.O_CREAT
-    ) -> Iterator[None]:
+    def _passed(self, scope: Scope | None, *, exclusive: bool, flags: int = _MAKE) -> Iterator[None]:
         if fcntl is None:
             _poll(lambda: _enter(self.path, exclusive), scope)
             try:
@@ -170,7 +182,7 @@ class Gate:
                 _leave(self.path)
             return
         if flags & os.O_CREAT:
-            make_folders(os.path.dirname(os.path.abspath(self.path)))
+            make_folders(os.path.dirname(os.path.abspath(self.path)), self._mode)
         inside = -1
         try:
             queued = _locked(self.queue, scope, exclusive, flags)
@@ -188,8 +200,8 @@ class Gate:
 def _locked(path: str, scope: Scope | None, exclusive: bool, flags: int) -> int:
     """A descriptor that has the lock on ``path``, once it is to be had; -1 if there is no such file to look at."""
     try:
-        fd = os.open(path, flags | CLOEXEC | NOFOLLOW, 0o644)
-    except FileNotFoundError:
+        fd = _opened(path, flags)
+    except (FileNotFoundError, PermissionError):
         if flags & os.O_CREAT:
             raise
         return -1
@@ -198,6 +210,13 @@ def _locked(path: str, scope: Scope | None, exclusive: bool, flags: int) -> int:
     except BaseException:
         os.close(fd)
         raise
+    return fd
+
+
+def _opened(path: str, flags: int) -> int:
+    fd, found = regular(path, flags)
+    if flags & os.O_CREAT:  # also one that an older version left open to others
+        tighten(fd, found, 0o600)
     return fd
 
 

@@ -1,7 +1,8 @@
 """One ingest of a LocalContent: append, hash as it goes, commit.
 
 The order of a commit is what makes a blob absent or whole: the data is fsynced, then renamed into
-``blobs/``, then the directory is fsynced. A failed fsync is never tried again and trusted: the kernel may
+``blobs/``, then the directory is fsynced. All that is hashed, synced and given its mode is the open file; that it is
+this one which has the name is looked at before and after the rename. A failed fsync is never tried again and trusted: the kernel may
 have dropped the pages and marked them clean.
 """
 
@@ -11,9 +12,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Callable, Mapping
 
-from ocidist.content.disk import failure, sync_folder
+from ocidist.content.disk import failure, remove_file, sync_folder
 from ocidist.content.ingest import remove_ingest
 from ocidist.errors import DigestMismatch, SizeMismatch, StoreError, UsageError
+from ocidist.files import open_regular
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -34,8 +36,15 @@ class LocalWriter:
     """
 
     def __init__(
-        self, place: Callable[[Digest], str], folder: str, lock: FileLock, fd: int, status: IngestStatus
+        self,
+        place: Callable[[Digest], str],
+        folder: str,
+        lock: FileLock,
+        fd: int,
+        status: IngestStatus,
+        mode: int = 0o400,
     ) -> None:
+        self._mode = mode  # of what is committed
         self._place = place
         self._folder = folder
         self._data = os.path.join(folder, "data")
@@ -83,7 +92,8 @@ class LocalWriter:
     def _rehash(self, hasher: _Hash, start: int, check: Callable[[], object] | None = None) -> None:
         buffer = memoryview(bytearray(min(BLOCK, self._offset - start)))
         try:
-            with open(self._data, "rb", buffering=0) as file:
+            # Not by its name. Where this reads makes no difference to where is written (O_APPEND).
+            with open(self._fd, "rb", buffering=0, closefd=False) as file:
                 file.seek(start)
                 while start < self._offset:
                     if check is not None:
@@ -172,18 +182,38 @@ class LocalWriter:
         try:
             target = self._place(digest)
             before = os.path.lexists(target)
+            if not self._is_mine(self._data):
+                raise self._exchanged(self._data)
             os.replace(self._data, target)
         except OSError as error:
             raise failure(target or self._data, error) from error
         try:
-            os.chmod(target, 0o444)
-            os.utime(target)
+            # Else another writer may have committed the same digest over it; if not, it is taken back.
+            if not self._is_mine(target) and _digest(target, digest) != digest:
+                remove_file(target)
+                raise self._exchanged(target)
+            self._finish(target)
             sync_folder(os.path.dirname(target))
         except OSError as error:
             self._unpublish(target, before)
             raise failure(target, error) from error
         self._drop()
         return digest
+
+    def _is_mine(self, path: str) -> bool:
+        return os.path.samestat(os.lstat(path), os.fstat(self._fd))
+
+    def _exchanged(self, path: str) -> StoreError:
+        self._drop()
+        return StoreError(path, "another process exchanged the file while it was committed; nothing was kept")
+
+    def _finish(self, target: str) -> None:
+        if os.utime in os.supports_fd and hasattr(os, "fchmod"):
+            os.fchmod(self._fd, self._mode)
+            os.utime(self._fd)
+        else:
+            os.chmod(target, self._mode)
+            os.utime(target)
 
     def _unpublish(self, target: str, before: bool) -> None:
         # Not known to be durable: not to be seen. One that was here before is as durable as it was.
@@ -228,3 +258,12 @@ class LocalWriter:
 
     def __del__(self) -> None:
         self.close()
+
+
+def _digest(path: str, like: Digest) -> Digest:
+    """The digest of a regular file, by the algorithm of ``like``. Raises OSError."""
+    hasher = like.hasher()
+    with open_regular(path) as file:
+        while block := file.read(BLOCK):
+            hasher.update(block)
+    return Digest.from_hash(hasher)

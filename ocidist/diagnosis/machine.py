@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import stat
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
@@ -58,9 +59,29 @@ def _root(root: Path) -> Iterator[Finding]:
     if not os.access(folder, os.W_OK | os.X_OK):
         yield Finding(MACHINE, "root", FAILED, f"{there}: can't be written to by this user", other)
         return
-    yield Finding(MACHINE, "root", OK, there)
+    yield _readers(root, there)
     yield _space(folder)
     yield _locks(folder)
+
+
+def _readers(root: Path, there: str) -> Finding:
+    """Who else may use a store: none, those whom it is shared with, or anybody who can exchange what is in it."""
+    from shlex import quote
+
+    try:
+        mode, inner = (stat.S_IMODE(os.stat(path).st_mode) for path in (root, root / "content"))
+    except OSError:  # not made yet
+        return Finding(MACHINE, "root", OK, there)
+    if not hasattr(os, "geteuid"):
+        return Finding(MACHINE, "root", OK, there)
+    if mode & 0o022 and not mode & stat.S_ISVTX:
+        return Finding(
+            MACHINE, "root", NOTE, f"{there}: other users may write to it", f"chmod go-w {quote(str(root))}"
+        )
+    if mode & inner & 0o055:
+        advice = f"if that is not meant: chmod go-rwx {quote(str(root))} {quote(str(root / 'content'))}"
+        return Finding(MACHINE, "root", NOTE, f"{there}: other users may read images in it", advice)
+    return Finding(MACHINE, "root", OK, there)
 
 
 def _space(folder: Path) -> Finding:

@@ -51,7 +51,7 @@ class HeldContent:
 
     def within(self, scope: Scope) -> HeldContent:
         """The same store, for writes that ``scope`` bounds and its lease holds."""
-        return HeldContent(self.local, self.metadata, self.gate, scope)
+        return HeldContent(self.local, self.metadata.within(scope), self.gate, scope)
 
     # -- Provider --
 

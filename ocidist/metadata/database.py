@@ -1,98 +1,71 @@
-"""Names, labels and leases in one sqlite3 file that many processes use at once.
+"""Names, labels and leases in one sqlite3 file that many processes use at once; ``connection`` is how it is opened.
 
-A rollback journal, not WAL: it works on network file systems and can be read in a read-only directory.
 The constructor does no I/O, ``sqlite3`` is imported at first use, and reads make no file.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
-import weakref
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Iterable, Mapping, TypeVar
 
-from ocidist.content.disk import make_folders
-from ocidist.errors import StoreError, quoted
+from ocidist.errors import StoreError
+from ocidist.metadata.connection import MADE, DatabaseFile, Run
 from ocidist.metadata.records import DamagedRecord, ImageRecord, Lease, find_record, read_record, sort_out
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
-    import sqlite3
-
+    from ocidist.scope import Scope
     from ocidist.spec.descriptor import Descriptor
-
-    Run = Callable[[str, tuple[object, ...]], sqlite3.Cursor]
 
 T = TypeVar("T")
 
 __all__ = ["ImageRecord", "Lease", "Metadata"]
 
-SCHEMA = 1
-_MADE = "ocidist.made"  # a label of no blob: when the database was made
-BUSY = 30.0  # seconds to wait for other processes
-_STEP = 0.25  # seconds that sqlite3 waits before we look whether to go on
-
-_TABLES = """
-CREATE TABLE images (
-  name TEXT PRIMARY KEY, media_type TEXT NOT NULL, digest TEXT NOT NULL, size INTEGER NOT NULL,
-  annotations TEXT NOT NULL, labels TEXT NOT NULL, created_at REAL NOT NULL, updated_at REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE labels (
-  digest TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (digest, key)
-) WITHOUT ROWID;
-CREATE TABLE leases (id TEXT PRIMARY KEY, created_at REAL NOT NULL, expires_at REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE resources (
-  lease TEXT NOT NULL, kind TEXT NOT NULL, ref TEXT NOT NULL, PRIMARY KEY (lease, kind, ref)
-) WITHOUT ROWID;
-"""
-
-
-_living: weakref.WeakSet[Metadata] = weakref.WeakSet()
-_abandoned: list[Any] = []  # connections inherited over a fork; kept so that nothing closes them
-
-
-def _after_fork() -> None:
-    for metadata in list(_living):
-        metadata._forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
 
 class Metadata:
     """The database at ``path``. For any thread, and usable again in a forked child.
 
-    Every method raises StoreError: damaged, of a newer version, read-only, busy for more than 30 s. ``check``
-    arguments are called while it waits, and may raise.
+    Every method raises StoreError: damaged, another program's, of a newer version, read-only, busy for more than 30 s.
+    ``check`` arguments are called while it works or waits, and may raise; without one, that of :meth:`within`'s scope.
+    ``shared``: other users may read the names.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, readonly: bool = False) -> None:
-        self.path = os.path.abspath(os.fspath(path))
-        self.readonly = readonly
-        self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] = (0, 0)
-        _living.add(self)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        readonly: bool = False,
+        shared: bool = False,
+        scope: Scope | None = None,
+        file: DatabaseFile | None = None,
+    ) -> None:
+        self._file = file or DatabaseFile(os.path.abspath(os.fspath(path)), readonly, shared)
+        self.path = self._file.path
+        self.readonly = self._file.readonly
+        self._check = None if scope is None else scope.check
 
     def __repr__(self) -> str:
         return f"Metadata({self.path!r})"
 
+    def within(self, scope: Scope) -> Metadata:
+        """The same database, for work that ``scope`` bounds."""
+        return Metadata(self.path, scope=scope, file=self._file)
+
     def close(self) -> None:
         """Let go of the file; the next call opens it again."""
-        with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()
+        self._file.close()
 
-    def _forked(self) -> None:
-        # In a child: the connection is the parent's, and another thread may have held the lock.
-        if self._connection is not None:
-            _abandoned.append(self._connection)
-        self._connection = None
-        self._lock = threading.RLock()
+    def _read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        return self._file.read(statement, values, self._check)
+
+    def _writing(self, check: Callable[[], object] | None, *, names: bool = False) -> ContextManager[Run]:
+        return self._file.writing(check or self._check, names=names)
+
+    def _shrinking(
+        self, action: Callable[[Run], T], check: Callable[[], object] | None, *, names: bool = False
+    ) -> T:
+        return self._file.shrinking(action, check or self._check, names=names)
 
     def problems(self) -> list[str]:
         """What sqlite3's own check finds wrong with the file; [] where there is none. Raises StoreError if it
@@ -106,7 +79,7 @@ class Metadata:
         found = self._read(
             "SELECT (SELECT value FROM labels WHERE digest = '' AND key = ?), EXISTS (SELECT 1 FROM images) "
             "OR EXISTS (SELECT 1 FROM labels) OR EXISTS (SELECT 1 FROM leases)",
-            _MADE,
+            MADE,
         )
         if not found or not found[0][1]:
             return float("inf")
@@ -156,7 +129,7 @@ class Metadata:
 
         now = time.time()
         annotations = json.dumps(dict(target.annotations))
-        with self._writing(check) as run:
+        with self._writing(check, names=True) as run:
             if revise is not None:
                 row = run("SELECT * FROM images WHERE name = ?", (name,)).fetchone()
                 labels = revise(find_record(row, self.path))
@@ -177,7 +150,7 @@ class Metadata:
         def delete(run: Run) -> bool:
             return bool(run("DELETE FROM images WHERE name = ?", (name,)).rowcount)
 
-        return self._shrinking(delete, check)
+        return self._shrinking(delete, check, names=True)
 
     # -- labels of blobs --
 
@@ -286,187 +259,6 @@ class Metadata:
                 if any(_merged(key, have.get(key), value) != have.get(key) for key, value in labels.items()):
                     return False
         return True
-
-    # -- the file --
-
-    def _read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        until = time.monotonic() + BUSY
-        with self._lock, self._mapped():
-            while True:
-                if self._connection is None and not self._exists():
-                    return []
-                try:
-                    connection = self._open(write=False)
-                    return [] if connection is None else connection.execute(statement, values).fetchall()
-                except _errors().OperationalError as error:
-                    if not _is_busy(error) or time.monotonic() > until:
-                        raise
-
-    def _exists(self) -> bool:
-        try:
-            os.stat(self.path)
-        except FileNotFoundError:
-            return False
-        return True
-
-    @contextmanager
-    def _writing(self, check: Callable[[], object] | None) -> Iterator[Run]:
-        if self.readonly:
-            raise StoreError(self.path, "opened read-only")
-        with self._lock, self._mapped():
-            connection = self._patiently(lambda: self._open(write=True), check)
-            assert connection is not None
-            self._patiently(lambda: connection.execute("BEGIN IMMEDIATE"), check)
-            try:
-                yield connection.execute
-                # Readers in other processes can keep a commit waiting as well.
-                self._patiently(lambda: connection.execute("COMMIT"), check)
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    def _shrinking(self, action: Callable[[Run], T], check: Callable[[], object] | None) -> T:
-        """``action``, which only deletes, in a transaction. Where the disk is too full for a journal that is kept in
-        memory: to make room comes before being whole after a crash in these few writes."""
-        with self._lock:
-            try:
-                with self._writing(check) as run:
-                    return action(run)
-            except StoreError as error:
-                if self._connection is None or "full" not in str(error.__cause__):
-                    raise
-            self._connection.execute("PRAGMA journal_mode = MEMORY")
-            try:
-                with self._writing(check) as run:
-                    return action(run)
-            finally:
-                self._connection.execute("PRAGMA journal_mode = DELETE")
-
-    def _patiently(self, action: Callable[[], Any], check: Callable[[], object] | None) -> Any:
-        until = time.monotonic() + BUSY
-        while True:
-            try:
-                return action()
-            except _errors().OperationalError as error:
-                if not _is_busy(error) or time.monotonic() > until:
-                    raise
-            if check is not None:
-                check()
-
-    @contextmanager
-    def _mapped(self) -> Iterator[None]:
-        sqlite3 = _errors()
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(self.path, _explained(error)) from error
-        except UnicodeDecodeError as error:  # of sqlite's own words about a damaged file
-            raise StoreError(self.path, _explained(ValueError("malformed"))) from error
-        except UnicodeEncodeError as error:
-            raise StoreError(self.path, "a name or label is not valid Unicode") from error
-        except OSError as error:
-            raise StoreError(self.path, error.strerror or str(error)) from error
-
-    def _open(self, *, write: bool) -> sqlite3.Connection | None:
-        """The connection; a new one where the file was replaced."""
-        try:
-            found = os.stat(self.path)
-            identity = (found.st_dev, found.st_ino)
-        except FileNotFoundError:
-            if not write:
-                return None
-            identity = (0, 0)
-        if self._connection is not None and identity == self._identity:
-            return self._connection
-        if self._connection is not None:
-            stale, self._connection = self._connection, None
-            stale.close()
-        connection = self._connect(write)
-        if connection is not None:
-            found = os.stat(self.path)
-            self._identity = (found.st_dev, found.st_ino)
-            self._connection = connection
-        return connection
-
-    def _connect(self, write: bool) -> sqlite3.Connection | None:
-        sqlite3 = _errors()
-        if not self.readonly:
-            make_folders(os.path.dirname(self.path))
-            connection = sqlite3.connect(
-                self.path, timeout=_STEP, isolation_level=None, check_same_thread=False
-            )
-            return self._prepared(connection, write)
-        from pathlib import Path
-
-        uri = Path(self.path).as_uri()
-        for options in ("?mode=ro", "?immutable=1"):
-            connection = sqlite3.connect(
-                uri + options, uri=True, timeout=_STEP, isolation_level=None, check_same_thread=False
-            )
-            try:
-                return self._prepared(connection, write)
-            except sqlite3.OperationalError as error:
-                # A hot journal in a directory that can't be written: only immutable=1 opens that.
-                if _is_busy(error) or options == "?immutable=1":
-                    raise
-        return None
-
-    def _prepared(self, connection: sqlite3.Connection, write: bool) -> sqlite3.Connection | None:
-        try:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > SCHEMA:
-                raise StoreError(
-                    self.path, f"written by a newer ocidist (schema {version}, this one reads {SCHEMA})"
-                )
-            if version == 0:
-                if not write:  # nothing is in it, and a look makes no tables: the disk may be full
-                    connection.close()
-                    return None
-                self._create(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _create(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:  # nobody else was first
-                for statement in _TABLES.split(";"):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO labels VALUES ('', ?, ?)", (_MADE, repr(time.time())))
-                connection.execute(f"PRAGMA user_version = {SCHEMA}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-
-
-def _errors() -> Any:
-    import sqlite3
-
-    return sqlite3
-
-
-def _is_busy(error: Exception) -> bool:
-    text = str(error)
-    return "locked" in text or "busy" in text
-
-
-def _explained(error: Exception) -> str:
-    text = quoted(str(error) or type(error).__name__)[1:-1]
-    if "not a database" in text or "malformed" in text or "no such table" in text or "no such column" in text:
-        return (
-            f"the database of names is damaged ({text}); move the file away to go on: blobs stay, "
-            "and names return when images are pulled again"
-        )
-    if "readonly database" in text:
-        return "the database of names can't be written to by this user"
-    if _is_busy(error):
-        return f"other processes held the database for {BUSY:.0f} s"
-    return f"the database of names: {text}"
 
 
 def _lease(run: Run, id_: str, expires_at: float) -> None:

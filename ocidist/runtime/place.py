@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator
 
 from ocidist.errors import BundleError
+from ocidist.files import replacing
 from ocidist.layers.reading import FOLDER, PATH_ONLY
 
 __all__ = ["Place", "claimed", "refuse_full"]
@@ -22,7 +23,6 @@ __all__ = ["Place", "claimed", "refuse_full"]
 _BEING_MADE = "a bundle is being made there; if that was killed, remove the directory"
 _MAX_LINKS = 40  # as the kernel's own limit
 _THROUGH = FOLDER | getattr(os, "O_PATH", 0)  # a directory that only lets through
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,8 @@ class Place:
 
     def publish(self, name: str, data: bytes) -> None:
         """Write a file under a name of its own, and rename it to ``name``. Raises OSError."""
-        new = f".{name}.new"
-        with open(os.open(new, _NEW, 0o666, dir_fd=self.fd), "wb") as target:
+        with replacing(name, dir_fd=self.fd) as target:
             target.write(data)
-        os.rename(new, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
 
 def refuse_full(path: Path) -> None:
@@ -124,11 +122,8 @@ def _clear(fd: int, parent: int, name: str, mode: int | None) -> None:
     from ocidist.snapshots.trees import remove_tree
 
     try:
-        for each in (".config.json.new", "config.json"):
-            try:
-                os.unlink(each, dir_fd=fd)
-            except FileNotFoundError:
-                continue
+        with suppress(FileNotFoundError):
+            os.unlink("config.json", dir_fd=fd)
         remove_tree("rootfs", fd)
         if mode is not None:
             os.chmod(fd, mode)

@@ -36,7 +36,11 @@ def choose(folder: Path, wanted: str | None = None) -> NativeSnapshotter | Overl
 def _kept(folder: Path) -> str:
     try:
         text = read_small(folder / "snapshotter", 64).decode("utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError):
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        PermissionError,
+    ):  # of a shared store, trees are not to be seen
         return "native"
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else ""

@@ -14,13 +14,15 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator
 
-from ocidist.content.disk import failure
+from ocidist.content.disk import failure, make_folder, make_folders
 from ocidist.content.lock import FileLock, is_held
 from ocidist.errors import InvalidDigest, StoreError
+from ocidist.files import NotRegular, read_small, replacing
 from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo
 from ocidist.snapshots.trees import remove_tree
@@ -111,14 +113,19 @@ class FolderSnapshotter:
         import json
 
         try:
-            with open(folder / "info", "rb") as source:
-                found: dict[str, Any] = json.loads(source.read(1 << 16))
+            found: dict[str, Any] = json.loads(read_small(folder / "info", 1 << 16))
             if kind == "active" and found.get("kind") == "view":
                 kind = "view"
             return SnapshotInfo(str(found["key"]), str(found["parent"]), kind, float(found["created_at"]))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (KeyError, TypeError, ValueError):  # damaged: as good as absent, and made again when needed
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            NotRegular,
+        ):  # damaged: as good as absent, and made again when needed
             return None
         except OSError as error:
             raise failure(str(folder), error) from error
@@ -162,10 +169,9 @@ class FolderSnapshotter:
         """Out of sight, where what is left of it by a process that is killed is removed, then in one rename."""
         new, claim = self._aside(folder)
         with claim:
-            os.mkdir(new, 0o700)
+            make_folder(str(new))
             try:
-                os.mkdir(new / "fs", 0o755)
-                os.chmod(new / "fs", 0o755)  # whatever the umask
+                make_folder(str(new / "fs"), 0o755)
                 self._fill(new, parent, kind, scope)
                 self._write(new, key, parent, kind)
                 os.rename(new, folder)
@@ -288,7 +294,7 @@ class FolderSnapshotter:
 
     def _make_root(self) -> None:
         if not (self.root / "removed").is_dir():
-            self.root.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(str(self.root.parent))
             for folder in (
                 self.root,
                 self._committed,
@@ -296,19 +302,15 @@ class FolderSnapshotter:
                 self.root / "locks",
                 self.root / "removed",
             ):
-                try:
-                    os.mkdir(folder, 0o700)
-                except FileExistsError:
-                    pass
+                with suppress(FileExistsError):
+                    make_folder(str(folder))
 
     def _write(self, folder: Path, key: str, parent: str, kind: str = "committed") -> None:
         import json
 
         text = json.dumps({"key": key, "parent": parent, "kind": kind, "created_at": time.time()})
-        new = folder / "info.new"
-        with open(new, "w", encoding="utf-8") as target:
-            target.write(text)
-        os.replace(new, folder / "info")
+        with replacing(folder / "info", 0o600) as target:
+            target.write(text.encode())
 
 
 def _folder(key: str) -> str:

@@ -82,7 +82,7 @@ def test_the_layout_is_containerds(content: LocalContent) -> None:
     put(content)
     blob = content.root / "blobs" / "sha256" / TARGET.digest.hex
     assert blob == content.path(TARGET.digest)
-    assert stat.S_IMODE(blob.stat().st_mode) == 0o444
+    assert stat.S_IMODE(blob.stat().st_mode) == 0o400
 
 
 def test_times_as_containerd_writes_them() -> None:
@@ -649,7 +649,7 @@ def test_c41_a_directory_that_can_not_be_written(tmp_path: Path) -> None:
     """The kernel's refusal is a StoreError; reads work. As root the test becomes nobody first."""
     root = Path(tempfile.mkdtemp(dir="/tmp"))
     try:
-        put(LocalContent(root / "content"))
+        put(LocalContent(root / "content", shared=True))
         for path in [*root.rglob("*"), root]:
             if path.is_dir():
                 path.chmod(0o555)

@@ -164,7 +164,7 @@ def test_many_processes_make_one_database(metadata: Metadata) -> None:
 def test_a_forked_child_opens_its_own(metadata: Metadata) -> None:
     """Also when another thread is inside the database at the moment of the fork."""
     metadata.set_image("parent", A)
-    metadata._lock.acquire()  # as if another thread had it
+    metadata._file._lock.acquire()  # as if another thread had it
     child = os.fork()
     if child == 0:
         try:
@@ -172,7 +172,7 @@ def test_a_forked_child_opens_its_own(metadata: Metadata) -> None:
             os._exit(0 if metadata.get_image("parent") else 2)
         except BaseException:  # noqa: BLE001 - a child must not run the rest of the tests
             os._exit(1)
-    metadata._lock.release()
+    metadata._file._lock.release()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert [record.name for record in metadata.images()] == ["child", "parent"]
     metadata.set_image("after", A)
