@@ -87,8 +87,8 @@ class _Comparison:
 
     def folder(self, path: bytes, both: bool) -> Iterator[Step]:
         """The steps for what is in a directory, in order."""
-        old = _listed(self.lower, path) if both and self.lower is not None else {}
-        new = _listed(self.upper, path)
+        old = _listed(self.lower, path, self.scope) if both and self.lower is not None else {}
+        new = _listed(self.upper, path, self.scope)
         for name in sorted({*old, *new}):
             self.scope.check()
             inside = path + b"/" + name if path else name
@@ -128,8 +128,10 @@ class _Comparison:
         return stat.S_ISREG(new.st_mode) and not _same_content(lower, upper, path, self.scope)
 
 
-def _listed(reader: Reader, path: bytes) -> dict[bytes, os.stat_result]:
-    return {name: info for name, info in reader.list(path).items() if not stat.S_ISSOCK(info.st_mode)}
+def _listed(reader: Reader, path: bytes, scope: Scope) -> dict[bytes, os.stat_result]:
+    return {
+        name: info for name, info in reader.list(path, scope.check).items() if not stat.S_ISSOCK(info.st_mode)
+    }
 
 
 def _same_content(lower: Reader, upper: Reader, path: bytes, scope: Scope) -> bool:
@@ -149,7 +151,7 @@ def _hardlinks(reader: Reader, scope: Scope) -> Names:
     folders = [b""]
     for folder in folders:  # grows while it runs
         scope.check()
-        for name, info in reader.list(folder).items():
+        for name, info in reader.list(folder, scope.check).items():
             path = folder + b"/" + name if folder else name
             if stat.S_ISDIR(info.st_mode):
                 folders.append(path)

@@ -10,9 +10,9 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import Callable, Protocol
 
-__all__ = ["FOLDER", "PATH_ONLY", "Reader", "TreeReader", "shared"]
+__all__ = ["FOLDER", "PATH_ONLY", "Reader", "TreeReader", "nothing", "shared"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
@@ -23,11 +23,15 @@ PATH_ONLY = (_FLAGS | os.O_PATH) if hasattr(os, "O_PATH") else _FILE
 _NO_XATTRS = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS})
 
 
+def nothing() -> None:
+    """A ``check`` that ends nothing."""
+
+
 class Reader(Protocol):
     """A tree that can be read, wherever its parts lie. OSErrors come as they are."""
 
-    def list(self, path: bytes) -> dict[bytes, os.stat_result]:
-        """The names in a directory with what they are."""
+    def list(self, path: bytes, check: Callable[[], object] = nothing) -> dict[bytes, os.stat_result]:
+        """The names in a directory with what they are. ``check`` is called for the first and each thousandth."""
         ...
 
     def stat(self, path: bytes) -> os.stat_result:
@@ -100,11 +104,13 @@ class TreeReader:
         self._path, self._fd = path, self._fds[len(parts)]
         return self._fd
 
-    def list(self, path: bytes) -> dict[bytes, os.stat_result]:
+    def list(self, path: bytes, check: Callable[[], object] = nothing) -> dict[bytes, os.stat_result]:
         fd = self.folder(path)
-        found = {}
+        found: dict[bytes, os.stat_result] = {}
         with os.scandir(fd) as entries:
             for entry in entries:
+                if not len(found) % 1000:
+                    check()
                 try:
                     found[os.fsencode(entry.name)] = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:  # removed meanwhile

@@ -13,10 +13,10 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 from ocidist.errors import StoreError
-from ocidist.layers.reading import TreeReader, shared
+from ocidist.layers.reading import TreeReader, nothing, shared
 
 __all__ = ["OPAQUE", "WHITEOUT", "StackedReader", "is_whiteout"]
 
@@ -113,11 +113,11 @@ class StackedReader:
             return layer
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
 
-    def list(self, path: bytes) -> dict[bytes, os.stat_result]:
+    def list(self, path: bytes, check: Callable[[], object] = nothing) -> dict[bytes, os.stat_result]:
         found: dict[bytes, os.stat_result] = {}
         hidden: set[bytes] = set()
         for layer in self._parts(path):
-            for name, info in layer.list(path).items():
+            for name, info in layer.list(path, check).items():
                 if name in found or name in hidden:
                     continue
                 if self._hides(layer, path + b"/" + name if path else name, info):

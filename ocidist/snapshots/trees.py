@@ -205,9 +205,9 @@ def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = 
     try:
         for folder in folders:  # grows while it runs
             path = folder
-            listed = source.list(folder)
+            inside = source.list(folder, check)
             at = into.folder(folder)
-            for name, info in listed.items():
+            for name, info in inside.items():
                 check()
                 path = folder + b"/" + name if folder else name
                 if stat.S_ISDIR(info.st_mode):
@@ -224,6 +224,7 @@ def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = 
                         continue
                 copy_entry(source, path, info, name, at, privileged, check)
         for path in reversed(folders):
+            check()
             copy_metadata(source, path, source.stat(path), into.folder(path), privileged)
     except OSError as error:
         error.filename, error.filename2 = os.fsdecode(path), None

@@ -128,7 +128,7 @@ def measure(top: str, scope: Scope, *, places: Mapping[str, Space] | None = None
                 space.add(found)
             if reader is not None and stat.S_ISDIR(found.st_mode):
                 try:
-                    entries = reader.list(path)
+                    entries = reader.list(path, scope.check)
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 except OSError:  # a folder that this user can't read

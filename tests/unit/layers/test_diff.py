@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,8 +19,9 @@ from ocidist.errors import Cancelled, LayerError, OcidistError
 from ocidist.layers.apply import apply_layer
 from ocidist.layers.compare import compare
 from ocidist.layers.diff import MadeLayer, write_layer
-from ocidist.layers.reading import TreeReader
+from ocidist.layers.reading import Reader, TreeReader
 from ocidist.scope import Scope
+from ocidist.snapshots.stacked import StackedReader
 from ocidist.snapshots.trees import copy_tree
 from ocidist.spec.digest import Digest
 from tests.parts.forest import TREES, Branch, plant
@@ -221,3 +223,35 @@ def test_a_link_in_a_directory_s_place_is_not_followed(trees: tuple[Path, Path],
     with pytest.raises(OSError):
         reader.list(b"d")
     reader.close()
+
+
+class Ending(Scope):
+    """Ends when it is looked at for the nth time."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.cancel()
+        super().check()
+
+
+@pytest.mark.parametrize("kind", [TreeReader, lambda folder: StackedReader([folder])])
+def test_i74_a_large_directory_is_read_as_long_as_the_scope_lasts(
+    tmp_path: Path, kind: Callable[[Path], Reader]
+) -> None:
+    """It ends within it, not behind its last name; so does a comparison."""
+    for number in range(3000):
+        (tmp_path / str(number)).touch()
+    with closing(kind(tmp_path)) as reader:
+        for after in (0, 1, 2):
+            with pytest.raises(Cancelled):
+                reader.list(b"", Ending(after).check)
+        assert len(reader.list(b"", Ending(3).check)) == 3000
+        scope = Ending(2)
+        with pytest.raises(Cancelled):
+            list(compare(None, reader, scope))
+        assert scope.left == -1
