@@ -20,9 +20,10 @@ from ocidist.layers.apply import apply_layer
 from ocidist.layers.compression import open_stream
 from ocidist.scope import Scope
 from tests.parts.containerd import Containerd
+from tests.parts.corpora import cpython_archive
 from tests.parts.images import blob_path, layout_root
 from tests.parts.peers import by_containerd, by_umoci
-from tests.parts.required import lacking, require
+from tests.parts.required import require
 from tests.parts.tables import Add, Table
 from tests.parts.trees import Node, differences, snapshot
 
@@ -41,10 +42,6 @@ TREES = Table(
     ("image", "entries", "hardlinked", "from umoci", "from containerd"),
 )
 Compare = Callable[[str, Sequence[bytes]], Mapping[str, Node]]
-
-# Its one global header, which stands behind a member: umoci refuses it, containerd makes a directory for its name.
-# What it says they ignore, and so do we.
-GLOBAL = b"/tmp/GlobalHead"
 
 
 @pytest.fixture(scope="module")
@@ -154,28 +151,7 @@ def test_archives_of_others_are_the_same_tree(name: str, compare: Compare, image
 def test_cpython_s_own_archive_is_the_same_tree(compare: Compare) -> None:
     """testtar.tar: every format and oddity that tarfile is tested with; sparse members too."""
     require("module:test")
-    import test as cpython_tests
-
-    folder = Path(cpython_tests.__file__ or "").parent
-    # It moved in 3.13.
-    source = next(
-        filter(Path.is_file, (folder / "testtar.tar", folder / "archivetestdata/testtar.tar")), None
-    )
-    if source is None:
-        lacking("CPython's own testtar.tar")
-        return
-    data = source.read_bytes()
-    with tarfile.open(source, encoding="iso8859-1") as archive:
-        members = archive.getmembers()
-        refused = {member.name for member in members} & set(REFUSED)
-        ends = [*(member.offset for member in members[1:]), archive.offset]
-    pieces = [
-        data[member.offset : end].partition(GLOBAL)[0]
-        for member, end in zip(members, ends, strict=True)
-        if member.name not in REFUSED
-    ]
-    assert refused == set(REFUSED)
-    mine = compare("testtar", [b"".join(pieces) + bytes(1024)])
+    mine = compare("testtar", [cpython_archive(REFUSED)])
     # All forms of one sparse file: of the three of PAX both peers agree, of the old one GNU tar does (test_sparse).
     assert (
         len(

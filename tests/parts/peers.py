@@ -1,8 +1,9 @@
-"""Root filesystems as others unpack them: umoci, and containerd's native snapshotter."""
+"""Root filesystems as others unpack them: umoci, containerd's native snapshotter, GNU tar and bsdtar."""
 
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import tarfile
 from pathlib import Path
@@ -80,3 +81,26 @@ def by_containerd(daemon: Containerd, folder: Path, layers: Sequence[bytes], pla
         chain,
     ]
     return Path(daemon.ctr(*view).split()[3])
+
+
+def by_gnu_tar(folder: Path, archive: bytes) -> Path:
+    """The tree that GNU tar makes of an archive, as root."""
+    return _by_tar(folder, archive, "tar", "--same-owner", "--xattrs", "--xattrs-include=*")
+
+
+def by_bsdtar(folder: Path, archive: bytes) -> Path:
+    """The tree that libarchive's tar makes of an archive, as root."""
+    return _by_tar(folder, archive, "bsdtar", "--xattrs")
+
+
+def _by_tar(folder: Path, archive: bytes, name: str, *options: str) -> Path:
+    tree = folder / "tree"
+    tree.mkdir()
+    done = subprocess.run(
+        [program(name), "-x", "-p", "--numeric-owner", *options, "-C", str(tree), "-f", "-"],
+        input=archive,
+        capture_output=True,
+        env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+    )
+    assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+    return tree

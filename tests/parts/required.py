@@ -19,6 +19,7 @@ MISSING = "missing part: "
 
 # Program -> the Debian package that has it.
 PROGRAMS = {
+    "bsdtar": "libarchive-tools",
     "bash": "bash",
     "chromium": "chromium",
     "containerd": "containerd",
@@ -101,6 +102,12 @@ def _missing_threads() -> str | None:
     return None
 
 
+def _missing_go_corpus() -> str | None:
+    from tests.parts.corpora import go_folder
+
+    return None if go_folder() else "no Go with the archives of its tests (Debian package golang-src)"
+
+
 def _missing_in_webassembly(what: str) -> str | None:
     return f"this system has no {what}" if sys.platform in ("emscripten", "wasi") else None
 
@@ -114,6 +121,7 @@ _OTHERS: dict[str, Callable[[], str | None]] = {
     "user": lambda: None if _user() > 0 else "needs to run as an ordinary user",
     "shared-images": _missing_images,
     "threads": _missing_threads,
+    "go-corpus": _missing_go_corpus,
     "processes": lambda: _missing_in_webassembly("processes"),
     "sockets": lambda: _missing_in_webassembly("sockets"),
     "kernel": lambda: _missing_in_webassembly("kernel below its file system"),
@@ -124,7 +132,7 @@ def missing(part: str) -> str | None:
     """Why ``part`` isn't here, or None.
 
     A part is a program, ``module:NAME``, ``os:NAME`` (a function of :mod:`os`), ``root``, ``user``,
-    ``shared-images``, ``threads``, ``processes``, ``sockets``, or ``kernel``: permissions that hold, names with
+    ``shared-images``, ``go-corpus``, ``threads``, ``processes``, ``sockets``, or ``kernel``: permissions that hold, names with
     a limit, descriptors that stay with a directory that is moved, depth that costs nothing.
     """
     if part in PROGRAMS:
