@@ -245,6 +245,9 @@ class FolderSnapshotter:
             count, left = self._sweep() if (self.root / "removed").is_dir() else (0, [])
         except OSError as error:
             raise failure(error.filename or str(self.root), error) from error
+        if len(left) > 1:
+            more = f"{left[0].reason}; so it is with {len(left) - 1} more in {self.root / 'removed'}"
+            raise StoreError(left[0].path, more)
         if left:
             raise left[0]
         return count

@@ -150,7 +150,7 @@ def collect(
             dry_run=dry_run,
             held=_removed(info for info in here if info.digest in kept and info.digest not in firmly),
             snapshot_bytes=in_trees,
-            problems=(*marking.problems.values(), *stuck),
+            problems=(*marking.problems.values(), *dict.fromkeys(stuck)),
             ingest_bytes=sum(sizes.get(key, 0) for key in ingests),
             unpackings=len(stale),
             unknown=unknown,

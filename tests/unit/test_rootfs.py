@@ -6,10 +6,13 @@ import gzip
 import io
 import json
 import os
+import shutil
 import stat
 import subprocess
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import pytest
 
@@ -50,9 +53,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 def put(store: Store, media_type: str, data: bytes) -> dict[str, object]:
     digest = Digest.of(data)
-    with store.ingest(f"put {digest}", total=len(data), expected=digest) as writer:
-        writer.write(data)
-        writer.commit(len(data), digest)
+    if not store.content.has(digest):
+        with store.ingest(f"put {digest}", total=len(data), expected=digest) as writer:
+            writer.write(data)
+            writer.commit(len(data), digest)
     return {"mediaType": media_type, "digest": str(digest), "size": len(data)}
 
 
@@ -370,3 +374,65 @@ def test_what_is_mounted_is_neither_committed_nor_removed(
             remove(store, str(target))
         (tmp_path / "mountinfo").write_bytes(b"odd\n")
         remove(store, str(target))
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """This process as an ordinary user."""
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+
+
+@pytest.mark.parametrize("kind", ["native", "overlay"])
+def test_gc_goes_on_where_root_has_written_in_an_ordinary_user_s_tree(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is not the user's stays and is named once, with the way out; all else goes, and new trees are made."""
+    require("root", "kernel", "os:mkfifo")
+    with tempfile.TemporaryDirectory(prefix="ocidist-gc-") as place:
+        os.chmod(place, 0o777)
+        root = Path(place, "root")
+
+        def gc() -> tuple[int, str]:
+            capsys.readouterr()
+            with nobody():
+                code = main(["--root", str(root), "gc", "--all"])
+            return code, capsys.readouterr().err
+
+        with Store(Path(place, "warm"), snapshotter=kind) as store:  # who is nobody may find no module
+            unpack(store, LAYERS)
+        main(["--root", str(store.root), "gc", "--all"])
+        with nobody(), Store(root, snapshotter=kind) as store:
+            first, second = unpack(store, LAYERS[:1]), unpack(store, LAYERS)
+            tree = store.snapshots.path(first)
+            store.snapshots.prepare("mounted")
+            if kind == "overlay":
+                work = store.snapshots.path("mounted").parent / "work"
+        (tree / "etc/rooted/deep").mkdir(parents=True)
+        (tree / "etc/rooted/file").write_text("root's")
+        if kind == "overlay":
+            (work / "work").mkdir(mode=0)  # as a mount by root leaves it
+        code, said = gc()
+        removed = root / "snapshots" / kind / "removed"
+        stuck = list(removed.iterdir())
+        assert code == 1
+        assert said.count("is not yours") == 1
+        assert f"`sudo rm -rf {stuck[0]}` removes it" in said
+        assert len(stuck) == 1
+        left = [name for _, folders, files in os.walk(stuck[0]) for name in [*folders, *files]]
+        assert {"rooted", "deep", "file"} <= set(left)
+        assert not {"passwd", "gone", "l", "info"} & set(left)
+        with nobody(), Store(root) as store:
+            assert [info.key for info in store.snapshots.walk()] == ["mounted"]
+            assert unpack(store, LAYERS) == second
+            remove(store, "mounted")
+        code, said = gc()
+        assert (code, said.count("is not yours")) == (1, 1)
+        shutil.rmtree(stuck[0])
+        assert gc()[0] == 0
+        assert list(removed.iterdir()) == []
