@@ -170,10 +170,10 @@ class Context:
         """A digest, or the one blob of the store (with ``trees``: or unpacked tree) whose digest begins so."""
         from itertools import chain
 
-        from ocidist.upkeep.prefix import complete
+        from ocidist.upkeep.prefix import complete, is_prefix
 
         blobs = (info.digest for info in self.store.content.walk())
-        if not trees:
+        if not trees or not is_prefix(text):
             return complete(text, blobs, "blob")
         keys = (info.key for info in self.store.snapshots.walk() if info.kind == "committed")
         return complete(text, chain(blobs, keys), "blob or unpacked tree")

@@ -10,7 +10,7 @@ from typing import Iterator
 import pytest
 
 from ocidist.cli.main import main
-from ocidist.errors import InvalidDigest
+from ocidist.errors import InvalidDigest, StoreError
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from ocidist.store import Store
@@ -142,3 +142,18 @@ def test_path_of_what_is_a_blob_and_a_tree_tells_both(
     assert run(capsys, "path", chain) == (f"{chain} {tree}\n", "")
     assert "not a blob of this store" in run(capsys, "path", "--blob", chain, code=1)[1]
     assert os.path.isdir(tree)
+
+
+def test_a_blob_is_found_where_trees_can_not_be_looked_at(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a root whose snapshots are another user's."""
+    image = small_image()
+    pull(store, image, REF)
+    store.close()
+
+    def refuse(self: Store) -> None:
+        raise StoreError("snapshots", "Permission denied")
+
+    monkeypatch.setattr(Store, "snapshots", property(refuse))
+    assert run(capsys, "path", image.digest)[0].startswith(f"{image.digest} ")
