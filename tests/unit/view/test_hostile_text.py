@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from ocidist.errors import OcidistError
+from ocidist.errors import OcidistError, RegistryError, TransportError
 from ocidist.interactive import Replaying
 from ocidist.net.exchange import Exchange, Payload
 from ocidist.net.message import Headers, Request
@@ -175,7 +175,15 @@ def test_g66_i78_every_view(view: str) -> None:
 
 
 def test_g66_i78_reprs_in_a_notebook() -> None:
-    """Of objects that hold text from outside."""
+    """Of objects that hold text from outside, and what IPython shows of an error."""
+    for error in (
+        OcidistError(HOSTILE),
+        TransportError(HOSTILE, HOSTILE),
+        RegistryError("GET", HOSTILE, 400, ((HOSTILE, HOSTILE),), HOSTILE),
+    ):
+        for line in (*error._render_traceback_(), str(error)):
+            check_text(line)
+            assert "\n" not in line
     check_text(repr(Replaying(HOSTILE, 1, None)))
     check_text(repr(Request("GET", HOSTILE, Headers([(HOSTILE, "")]))))
     check_text(repr(Exchange("GET", HOSTILE, reason=HOSTILE, body=Payload(b""))))
