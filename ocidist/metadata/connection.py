@@ -248,6 +248,11 @@ class DatabaseFile:
     def _inspect(self) -> None:
         """Raise StoreError for another program's database. It is read without locks and as it lies there: opened
         otherwise, what a killed program left of a change would be undone, or a WAL made part of it."""
+        if os.path.lexists(f"{self.path}-wal"):
+            raise StoreError(
+                self.path,
+                "not a database of ocidist's (a WAL lies beside it); move both away to go on, or choose another --root",
+            )
         try:
             with closing(_connect(self.path, "?immutable=1")) as connection:
                 self._require_ours(connection)
