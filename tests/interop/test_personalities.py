@@ -265,7 +265,7 @@ def test_hub_says_when_the_pulls_are_used_up(
     server = serve(HUB, allowance=2)
     client = client_of(server, ca, tmp_path / "root")
     for _ in range(3):
-        client.resolve(HUB.reference)
+        client.resolve(HUB.reference, platform="all")
     client.pull(HUB.reference)
     assert server.allowance == 0
     with pytest.raises(RateLimited, match="pull rate limit"):
