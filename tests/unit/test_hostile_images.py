@@ -16,12 +16,14 @@ from ocidist.client import Client
 from ocidist.errors import (
     ContentError,
     InvalidManifest,
+    LimitExceeded,
     OcidistError,
     StoreError,
     TransferError,
     TransportError,
     Unsupported,
 )
+from ocidist.limits import Limits
 from ocidist.net.message import Request
 from ocidist.scope import Scope
 from ocidist.spec import mediatype
@@ -438,3 +440,26 @@ def test_i77_a_tree_that_has_no_room_leaves_what_was_fetched(
     client.pull(NAME)
     again = [line for line in registry.transport.lines[requests:] if "/blobs/" in line]
     assert not [line for line in again if any(digest in line for digest in kept)]
+
+
+def test_i77_a_pull_by_limits_of_ones_own(registry: FakeRegistry, tmp_path: Path) -> None:
+    """Of the client or of a scope; None lifts them. What is refused gets no name and leaves no tree."""
+    image(registry, "1", layers=3)
+
+    def client(name: str, limits: Limits | None) -> Client:
+        auth = ("ann", PASSWORD)
+        return Client(
+            store=tmp_path / name, transport=registry.transport, auth=auth, workers=0, limits=limits
+        )
+
+    few = client("few", Limits(layers=2))
+    for pull in (
+        lambda: few.pull(NAME),
+        lambda: client("few", None).pull(NAME, scope=Scope(limits=Limits(layers=2))),
+    ):
+        with pytest.raises(LimitExceeded, match="image: 3 layers, more than 2; --no-limits"):
+            pull()
+        assert trees(few) == []
+        assert list(few.store.image_records()) == []
+    assert few.pull(NAME, scope=Scope(limits=None)).chain_id is not None
+    assert client("none", None).pull(NAME).chain_id is not None
