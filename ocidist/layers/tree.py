@@ -38,6 +38,9 @@ _MAX_OPEN = 64
 _MAX_LINKS = 255
 _MAX_STEPS = 10_000  # for one entry
 _STEPS_EACH = 100  # for an entry on the average, beyond what Limits say
+_STEPS_GONE = (
+    3  # that it takes to read, or remove, one directory of those to be removed: who made it has paid
+)
 _LOOK = 4096  # names between two looks at the scope
 
 
@@ -378,9 +381,12 @@ class Tree:
     def _clear(self, top: bytes, spared: Callable[[bytes], bool], itself: bool) -> None:
         folders = [top]
         for folder in folders:  # grows while it runs: parents before their children
-            for number, (name, is_folder) in enumerate(self._names(folder)):
+            self._spend()
+            names = self._names(folder)
+            self._steps -= min(_STEPS_GONE, self._steps - self._started)
+            for number, (name, is_folder) in enumerate(names):
                 if not number % _LOOK:
-                    self._spend()
+                    self._check()
                 inside = folder + b"/" + name
                 if is_folder:
                     folders.append(inside)
@@ -392,8 +398,8 @@ class Tree:
             self._spend()
             if spared(folder):
                 self._steps += 1
-            else:
-                self._rmdir(folder)
+            elif self._rmdir(folder):
+                self._steps -= min(_STEPS_GONE, self._steps - self._started)
 
     def _names(self, folder: bytes) -> list[tuple[bytes, bool]]:
         directory = self._real(folder)
@@ -401,11 +407,11 @@ class Tree:
             return []
         return listed(directory.fd, self._check)
 
-    def _rmdir(self, folder: bytes) -> None:
+    def _rmdir(self, folder: bytes) -> bool:
         above, _, name = folder.rpartition(b"/")
         directory = self._real(above)
         if directory is None:
-            return
+            return False
         try:
             os.rmdir(name, dir_fd=directory.fd)
         except OSError as error:
@@ -416,11 +422,12 @@ class Tree:
             if kept is not None:
                 kept.times = kept.gives = None
                 self._settler.implied(kept.fd)
-            return
+            return False
         gone = self._open.get(folder)
         if gone is not None:
             gone.entry = gone.times = None
             self._evict(gone)
+        return True
 
 
 def _nothing(real: bytes) -> bool:

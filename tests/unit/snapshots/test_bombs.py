@@ -229,6 +229,16 @@ def test_i77_a_removal_of_a_deep_tree_takes_steps_by_its_depth(tmp_path: Path) -
     assert os.listdir(tmp_path) == []
 
 
+def test_a_wide_tree_is_removed_whatever_one_entry_may_take(tmp_path: Path) -> None:
+    """12,000 empty directories, by one whiteout, in a layer that may take no step more than its entries."""
+    require("kernel")
+    (tmp_path / "a").mkdir()
+    for number in range(12_000):
+        (tmp_path / "a" / str(number)).mkdir()
+    apply_layer(layer(entry(".wh.a")), tmp_path, Scope(limits=Limits(steps=2000)))
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("raw", [
     layer(*(entry(f"file{number}") for number in range(101))).getvalue(),
     layer(entry("a/" * 120 + "file")).getvalue(),
