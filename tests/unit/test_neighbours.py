@@ -99,7 +99,8 @@ def test_i73_a_shared_store_is_read_and_never_locked(public: Path, capfd: Any) -
     assert found["."] == found["content"] == found["content/blobs"] == found["content/blobs/sha256"] == 0o755
     assert {mode for name, mode in found.items() if "blobs/sha256/" in name} == {0o444}
     assert {mode for name, mode in found.items() if name.endswith((".lock", ".next", "meta.db"))} == {0o600}
-    for words in (["images", "-q"], ["list", "-q"], ["active"]):
+    whole = ["inspect", f"store:{DEMO}", "--platform", "linux/amd64"]
+    for words in (["images", "-q"], ["list", "-q"], ["active"], whole):
         capfd.readouterr()
         assert main(["--root", str(root), *words]) == 0
         mine = capfd.readouterr().out
