@@ -114,10 +114,15 @@ class OcidistError(Exception):
         super().__init__(*(visible(arg) if isinstance(arg, str) else arg for arg in clean))
         vars(self).update((name, SECRETS.value(value)) for name, value in tuple(vars(self).items()))
 
+    def worded(self: Kind, text: str) -> Kind:
+        """The same error with another text."""
+        other = copy(self)
+        other.args = (visible(SECRETS.text(text)),)
+        return other
+
     def extended(self: Kind, more: str) -> Kind:
         """The same error with ``more`` at the end of its text (and of its reason, by which others quote it)."""
-        other = copy(self)
-        other.args = (visible(SECRETS.value(f"{self}{more}")),)
+        other = self.worded(f"{self}{more}")
         if "reason" in vars(other):
             vars(other)["reason"] = f"{vars(self)['reason']}{more}"
         return other
@@ -247,7 +252,7 @@ class RegistryError(OcidistError):
 
 
 class Unauthorized(RegistryError):
-    """401, also with the credentials at hand."""
+    """401, with the credentials at hand too."""
 
 
 class Denied(RegistryError):

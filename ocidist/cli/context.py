@@ -128,9 +128,9 @@ class Context:
         from ocidist.remotes.registry.credentials import Credential
 
         if refresh:
-            return Credential((user or "").partition(":")[0], "", refresh)
+            return Credential((user or "").partition(":")[0], "", refresh, origin="given with --refresh")
         name, colon, password = user.partition(":")
-        return Credential(name, password if colon else ask_password(name))
+        return Credential(name, password if colon else ask_password(name), origin="given with -u")
 
     @property
     def _cassette(self) -> str:

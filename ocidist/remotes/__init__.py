@@ -84,6 +84,11 @@ class Locator:
         # NAME:TAG and a port (localhost:5000/…) have no kind; elsewhere the look-up decides, and is worth its time.
         if kind and not _TAG.match(rest) and not _PORT.match(rest) and _plugged(kind) is not None:
             return cls._of(kind, rest[2:] if slashes else rest, text)
+        if slashes and kind in ("http", "https"):
+            rest = rest.strip("/")
+            name = "HOST/NAME" if not rest or "@" in rest.partition("/")[0] else quoted(rest)[1:-1]
+            spoken = "; --plain-http speaks http" if kind == "http" else ""
+            raise UsageError(f"{quoted(text)} is a URL; write {name}, without {kind}://{spoken}")
         if slashes:
             raise UsageError(f"{quoted(text)}: unknown kind of remote {quoted(kind)}; {_FORMS}")
         return cls._of(_REGISTRY, text, text)

@@ -8,7 +8,9 @@ from typing import Iterator
 
 import pytest
 
+import ocidist.cli.streams  # it has an error of its own
 import ocidist.errors
+import ocidist.net.tls  # and so has this
 from ocidist.errors import OcidistError
 
 HOSTILE = "a\x1b[31m\u202eb\x07\u200b\r\nc\ud800\x9b2J\u2066\x7f"
@@ -33,6 +35,8 @@ def made(kind: type[OcidistError]) -> OcidistError:
             arguments.append([(HOSTILE, HOSTILE)])
         elif "Sequence" in str(parameter.annotation):
             arguments.append([HOSTILE, HOSTILE])
+        elif "OSError" in str(parameter.annotation):
+            arguments.append(OSError(5, HOSTILE))
         elif parameter.name == "status":
             arguments.append(500)
         elif "str" in str(parameter.annotation):

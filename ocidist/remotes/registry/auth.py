@@ -53,13 +53,14 @@ class Site:
 @dataclass(frozen=True)
 class Grant:
     """An ``Authorization`` value and what it stands for. ``fresh``: made for the very call that got it;
-    ``known``: with credentials, not anonymous."""
+    ``known``: with credentials, not anonymous, ``credentials`` tells which."""
 
     header: str = field(repr=False)
     scopes: tuple[str, ...] = ()
     key: Any = field(default=None, repr=False)
     fresh: bool = False
     known: bool = True
+    credentials: str = ""
 
 
 @dataclass
@@ -117,15 +118,17 @@ class Authenticator:
         credential = self._credential(site, repository, scope)
         if challenge.scheme == "basic":
             basic = credential.basic if credential is not None else ""
-            return Grant(basic) if basic else None
+            return Grant(basic, credentials=credential.described) if credential and basic else None
         if credential is not None and credential.registry_token:
-            return Grant("Bearer " + _checked_token(credential.registry_token, site.host))
+            ready = _checked_token(credential.registry_token, site.host)
+            return Grant("Bearer " + ready, credentials=credential.described)
         scopes = merge_scopes([*wanted, *asked])
         if not self._may_send(site, challenge.realm):
             credential = None
         key = (challenge.realm, challenge.service, scopes, credential)
         token, fresh = self._token(key, site, scope)
-        return Grant("Bearer " + token.value, scopes, key, fresh, credential is not None)
+        told = credential.described if credential is not None else ""
+        return Grant("Bearer " + token.value, scopes, key, fresh, credential is not None, told)
 
     def answer(
         self, site: Site, repository: str, challenges: Sequence[Challenge], used: Grant | None, scope: Scope
@@ -244,7 +247,7 @@ class Authenticator:
         here = wire.address(site.scheme, site.host)
         method, response = self._ask(realm, service, scopes, credential, here, scope)
         if response.status != 200:
-            raise _no_token(method, response, site, credential is not None)
+            raise _no_token(method, response, site, credential)
         return self._read_token(method, response, started)
 
     def _ask(
@@ -335,7 +338,7 @@ class Authenticator:
         )
 
 
-def _no_token(method: str, response: Response, site: Site, known: bool) -> RegistryError:
+def _no_token(method: str, response: Response, site: Site, credential: Credential | None) -> RegistryError:
     """What a token server's refusal comes to; only some are about the credentials."""
     try:
         said = wire.parse_errors(response.read(wire.ERROR_LIMIT))
@@ -344,8 +347,8 @@ def _no_token(method: str, response: Response, site: Site, known: bool) -> Regis
     finally:
         response.close()
     hint = f"the token server of {site.host} gives no token"
-    if known and response.status in (400, 401, 403):
-        hint = f"the token server refuses the credentials for {site.host}"
+    if credential is not None and response.status in (400, 401, 403):
+        hint = f"the token server of {site.host} refused the credentials {credential.described}"
     wait = wire.retry_after(response.headers.get("Retry-After"), time.time())
     return wire.error_for(method, response.url, response.status, said, hint, wait)
 

@@ -7,7 +7,7 @@ since there each GET of a manifest counts as a pull.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Callable, Iterator
 
 from ocidist.content.protocols import Body
@@ -74,11 +74,14 @@ class RegistryRemote:
         """
         name = name or "latest"
         pinned = Digest(name) if ":" in name else None
-        if pinned is None and not want_bytes and self.host in _COUNTS_PULLS:
-            found = self._head(name, scope, media_types)
-            if found is not None:
-                return found, None
-        return self._manifest(name, pinned, scope, media_types)
+        try:
+            if pinned is None and not want_bytes and self.host in _COUNTS_PULLS:
+                found = self._head(name, scope, media_types)
+                if found is not None:
+                    return found, None
+            return self._manifest(name, pinned, scope, media_types)
+        except NotFound as error:
+            raise (self._without_tag(name, error, scope) if pinned is None else error) from error.__cause__
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
         """The bytes of ``target``, unverified, from ``offset`` where the registry can. A negative size is unknown.
@@ -179,6 +182,26 @@ class RegistryRemote:
             yield from found
 
     # -- requests --
+
+    def _without_tag(self, tag: str, error: NotFound, scope: Scope) -> NotFound:
+        """``error``, in other words where one more request tells which tags there are."""
+        if not self.session.patient:  # another host is asked next
+            return error
+        request = Request(
+            "GET", wire.tags_url(self.host, self.repository, _PAGE), Headers([("Accept", "application/json")])
+        )
+        try:
+            response = self.session.send(
+                request, scope, repository=self.repository, limit=wire.PAGE_LIMIT, retries=Retries(1)
+            )
+            with closing(response):
+                there = wire.parse_tags(response.read(wire.PAGE_LIMIT))
+        except Exception:  # noqa: BLE001 - whatever goes wrong with it, the first error is what is to be told
+            scope.check()
+            return error
+        if tag in there:
+            return error
+        return error.worded(f"no tag {quoted(tag)} in {self.name}; {_listed(tag, there)}")
 
     def _send(
         self,
@@ -311,6 +334,20 @@ def _pages(session: RegistrySession, url: str, scope: Scope, *, repository: str 
             foreign = "a link to the next page"
         if not foreign:  # by the registry's own name again: the session knows where that is
             link = f"https://{host}/{link.partition('://')[2].partition('/')[2]}"
+
+
+def _listed(tag: str, there: tuple[str, ...]) -> str:
+    """Which tags there are: those that look like ``tag`` first, then the first ones, five in all."""
+    if not there:
+        return "there is none"
+    from difflib import get_close_matches
+
+    near = get_close_matches(tag, there[:_PAGE], 3)
+    shown = list(dict.fromkeys([*near, *there[:5]]))[:5]
+    more = f" and {len(there) - len(shown)} more" if len(there) > len(shown) else ""
+    return (
+        f"there {'is' if len(there) == 1 else 'are'}: {', '.join(quoted(name)[1:-1] for name in shown)}{more}"
+    )
 
 
 def _headers(*, accept: tuple[str, ...] = (), range_: str = "") -> Headers:

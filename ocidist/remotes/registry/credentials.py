@@ -12,7 +12,7 @@ import binascii
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Protocol, Sequence
 
@@ -34,12 +34,21 @@ _TOKEN_USER = "<token>"  # what helpers answer as user name where the secret is 
 
 @dataclass(frozen=True)
 class Credential:
-    """A user name and password, or an identity (refresh) token, or a ready registry (bearer) token."""
+    """A user name and password, or an identity (refresh) token, or a ready registry (bearer) token.
+
+    ``origin`` tells a person where it comes from.
+    """
 
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
+    origin: str = field(default="given for this call", compare=False)
+
+    @property
+    def described(self) -> str:
+        """Where it comes from and whose it is, for a person: ``given with -u (user bob)``."""
+        return f"{self.origin} (user {self.username})" if self.username else self.origin
 
     @property
     def basic(self) -> str:
@@ -148,7 +157,7 @@ class CredentialStore:
                 path, data, host, repository, scheme
             )
             if found:
-                return found
+                return replace(found, origin=f"of {self.where(host, repository, scheme=scheme) or path}")
         return None
 
     def where(self, host: str, repository: str = "", *, scheme: str = "https") -> str:

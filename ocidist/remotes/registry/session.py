@@ -381,7 +381,7 @@ def _hint(host: str, status: int, grant: Grant | None, crossed: bool) -> str:
     if crossed:
         return f"{host} redirected there; no credentials are sent to another host"
     if status == 401 and grant is not None and grant.known:
-        return f"also with the credentials for {host}"
+        return f"the credentials {grant.credentials} were refused"
     if status == 401:
         private = "" if grant is None else "there is no such repository, or it is private; "
         return f"{private}log in with: ocidist login {host}"

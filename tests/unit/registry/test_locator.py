@@ -103,6 +103,22 @@ def test_i79_plugins_are_looked_up_only_where_they_could_matter(plugins: list[li
     assert all(os.path.isabs(folder) and folder != os.getcwd() for folder in folders)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("https://ghcr.io/owner/name:1", "write ghcr.io/owner/name:1, without https://"),
+        ("http://localhost:5000/a", "write localhost:5000/a, without http://; --plain-http speaks http"),
+        ("https://bob:pw@ghcr.io/name", "write HOST/NAME, without https://"),
+        ("https://", "write HOST/NAME, without https://"),
+    ],
+)
+def test_a_url_is_told_to_be_written_as_a_name(text: str, said: str) -> None:
+    """What was pasted from a browser."""
+    with pytest.raises(UsageError) as caught:
+        Locator.parse(text)
+    assert str(caught.value).endswith(said)
+
+
 @pytest.mark.parametrize("text", ["", "store:", "docker://", "ftp://host/x", "tape:", "tape://"])
 def test_locators_that_mean_nothing_are_refused(plugins: list[list[str]], text: str) -> None:
     """An unknown kind with slashes, or nothing behind a kind."""

@@ -211,7 +211,7 @@ def test_refused_by_the_token_server_is_unauthorized() -> None:
     [
         (
             403,
-            "GET https://auth.example/token[^ ]* answered 403: .*refuses the credentials for registry.example",
+            "GET https://auth.example/token[^ ]* answered 403: .*registry.example refused the credentials given for this call .user ann.*",
         ),
         (
             404,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from ocidist.errors import (
 from ocidist.net.message import Request, Response
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.client import Registry, RegistryRemote
-from ocidist.remotes.registry.credentials import Credential, StaticCredentials
+from ocidist.remotes.registry.credentials import Credential, CredentialStore, StaticCredentials
 from ocidist.remotes.registry.session import RegistrySession
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
@@ -527,3 +528,88 @@ def test_a_remote_tells_its_origin() -> None:
     assert remote.origin == ("containerd.io/distribution.source.registry.example", "a")
     assert "registry.example/a" in repr(remote)
     assert fake.transport.requests == []
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        (["latest"], "no tag 'nosuch' in registry.example/team/app; there is: latest"),
+        ([], "no tag 'nosuch' in registry.example/team/app; there is none"),
+        (
+            ["1", "2", "3", "4", "5", "6", "nosuc", "7\x1b[31m"],
+            "no tag 'nosuch' in registry.example/team/app; there are: nosuc, 1, 2, 3, 4 and 3 more",
+        ),
+    ],
+)
+def test_a_tag_that_is_not_there_is_told_with_those_that_are(there: list[str], said: str) -> None:
+    """The nearest first, by one request more."""
+    fake = FakeRegistry()
+    usual = fake.answer
+    fake.transport.handler = lambda request: (
+        ScriptedResponse(200, json.dumps({"tags": there}).encode())
+        if "/tags/list" in request.url
+        else usual(request)
+    )
+    with pytest.raises(NotFound) as caught:
+        RegistryRemote(fake.session(), "registry.example/team/app").resolve("nosuch", QuickScope())
+    assert str(caught.value) == said
+    assert caught.value.status == 404
+    assert len(fake.transport.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ScriptedResponse(500),
+        ScriptedResponse(200, b"no JSON"),
+        ScriptedResponse(200, b'{"tags": ["nosuch"]}'),
+        ScriptedResponse(404),
+        TransportError("registry.example", "connection refused"),
+        ValueError("of another library, in whose cassette it is not"),
+    ],
+)
+def test_where_tags_are_not_to_be_had_the_404_is_what_is_told(answer: Any) -> None:
+    """One request, tried once, which never fails the error."""
+    fake = FakeRegistry()
+    usual = fake.answer
+    fake.transport.handler = lambda request: answer if "/tags/list" in request.url else usual(request)
+    scope = QuickScope()
+    with pytest.raises(NotFound, match="answered 404: MANIFEST_UNKNOWN"):
+        RegistryRemote(fake.session(), "registry.example/team/app").resolve("nosuch", scope)
+    assert len(fake.transport.requests) == 2
+    assert scope.slept == []
+
+
+@pytest.mark.parametrize(
+    ("credentials", "said"),
+    [
+        (
+            StaticCredentials(Credential("bob", PASSWORD, origin="given with -u")),
+            "the credentials given with -u (user bob) were refused",
+        ),
+        (
+            StaticCredentials(Credential("bob", PASSWORD)),
+            "the credentials given for this call (user bob) were refused",
+        ),
+    ],
+)
+def test_credentials_that_are_refused_are_told_by_where_they_came_from(credentials: Any, said: str) -> None:
+    """And by the user's name, never by the password."""
+    fake = FakeRegistry(guard="basic")
+    fake.users = {}
+    with pytest.raises(Unauthorized) as caught:
+        RegistryRemote(fake.session(credentials), "registry.example/team/app").resolve("1", QuickScope())
+    assert str(caught.value).endswith(said)
+
+
+def test_credentials_of_a_file_are_told_by_its_path(tmp_path: Path) -> None:
+    """And by the key in it."""
+    file = tmp_path / "config.json"
+    CredentialStore([file]).put("registry.example", Credential("bob", PASSWORD))
+    fake = FakeRegistry(guard="basic")
+    fake.users = {}
+    with pytest.raises(Unauthorized) as caught:
+        RegistryRemote(fake.session(CredentialStore([file])), "registry.example/a").resolve("1", QuickScope())
+    assert f"the credentials of {file}, auths['registry.example'] (user bob) were refused" in str(
+        caught.value
+    )
