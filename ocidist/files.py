@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from typing import BinaryIO, Iterator
 
@@ -130,7 +131,7 @@ def set_mode(path: str, mode: int) -> None:
     if os.chmod in os.supports_follow_symlinks:
         os.chmod(path, mode, follow_symlinks=False)
         return
-    if not hasattr(os, "O_PATH"):
+    if sys.platform != "linux":
         os.chmod(path, mode)
         return
     held = os.open(path, os.O_PATH | _NOFOLLOW | _PLAIN)

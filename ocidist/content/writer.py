@@ -208,12 +208,11 @@ class LocalWriter:
         return StoreError(path, "another process exchanged the file while it was committed; nothing was kept")
 
     def _finish(self, target: str) -> None:
-        if os.utime in os.supports_fd and hasattr(os, "fchmod"):
+        if hasattr(os, "fchmod"):
             os.fchmod(self._fd, self._mode)
-            os.utime(self._fd)
         else:
             os.chmod(target, self._mode)
-            os.utime(target)
+        os.utime(target)
 
     def _unpublish(self, target: str, before: bool) -> None:
         # Not known to be durable: not to be seen. One that was here before is as durable as it was.

@@ -136,7 +136,7 @@ def as_nobody(*words: str) -> str:
 
 def test_i73_an_open_store_stays_open_and_its_locks_do_not(tmp_path: Path) -> None:
     """One that an older version made: its folders keep their mode, what is added has the like, locks are closed."""
-    require("os:fchmod")
+    require("kernel", "os:fchmod")
     root = tmp_path / "root"
     with umask(0o022):
         for folder in ("content/blobs/sha256", "content/ingest", "leases"):
@@ -308,7 +308,7 @@ def test_i73_a_commit_compares_what_it_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Also where modes keep nobody out (another process of root's): what was exchanged is not kept."""
-    require("os:fchmod")
+    require("kernel", "os:fchmod")
     content = LocalContent(tmp_path / "content")
     real, done = getattr(os, call), []
 
