@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Iterator
 
 import pytest
 
+from ocidist.redaction import SECRETS
 from tests.parts import absent, watched
 from tests.parts.required import (
     lacking,
@@ -52,6 +53,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
         hypothesis.settings.register_profile("ocidist", deadline=None)
         hypothesis.settings.load_profile("ocidist")
+
+
+@pytest.fixture(autouse=True)
+def no_secrets_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test begins, as a process does, with no secrets used: what another test used is not taken out of its texts."""
+    monkeypatch.setattr(SECRETS, "_forms", {})
 
 
 @pytest.fixture(scope="session")

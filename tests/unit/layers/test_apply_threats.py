@@ -171,6 +171,7 @@ OUT = [
 @pytest.mark.parametrize("target", OUT)
 def test_e50_hardlinks_out_name_a_place_inside(box: Path, target: str) -> None:
     """As containerd and umoci have it: nothing is above the root. What is outside is neither linked nor read."""
+    require("os:link")
     with pytest.raises(LayerError, match="isn't there"):
         run(box, layer(entry("a/x"), symlink("up", ".."), hardlink("inside", target)))
     run(box, layer(entry("victim/secret", b"own"), hardlink("inside", target)))
@@ -187,6 +188,7 @@ def test_e50_hardlinks_out_name_a_place_inside(box: Path, target: str) -> None:
 )
 def test_hardlinks_go_through_links_and_dot_dot(box: Path, target: str) -> None:
     """A link on the way is followed before ``..`` is, as the kernel and containerd do it."""
+    require("os:link")
     above = [directory("d/e"), entry("etc/file", b"1"), directory("etc/sub"), symlink("l", "etc")]
     above += [symlink("up", "../../.."), symlink("d/deep", "../etc/sub"), symlink("d/up", "..")]
     run(box, layer(*above, hardlink("d/e/hard", target)))
@@ -212,6 +214,7 @@ def aufs(*entries: bytes) -> io.BytesIO:
 
 def test_hardlinks_of_aufs_are_the_file_that_it_held_for_them(box: Path) -> None:
     """Docker wrote such layers until 2019: the file has no other name. Of AUFS's own nothing stays."""
+    require("os:link")
     root = box / "root"
     linked = hardlink("one", f"{PLNK}/12.34"), hardlink("d/two", f"/{PLNK}/12.34"), entry("f", b"f")
     run(box, aufs(directory("./", mtime=9), *linked))
@@ -234,6 +237,7 @@ def test_hardlinks_of_aufs_to_what_it_did_not_hold_are_refused(box: Path, target
 
 def test_e50_an_absolute_hardlink_names_an_entry(box: Path) -> None:
     """The host's file of that name is neither linked nor read."""
+    require("os:link")
     with pytest.raises(LayerError, match="isn't there"):
         run(box, layer(hardlink("inside", str(box / "victim" / "secret"))))
 

@@ -16,6 +16,7 @@ from ocidist.net.message import Request
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from tests.parts.required import require
 from tests.unit.net.peers import Server, always
 
 Serve = Callable[..., Server]
@@ -73,6 +74,7 @@ def test_i76_a_host_may_not_lead_to_loopback_or_link_local(
     host: str, proxied: bool, dialled: list[str]
 ) -> None:
     """However the address is written, and whatever name leads to it. A proxy's look-ups are its own: it is asked by name."""
+    require("sockets")
     options = HTTPOptions(proxies={"https": "http://192.0.2.1:3128"} if proxied else {})
     with HTTPTransport(options) as transport, pytest.raises(TransportError) as caught:
         transport.send(Request("GET", f"https://{host}:5000/x", led_by=REGISTRY), Scope())
@@ -187,4 +189,5 @@ def test_i76_a_client_asks_nothing_of_this_machine_for_a_registry_that_is_elsewh
 )
 def test_which_addresses_are_near(address: str, near: bool) -> None:
     """Private ones are not: a registry and its storage on one network lead to each other."""
+    require("sockets")
     assert dial.is_near(address) is near
