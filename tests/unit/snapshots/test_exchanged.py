@@ -84,6 +84,10 @@ def clear(*folders: Path) -> None:
             if each.is_symlink():
                 each.unlink()
             elif each.exists():
+                for at, names, _ in os.walk(each):  # an ordinary user's, whatever their modes
+                    for name in names:
+                        if not os.path.islink(os.path.join(at, name)):
+                            os.chmod(os.path.join(at, name), 0o700)
                 shutil.rmtree(each)
 
 
