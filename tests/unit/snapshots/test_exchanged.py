@@ -174,6 +174,8 @@ def test_i72_a_directory_exchanged_while_its_tree_is_removed(
     which: str, back: bool, tmp_path: Path, victim: Path
 ) -> None:
     """No mode of the victim's changes, and nothing of it goes."""
+    if which.endswith("file"):
+        require("root")  # it lies in a directory of mode 0000
     before = snapshot(victim)
 
     def ready() -> None:
