@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Iterable
 
 from ocidist.errors import TransportError, quoted
+from ocidist.files import open_regular
 
 if TYPE_CHECKING:
     import ssl
@@ -60,6 +61,8 @@ def make_context(
         _trust(context, host, [*ca_files, *([ca_file] if ca_file is not None else ())])
     for certificate, key in certificates:
         try:
+            for path in (certificate, key or certificate):
+                open_regular(path, follow=True).close()  # OpenSSL would wait for a FIFO
             context.load_cert_chain(certificate, key, _no_password)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise _unusable(host, f"client certificate {quoted(certificate)}", error) from None
@@ -80,6 +83,7 @@ def _trust(context: SSLContext, host: str, files: Iterable[Path]) -> None:
         if read_anyway(path):
             continue
         try:
+            open_regular(path, follow=True).close()
             context.load_verify_locations(cafile=str(path))
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise _unusable(host, f"CA file {quoted(path)}", error) from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Iterator, Mapping, Protocol, Sequence
 
 from ocidist.errors import CredentialError
-from ocidist.files import replacing
+from ocidist.files import open_regular, replacing
 from ocidist.remotes.registry import helper
 from ocidist.scope import Scope
 from ocidist.spec import document
@@ -331,8 +331,10 @@ def _entry(where: str, entry: Mapping[str, Any]) -> Credential:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    if str(path) == os.devnull:  # how podman's users say that there are none
+        return None
     try:
-        with open(path, "rb") as file:
+        with open_regular(path, follow=True) as file:
             raw = file.read(_FILE_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Callable, Iterable, Sequence
 
 from ocidist.errors import UsageError, quoted
+from ocidist.files import open_regular
 from ocidist.remotes.registry.hosts_toml import Endpoint, parse_hosts
 
 __all__ = ["HOSTS_FILE", "folder_of", "read_hosts"]
@@ -56,7 +57,7 @@ def read_hosts(
         return ()
     path = folder / HOSTS_FILE
     try:
-        with path.open("rb") as file:
+        with open_regular(path, follow=True) as file:
             raw = file.read(_LIMIT + 1)
         if len(raw) > _LIMIT:
             raise UsageError(f"{path}: longer than {_LIMIT} bytes")
