@@ -50,9 +50,9 @@ class Client:
     """Opens, resolves, fetches and pulls images, and logs in.
 
     ``store`` is a Store or the path of one (default: the settings' root). ``auth`` is ``(user, password)``,
-    a Credential, or any object that gives one for a host; without it Docker's and podman's files are read. ``timeout`` (seconds) bounds each call as a whole. ``connect_to`` maps "host:port" to an address,
-    as curl's option of that name does. ``transport`` replaces the network (a cassette, a test). ``limits`` bound what an
-    image may cost to unpack; None lifts them.
+    a Credential, or any object that gives one for a host; without it Docker's and podman's files are read. ``timeout`` (seconds)
+    bounds each call as a whole; a host that sends less than ``least_rate`` (bytes a second; 0: any) for a minute is cut off.
+    ``connect_to`` maps "host:port" to an address, as curl's option does. ``transport`` replaces the network (a cassette, a test). ``limits`` bound what an image may cost to unpack; None lifts them.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Client:
         ca: Path | str | None = None,
         timeout: float | None = None,
         connect_timeout: float = 30.0,
+        least_rate: float = 256.0,
         insecure: bool = False,
         plain_http: bool = False,
         platform: Platform | str | None = None,
@@ -75,7 +76,7 @@ class Client:
         limits: Limits | None = DEFAULT,
     ) -> None:
         self.limits = limits
-        self.timeout, self.connect_timeout = timeout, connect_timeout
+        self.timeout, self.connect_timeout, self.least_rate = timeout, connect_timeout, least_rate
         self.insecure, self.plain_http = insecure, plain_http
         self.workers = workers
         self._ca = Path(ca) if ca is not None else None
@@ -134,6 +135,7 @@ class Client:
         by = endpoint.proxy if endpoint is not None else ""
         return HTTPOptions(
             connect_timeout=min(own or self.connect_timeout, self.connect_timeout),
+            least_rate=self.least_rate,
             ca_file=self._ca or self.settings.ca_file,
             ca_files=endpoint.ca if endpoint is not None else (),
             certificates=endpoint.client if endpoint is not None else (),

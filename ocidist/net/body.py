@@ -7,6 +7,7 @@ then on straight from the socket into the caller's buffer.
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from typing import TYPE_CHECKING, Any, Callable, ContextManager
@@ -15,6 +16,7 @@ from ocidist.errors import OcidistError, TransportError
 from ocidist.net.dial import Link, readable
 from ocidist.net.framing import CHUNKED, UNTIL_CLOSE, Malformed, body_length, chunk_size
 from ocidist.net.message import Headers, Request
+from ocidist.net.pace import PacedFile
 
 if TYPE_CHECKING:
     import http.client
@@ -26,6 +28,7 @@ _TRAILERS = 64
 _INTERIM = 100
 _DRAIN_BYTES = 64 << 10
 _DRAIN_SECONDS = 0.2
+_GATHER = 0.1  # seconds
 _FOLD = re.compile(r"\r?\n[ \t]+|\r[ \t]+")
 _LOST = frozenset(
     {"MissingHeaderBodySeparatorDefect", "InvalidHeaderDefect", "FirstHeaderLineIsContinuationDefect"}
@@ -39,12 +42,21 @@ class CutShort(Exception):
 
 
 def answer_class() -> type[http.client.HTTPResponse]:
-    """``http.client.HTTPResponse``, with every interim answer (1xx) skipped, and not for ever."""
+    """``http.client.HTTPResponse``, with every interim answer (1xx) skipped, and not for ever.
+
+    ``least_rate`` (bytes a second, 0: any) has to be kept over each ``rate_window`` (seconds of waiting).
+    """
     global _answer_class
     if _answer_class is None:
         import http.client
 
         class StrictResponse(http.client.HTTPResponse):
+            def __init__(
+                self, *args: Any, least_rate: float = 0, rate_window: float = 60, **options: Any
+            ) -> None:
+                super().__init__(*args, **options)
+                self.fp = io.BufferedReader(PacedFile(self.fp.detach(), least_rate, rate_window))
+
             def _read_status(self) -> tuple[str, int, str]:
                 for _ in range(_INTERIM):
                     version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -226,17 +238,22 @@ class Answer:
             self._file.readinto(view[:count])
             self._ahead -= count
             return count
-        filled: int = self._file.raw.readinto(view)
+        paced: PacedFile = self._file.raw
+        source: Any = paced.source
+        began = paced.begin()
+        filled: int = source.readinto(view)
         # A TLS record is at most 16 KiB: gather those that have come, so that the caller writes large blocks.
-        while 0 < filled < len(view) and readable(self._file.fileno()):
+        # Part of a record makes it readable and the read wait, so they are gathered for a moment only.
+        while 0 < filled < len(view) and readable(source.fileno()) and time.monotonic() - began < _GATHER:
             try:
-                count = self._file.raw.readinto(view[filled:])
+                count = source.readinto(view[filled:])
             except OSError as error:
                 self._late = error  # what came before it counts
                 break
             if not count:
                 break
             filled += count
+        paced.end(began, filled)
         return filled
 
     # -- the chunked coding --

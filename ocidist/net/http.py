@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
@@ -40,7 +41,8 @@ class HTTPOptions:
     """How to connect.
 
     ``connect_timeout`` (seconds) is for one connection with its TLS handshake, ``idle_timeout`` (seconds) for
-    each wait for bytes; the whole is bounded by the scope. ``ca_file`` and ``ca_files`` add authorities to the system's; ``certificates``
+    each wait for bytes; the whole is bounded by the scope. An answer that comes slower than ``least_rate`` (bytes a second; 0
+    switches it off) over ``rate_window`` (seconds spent waiting for it) is cut off, which can be retried. ``ca_file`` and ``ca_files`` add authorities to the system's; ``certificates``
     are this client's own, each with the file of its key (None: in the same file).
     ``proxies`` and ``no_proxy``: see :mod:`ocidist.net.proxy`. ``connect_to`` maps "host:port" to the address and
     port to dial in its place; the name in TLS and in Host stays. ``max_idle`` connections are kept.
@@ -48,6 +50,8 @@ class HTTPOptions:
 
     connect_timeout: float = 30.0
     idle_timeout: float = 60.0
+    least_rate: float = 256.0
+    rate_window: float = 60.0
     ca_file: Path | None = None
     ca_files: tuple[Path, ...] = ()
     certificates: tuple[tuple[Path, Path | None], ...] = ()
@@ -204,7 +208,11 @@ class HTTPTransport:
             context=context,
             near=self._near,
         )
-        link.connection.response_class = answer_class()
+        connection: Any = link.connection
+        paced: Any = answer_class()
+        connection.response_class = partial(
+            paced, least_rate=self.options.least_rate, rate_window=self.options.rate_window
+        )
         return link
 
     def _tls(self, way: Route) -> ssl.SSLContext:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ocidist.errors import TransportError, quoted
 from ocidist.net.body import CutShort
 from ocidist.net.framing import Malformed
+from ocidist.net.pace import TooSlow
 from ocidist.net.proxy import host_port
 from ocidist.net.tls import explain
 
@@ -50,6 +51,8 @@ def _os_error(
     ssl = sys.modules.get("ssl")  # where it is not loaded, this is none of its errors
     if ssl is not None and isinstance(error, ssl.SSLError):
         return explain(error, host, not link.talking, ca_file)
+    if isinstance(error, TooSlow):
+        return TransportError(host, str(error))
     if isinstance(error, TimeoutError):
         if link.talking:
             return TransportError(host, f"nothing was received for {idle_timeout:g} seconds")
