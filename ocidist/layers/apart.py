@@ -3,18 +3,25 @@
 Whiteouts are noted, not done, and so are directories that lead to an entry and that the archive doesn't describe: what
 they look like is for the layers beneath to say. A layer that needs more of them than that (a symlink on the way, the
 target of a hardlink) can't be extracted so, and is applied in its turn.
+
+So is one whose tree depends on the order of its entries: one of them in the place of another, a directory described
+after what is in it, or a whiteout through a link of its own. What it did to the layers beneath meanwhile is not seen here.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Callable
+from itertools import chain
+from typing import Callable, Collection, Iterator, Sequence
 
 from ocidist.errors import LayerError
+from ocidist.layers.reading import TreeReader, nothing
 from ocidist.layers.tree import Directory, Tree
 
-__all__ = ["Apart", "Mark"]
+__all__ = ["Apart", "Mark", "ways"]
 
 MOST = 8 << 20
 """Bytes of whiteouts, and of directories that no entry describes, that are noted. A layer with more of them is applied in
@@ -36,6 +43,8 @@ class Apart:
 
     The root is one of them until an entry describes it. A path may by now be something else than a directory.
     """
+
+    in_place = False
 
     def __init__(self, privileged: bool) -> None:
         self._privileged = privileged
@@ -65,8 +74,45 @@ class Apart:
         if self._size > MOST:
             raise LayerError("layer", "", "too much of it is about the layers beneath")
 
+    def replaced(self, real: bytes) -> None:
+        raise _needs_order()
+
     def described(self, real: bytes) -> None:
-        self.implied.pop(real[1:], None)
+        if not real:
+            self.implied.pop(b"", None)
+        elif real[1:] in self.implied:  # a link beneath may have led the way until now
+            raise _needs_order()
 
     def finish(self, tree: Tree) -> None:
-        pass
+        with closing(TreeReader(tree.root.fd)) as reader:
+            for _, info in ways(reader, self.marks, (), nothing):
+                if stat.S_ISLNK(info.st_mode):
+                    raise _needs_order()
+
+
+def ways(
+    layer: TreeReader, marks: Sequence[Mark], implied: Collection[bytes], check: Callable[[], object]
+) -> Iterator[tuple[bytes, os.stat_result]]:
+    """What the ``layer`` itself has on the way to its whiteouts, and to directories that it implies: where one of them is a
+    link beneath, it depends on the order of the entries where that way led. OSErrors come as they are."""
+    seen, done = set[int](), set[int]()  # hashes of paths, as in apply
+    for folder in chain(implied, (mark.parent for mark in marks)):
+        check()
+        if hash(folder) in done:
+            continue
+        done.add(hash(folder))
+        path = b""
+        for part in folder.split(b"/") if folder else ():
+            path = path + b"/" + part if path else part
+            if hash(path) in seen:
+                continue
+            try:
+                info = layer.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                break
+            seen.add(hash(path))
+            yield path, info
+
+
+def _needs_order() -> LayerError:
+    return LayerError("layer", "", "its entries have an order")

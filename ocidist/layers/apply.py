@@ -22,7 +22,7 @@ from ocidist.layers import links
 from ocidist.layers.changes import HELD, Nothing, Opaque, marker, split, target
 from ocidist.layers.compression import Readable, open_stream
 from ocidist.layers.feed import start
-from ocidist.layers.policy import ApplyResult, Merged, Policy
+from ocidist.layers.policy import ApplyResult, Policy
 from ocidist.layers.records import Member, Records
 from ocidist.layers.rootless import ATTRIBUTE, encode_owner
 from ocidist.layers.space import Space
@@ -38,7 +38,7 @@ _PATH_ONLY = getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(o
 _ENTRY_ERRORS = frozenset(
     (
         *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
-        *(errno.ENAMETOOLONG, errno.EINVAL, errno.EMLINK, errno.EFBIG),
+        *(errno.ENAMETOOLONG, errno.EINVAL, errno.EMLINK, errno.EFBIG, errno.EEXIST),
     )
 )
 # What a file system says that doesn't keep an extended attribute.
@@ -129,8 +129,8 @@ class _Applier:
         # Hashes of real paths: 64 bits of a keyed hash are enough, and a tenth of the memory. In an empty root
         # all that is found is this layer's own, so whiteouts do nothing there,
         # in a tree that holds all layers.
-        merged = isinstance(policy.layering, Merged)
-        self.own: set[int] | None = None if merged and self.tree.is_empty() else set()
+        alone = policy.layering.in_place and self.tree.is_empty()
+        self.own: set[int] | None = None if alone else set()
         self._makers = {
             HARDLINK: self._hardlink,
             SYMLINK: self._symlink,
@@ -213,7 +213,7 @@ class _Applier:
                 try:
                     fd = opened(name, CREATE, 0o600, dir_fd=at.fd)
                 except FileExistsError:
-                    tree.remove(at, name)
+                    tree.replace(at, name)
                     fd = opened(name, CREATE, 0o600, dir_fd=at.fd)
                 try:
                     records.copy(fd)
@@ -267,7 +267,7 @@ class _Applier:
         try:
             make()
         except FileExistsError:
-            self.tree.remove(at, name)
+            self.tree.replace(at, name)
             make()
 
     def _symlink(self, at: Directory, name: bytes, member: Member) -> None:
@@ -291,15 +291,16 @@ class _Applier:
             source = self.tree.also(at, above) if last else None
             if source is None:
                 raise self._no_target(member)
-            if source.real == at.real and last == name:
-                # The name itself: making room for it would remove what it names.
-                os.stat(name, dir_fd=at.fd, follow_symlinks=False)
-                return
             try:
-                links.link(last, name, source.fd, at.fd)
+                info = os.stat(last, dir_fd=source.fd, follow_symlinks=False)
             except FileNotFoundError:
                 if not self.bring_up(source, last):
                     raise
+                info = os.stat(last, dir_fd=source.fd, follow_symlinks=False)
+            if stat.S_ISDIR(info.st_mode):
+                raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+            # Making room for the name itself would remove what it names.
+            if source.real != at.real or last != name:
                 links.link(last, name, source.fd, at.fd)
 
         try:
@@ -326,6 +327,7 @@ class _Applier:
             except PermissionError:  # a user namespace, or a container without the capability
                 pass
         self.tree.remove(at, name)
+        self.replaced(at.real + b"/" + name)
         if self.own is not None:
             self.policy.layering.whiteout(self.tree, at.real[1:], name, self._is_own)
         self.skipped += 1
@@ -393,6 +395,9 @@ class _Applier:
 
     def bring_up(self, at: Directory, name: bytes) -> bool:
         return self.policy.layering.bring_up(at, name)
+
+    def replaced(self, real: bytes) -> None:
+        self.policy.layering.replaced(real)
 
     def _drop_xattrs(self, fd: int, member: Member) -> None:
         """The attributes of the directory beneath are not this entry's."""

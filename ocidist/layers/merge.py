@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Collection, Sequence
 
-from ocidist.layers.apart import Mark
+from ocidist.layers.apart import Mark, ways
 from ocidist.layers.policy import Merged
 from ocidist.layers.reading import TreeReader
 from ocidist.layers.records import Member
@@ -33,21 +34,20 @@ class _Passing:
     def bring_up(self, at: Directory, name: bytes) -> bool:
         return False
 
+    def replaced(self, real: bytes) -> None:
+        pass
 
-def fits(base: Path, apart: Path, implied: Collection[bytes], scope: Scope) -> bool:
-    """False where a directory that the layer implies is a symlink beneath: then its entries belong elsewhere."""
-    below, above = TreeReader(base), TreeReader(apart)
-    try:
-        for path in implied:
-            scope.check()
+
+def fits(base: Path, apart: Path, marks: Sequence[Mark], implied: Collection[bytes], scope: Scope) -> bool:
+    """False where a directory that the layer implies, or that a whiteout of it is in, is a symlink beneath and something
+    else in the layer: then its entries belong elsewhere."""
+    with closing(TreeReader(base)) as below, closing(TreeReader(apart)) as above:
+        for path, _ in ways(above, marks, implied, scope.check):
             try:
-                if stat.S_ISDIR(above.stat(path).st_mode) and stat.S_ISLNK(below.stat(path).st_mode):
+                if stat.S_ISLNK(below.stat(path).st_mode):
                     return False
             except (FileNotFoundError, NotADirectoryError):
                 continue
-    finally:
-        below.close()
-        above.close()
     return True
 
 

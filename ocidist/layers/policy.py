@@ -53,6 +53,11 @@ class Layering(Protocol):
     path (without links, from the root, with a leading slash). OSErrors come as they are.
     """
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the tree itself has all that is beneath."""
+        ...
+
     def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
         """``parent/name`` of the layers beneath is gone; what this layer puts there stays."""
         ...
@@ -69,6 +74,10 @@ class Layering(Protocol):
         """
         ...
 
+    def replaced(self, real: bytes) -> None:
+        """What this layer's tree had at that real path gave way to an entry, or to a device that is skipped."""
+        ...
+
     def described(self, real: bytes) -> None:
         """An entry says what the directory with that real path looks like (not asked for in an empty root)."""
         ...
@@ -80,6 +89,8 @@ class Layering(Protocol):
 
 class Merged:
     """The layers beneath are in the tree itself: what they have is found there, and whiteouts remove it."""
+
+    in_place = True
 
     def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
         at = tree.at(parent, create=False)
@@ -93,6 +104,9 @@ class Merged:
 
     def bring_up(self, at: Directory, name: bytes) -> bool:
         return False
+
+    def replaced(self, real: bytes) -> None:
+        pass
 
     def described(self, real: bytes) -> None:
         pass

@@ -70,6 +70,10 @@ class Settler(Protocol):
         """Nothing is at ``at/name``: whether it is there now, from layers beneath that this tree doesn't hold."""
         ...
 
+    def replaced(self, real: bytes) -> None:
+        """What was at a real path gave way to an entry."""
+        ...
+
 
 class Directory:
     """An open directory. ``real`` is its path below the root, without links: ``b""``, ``b"/usr/lib"``."""
@@ -193,6 +197,19 @@ class Tree:
         finally:
             self._pinned = None
 
+    def exactly(self, real: bytes) -> Directory | None:
+        """The directory at a real path; None where something else, or nothing, is there by now."""
+        at = self.root
+        self._spend()
+        for part in real.split(b"/")[1:]:
+            self._steps += 1
+            path = at.real + b"/" + part
+            found = self._open.get(path) or self._enter(at, part, path, create=False, ask=False)
+            if not isinstance(found, Directory):
+                return None
+            at = found
+        return at
+
     def _spend(self) -> None:
         """Look at the scope, and at what the layer has cost; the steps of an entry count from here."""
         self._check()
@@ -286,7 +303,7 @@ class Tree:
                     raise
             if not create:
                 return None
-            os.unlink(name, dir_fd=at.fd)
+            self.replace(at, name)
             return self._make(at, name, real)
         directory = self._keep(fd, real, at)
         directory.was_there()
@@ -323,7 +340,7 @@ class Tree:
                 mode = os.stat(name, dir_fd=at.fd, follow_symlinks=False).st_mode
                 merged = stat.S_ISDIR(mode)
                 if not merged:
-                    self.remove(at, name)
+                    self.replace(at, name)
                     os.mkdir(name, 0o700, dir_fd=at.fd)
             found = self._keep(os.open(name, DIRECTORY, dir_fd=at.fd), real, at)
             found.merged = merged
@@ -334,6 +351,11 @@ class Tree:
         return os.fsdecode(self.member)
 
     # -- removing --
+
+    def replace(self, at: Directory, name: bytes) -> None:
+        """Make room for an entry."""
+        if self.remove(at, name):
+            self._settler.replaced(at.real + b"/" + name)
 
     def remove(self, at: Directory, name: bytes) -> bool:
         """Remove ``name`` whatever it is, with all that is in it; True if something was there."""

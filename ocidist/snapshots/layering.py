@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Callable, Collection, Sequence
 
-from ocidist.layers.apart import Mark
+from ocidist.layers.apart import Mark, ways
 from ocidist.layers.reading import Reader, TreeReader
 from ocidist.layers.records import Member
 from ocidist.layers.space import require
@@ -34,6 +35,7 @@ class Over:
 
     def __init__(self, lower: Reader | None, privileged: bool, scope: Scope) -> None:
         self._lower, self._scope = lower, scope
+        self.in_place = lower is None
         self._privileged = privileged
         self._space = "trusted." if privileged else "user."
         self._hidden: dict[bytes, None] = {}  # real paths, in order
@@ -72,14 +74,21 @@ class Over:
         copy_entry(self._lower, real[1:], found, name, at.fd, self._privileged, self._scope.check)
         return True
 
+    def replaced(self, real: bytes) -> None:
+        self._opaque[real] = None  # where a directory follows: what was there hid that beneath
+
     def described(self, real: bytes) -> None:
         pass
 
-    def look_like_beneath(self, path: bytes, fd: int) -> None:
-        """Give a directory that no entry describes the metadata that it has beneath. Raises NeedsOrder."""
-        found = self._beneath(b"/" + path if path else b"")
+    def require_no_link(self, path: bytes) -> None:
+        """Raise NeedsOrder where what leads to entries of the layer is a link beneath."""
+        found = self._beneath(b"/" + path)
         if found is not None and stat.S_ISLNK(found.st_mode):
             raise NeedsOrder
+
+    def look_like_beneath(self, path: bytes, fd: int) -> None:
+        """Give a directory that no entry describes the metadata that it has beneath."""
+        found = self._beneath(b"/" + path if path else b"")
         if found is None or not stat.S_ISDIR(found.st_mode):
             return
         assert self._lower is not None
@@ -104,14 +113,14 @@ class Over:
     def finish(self, tree: Tree) -> None:
         for real in self._opaque:
             self._scope.check()
-            at = tree.at(real[1:], create=False)
+            at = tree.exactly(real)
             if at is not None:
                 self._set(at.fd, OPAQUE, b"y")
         for real in self._hidden:
             self._scope.check()
             above, _, name = real.rpartition(b"/")
-            at = tree.at(above[1:], create=False)
-            if at is None or at.real != above:  # another entry took its directory's place
+            at = tree.exactly(above)
+            if at is None:  # another entry took its directory's place
                 continue
             try:
                 mode = os.stat(name, dir_fd=at.fd, follow_symlinks=False).st_mode
@@ -168,6 +177,9 @@ class _Lower:
     def implied(self, fd: int) -> None:
         os.chmod(fd, 0o755)
 
+    def replaced(self, real: bytes) -> None:
+        raise AssertionError("nothing is put here")
+
 
 def settle(
     root: Path, marks: Sequence[Mark], implied: Collection[bytes], over: Over, scope: Scope, layer: str
@@ -183,6 +195,9 @@ def settle(
         return real not in lower.brought
 
     try:
+        with closing(TreeReader(root)) as reader:
+            for path, _ in ways(reader, marks, implied, scope.check):  # also what a whiteout hides then
+                over.require_no_link(path)
         for tree.entries, mark in enumerate(marks):
             scope.check()
             tree.member = mark.parent + b"/" + mark.name

@@ -733,6 +733,8 @@ def test_a_layering_of_its_own_hears_of_whiteouts_and_brings_up_what_is_beneath(
     heard: list[tuple[object, ...]] = []
 
     class Apart:
+        in_place = False
+
         def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
             heard.append(("whiteout", parent, name, own(b"/" + parent + b"/" + name)))
 
@@ -748,6 +750,9 @@ def test_a_layering_of_its_own_hears_of_whiteouts_and_brings_up_what_is_beneath(
             else:
                 return False
             return True
+
+        def replaced(self, real: bytes) -> None:
+            heard.append(("replaced", real))
 
         def described(self, real: bytes) -> None:
             heard.append(("described", real))

@@ -359,7 +359,7 @@ class Ending(Sequence[Any]):
 
 LOOPS: dict[str, Callable[[Path, Path, Any, Scope], object]] = {
     "merge": lambda base, above, marks, scope: merge(base, above, marks, [], scope, "layer"),
-    "fits": lambda base, above, implied, scope: fits(base, above, implied, scope),
+    "fits": lambda base, above, implied, scope: fits(base, above, [], implied, scope),
     "settle": lambda base, above, marks, scope: settle(
         above, marks, [], Over(TreeReader(base), True, scope), scope, "layer"
     ),
@@ -413,6 +413,9 @@ class Merging:
 
     def bring_up(self, at: Directory, name: bytes) -> bool:
         return False
+
+    def replaced(self, real: bytes) -> None:
+        raise AssertionError
 
 
 @pytest.mark.parametrize("kind", ["native", "overlay"])
