@@ -1,7 +1,7 @@
 """The secrets that this process has used or received, and texts without them. Pure.
 
 :data:`SECRETS` is the one that errors, logs, progress and ``--debug`` are cleaned by. A recording has one of its own,
-which never forgets, beside it.
+with more room, beside it.
 
 A secret is found raw (in any case: a host name is lowercased), in base64 (standard or URL-safe, padded or not, alone
 or inside of something longer such as ``user:password``), percent-encoded, JSON-escaped, in UTF-16 or UTF-32, and in any
@@ -16,14 +16,17 @@ import re
 import threading
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
-__all__ = ["GIVEN", "PLACEHOLDER", "RECEIVED", "SECRETS", "Redactor"]
+__all__ = ["GIVEN", "LONGEST", "PLACEHOLDER", "RECEIVED", "RECORDED", "SECRETS", "Redactor"]
 
 PLACEHOLDER = "scrubbed"
 GIVEN = 6
 """Characters that a secret of this side must have to be searched for."""
 RECEIVED = 16
 """Characters that a secret must have that a server gave: it must not be able to blot out words such as "sha256"."""
-KEPT = 1024  # secrets; the oldest go first
+LONGEST = 64 << 10
+"""Characters of a secret that is searched for at most; a header can't hold a longer one."""
+KEPT = 1024  # secrets; the oldest go first, and of those that servers gave before any that was given here
+RECORDED = 4 * KEPT  # those of a recording: all of its exchanges are cleaned at its end
 _ROUNDS = 3  # encodings on top of each other that are undone
 _START = 4  # characters; no form is shorter
 _SHORT_TEXT = 4096
@@ -43,11 +46,17 @@ class _Forms(NamedTuple):
 
 
 class Redactor:
-    """Knows secrets and replaces them by :data:`PLACEHOLDER`. Thread-safe."""
+    """Knows secrets and replaces them by :data:`PLACEHOLDER`. Thread-safe.
 
-    def __init__(self, kept: int | None = None) -> None:
+    Of secrets that servers gave it keeps at most ``kept``, and as many of this side's, so that no server can make it
+    forget a password by giving it others.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
         self._lock = threading.Lock()
         self._kept = kept
+        self._given: dict[str, None] = {}
+        self._received: dict[str, None] = {}
         self._forms: dict[str, _Forms] = {}
         self._indexed: tuple[Mapping[str, _Forms], Mapping[str, list[str]]] = {}, {}
         self.version = 0
@@ -55,28 +64,37 @@ class Redactor:
 
     def learn(self, secrets: Iterable[str], least: int = GIVEN) -> None:
         """From here on redact these as well; those shorter than ``least`` characters are left out."""
-        for secret in secrets:
-            if len(secret) < least or PLACEHOLDER in secret:
-                continue
-            full = self._kept is not None and len(self._forms) >= self._kept
-            if secret in self._forms and not full:
-                continue
-            forms = self._forms.get(secret) or _forms(secret)
-            with self._lock:
-                known = dict(self._forms)
-                if known.pop(secret, None) is not None:  # in use, so it is the newest
-                    known[secret] = forms
-                    self._forms = known
-                    continue
-                if self._kept is not None and len(known) >= self._kept:
-                    del known[next(iter(known))]
+        wanted = [each for each in secrets if least <= len(each) <= LONGEST and PLACEHOLDER not in each]
+        usual = self._given if least <= GIVEN else self._received
+        if len(self._forms) < self._kept and all(each in usual for each in wanted):
+            return
+        made = {each: self._forms.get(each) or _forms(each) for each in dict.fromkeys(wanted)}
+        with self._lock:
+            known = dict(self._forms)
+            for secret, forms in made.items():
+                # One in use is the newest; one that was this side's once stays that.
+                order = self._given if secret in self._given else usual
+                for old in (self._given, self._received):
+                    old.pop(secret, None)
+                order[secret] = None
+                self.version += secret not in known
                 known[secret] = forms
-                self._forms = known  # replaced as a whole: readers need no lock
-                self.version += 1
+                if len(order) > self._kept:
+                    oldest = next(iter(order))
+                    del order[oldest], known[oldest]
+            self._forms = known  # replaced as a whole: readers need no lock
+
+    def learn_from(self, other: Redactor) -> None:
+        """From here on redact all that ``other`` knows."""
+        with other._lock:
+            given, received = tuple(other._given), tuple(other._received)
+        self.learn(received, RECEIVED)
+        self.learn(given)
 
     def secrets(self) -> tuple[str, ...]:
         """All that are known."""
-        return tuple(self._forms)
+        with self._lock:
+            return (*self._given, *self._received)
 
     def text(self, text: str, besides: str = "") -> str:
         """``text`` without the secrets, but for those that ``besides`` shows."""
@@ -133,7 +151,7 @@ class Redactor:
         return tuple(map(self.value, value)) if type(value) is tuple else value
 
 
-SECRETS = Redactor(KEPT)
+SECRETS = Redactor()
 
 
 def _is_text(block: bytes) -> bool:

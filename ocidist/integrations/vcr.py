@@ -30,7 +30,7 @@ from ocidist.net import scrub
 from ocidist.net.cassette import read_cassette, save_cassette, sidecar, withheld
 from ocidist.net.exchange import FORMAT, Exchange, Payload, from_json, to_json
 from ocidist.net.replay import accept_key, range_key
-from ocidist.redaction import SECRETS, Redactor
+from ocidist.redaction import RECORDED, SECRETS, Redactor
 
 __all__ = ["CONFIG", "Persister", "deserialize", "register", "serialize"]
 
@@ -133,8 +133,8 @@ def _plain(request: Any) -> dict[str, Any]:
 def _scrubbed(interactions: Iterable[Mapping[str, Any]]) -> tuple[Exchange, ...]:
     """Exchanges that may be written down. Secrets of requests were learned when they passed."""
     raws = [_exchange(interaction) for interaction in interactions]
-    redactor = Redactor()
-    redactor.learn(SECRETS.secrets())
+    redactor = Redactor(RECORDED)
+    redactor.learn_from(SECRETS)
     for raw in raws:
         scrub.learn(raw, redactor)
     besides = scrub.url(raws[0].url) if raws else ""

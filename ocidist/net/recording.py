@@ -22,7 +22,7 @@ from ocidist.net import scrub
 from ocidist.net.cassette import mapped, save_cassette, withheld
 from ocidist.net.exchange import TEXT_LIMIT, Exchange, Payload, har_entry, line, why
 from ocidist.net.message import BodySource, Request, Response, Transport
-from ocidist.redaction import SECRETS, Redactor
+from ocidist.redaction import RECORDED, SECRETS, Redactor
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 
@@ -64,7 +64,7 @@ class Trace:
         self._bodies = bodies
         self._lock = threading.Lock()
         self._entries: list[_Entry] = []
-        self._redactor = Redactor()
+        self._redactor = Redactor(RECORDED)
         self._folder: TemporaryDirectory[str] | None = None
 
     @property
@@ -79,7 +79,7 @@ class Trace:
         """Cleaned by all secrets at hand: a later exchange may show an earlier one's, and the other way round."""
         with self._lock:
             entries = tuple(self._entries)
-        self._redactor.learn(SECRETS.secrets())
+        self._redactor.learn_from(SECRETS)
         besides = (
             scrub.url(entries[0].raw.url) if entries else ""
         )  # what was asked for first is a name, and no secret

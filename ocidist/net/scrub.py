@@ -13,6 +13,7 @@ import hashlib
 import json
 import re
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Callable, Iterable, Iterator
 from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
@@ -72,6 +73,7 @@ SECRET_KEYS = frozenset(
 BODY_LIMIT = 32 << 20
 """Bytes of a body that is rewritten where it shows a secret; of a larger one nothing is kept."""
 _OVERLAP = 64 << 10  # bytes; no secret is as long in any form
+_MANY = 32  # values; no signed URL and no token answer has as many, and each costs a search
 
 _REALM = re.compile(r'(\brealm\s*=\s*)(?:"([^"]*)"|([^\s,"]+))', re.IGNORECASE)
 _KEY = re.compile(r"(?<=/)(?=[^/]*[A-Z])(?!sha512%3[aA])[A-Za-z0-9._~=%-]{129,}(?=/|\Z)")
@@ -143,7 +145,7 @@ def learn_request(fields: Iterable[tuple[str, str]], address: str, redactor: Red
                 redactor.learn(_pair(rest))
         elif name == "cookie" or not (name in _ADDRESSED or _is_kept(name)):
             redactor.learn([value, *(value.partition("=")[2:] if name == "cookie" else ())])
-    redactor.learn(_signatures(address), RECEIVED)
+    redactor.learn(islice(_signatures(address), _MANY), RECEIVED)
 
 
 def learn_form(data: bytes, redactor: Redactor = SECRETS) -> None:
@@ -162,11 +164,11 @@ def learn(raw: Exchange, redactor: Redactor) -> None:
         learn_form(sent, redactor)
     for name, value in raw.headers:
         if name.lower() == "location":
-            redactor.learn(_signatures(value), RECEIVED)
+            redactor.learn(islice(_signatures(value), _MANY), RECEIVED)
         elif name.lower() == "set-cookie":
             redactor.learn([value.partition(";")[0].partition("=")[2]], RECEIVED)
     if not _is_content(raw, raw.body, by_url=True):
-        redactor.learn(_values(received), RECEIVED)
+        redactor.learn(islice(_values(received), _MANY), RECEIVED)
 
 
 def _signatures(address: str) -> Iterator[str]:

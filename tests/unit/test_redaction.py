@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocidist.errors import RegistryError, StoreError, TransportError
-from ocidist.redaction import GIVEN, PLACEHOLDER, SECRETS, Redactor
+from ocidist.redaction import GIVEN, PLACEHOLDER, RECEIVED, SECRETS, Redactor
 from tests.parts import secrets
 
 SECRET = 'p%41ss/w+r d\\"ä😀'
@@ -107,6 +107,20 @@ def test_i81_the_oldest_secrets_go_first() -> None:
     redactor.learn(["secret-2"])  # is used again
     redactor.learn(["secret-5"])
     assert redactor.secrets() == ("secret-4", "secret-2", "secret-5")
+
+
+def test_i81_no_server_makes_a_password_forgotten() -> None:
+    """It may give as many secrets of its own as it likes, also after the password was received once."""
+    redactor = Redactor(kept=3)
+    redactor.learn(["password of a server"], RECEIVED)
+    redactor.learn(["password", "password of a server"])
+    redactor.learn([f"signature number {number}" for number in range(9)], RECEIVED)
+    redactor.learn(["password of a server"], RECEIVED)
+    assert redactor.secrets()[:2] == ("password", "password of a server")
+    assert redactor.secrets()[2:] == tuple(f"signature number {number}" for number in (6, 7, 8))
+    recording = Redactor(kept=3)
+    recording.learn_from(redactor)
+    assert recording.secrets() == redactor.secrets()
 
 
 @given(st.text(max_size=30), st.integers(0, 39))

@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, RegistryError, TransportError
 from ocidist.net.message import Headers, Request, Response
-from ocidist.redaction import RECEIVED, SECRETS
+from ocidist.redaction import LONGEST, RECEIVED, SECRETS
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.challenge import Challenge, merge_scopes
 from ocidist.remotes.registry.credentials import Credential, CredentialSource
@@ -331,7 +331,7 @@ class Authenticator:
                 method, wire.redact(url), status, (), "the token server's answer has no token"
             )
         life = data.get("expires_in")
-        if isinstance(life, bool) or not isinstance(life, (int, float)) or not life < 1e9:
+        if isinstance(life, bool) or not isinstance(life, (int, float)) or not 0 < life < 1e9:
             life = MINIMUM_LIFE
         return _Token(
             _checked_token(value, wire.host_of(url)), started + max(MINIMUM_LIFE, float(life) - _MARGIN)
@@ -354,6 +354,8 @@ def _no_token(method: str, response: Response, site: Site, credential: Credentia
 
 
 def _checked_token(value: str, host: str) -> str:
+    if len(value) > LONGEST:
+        raise TransportError(host, f"the token is longer than {LONGEST} characters", False)
     if not value or not _VISIBLE.issuperset(value):
         raise TransportError(host, "the token holds characters that no header may hold", False)
     return value

@@ -15,12 +15,15 @@ from urllib.parse import quote
 import pytest
 
 from ocidist.cli.main import main
-from ocidist.errors import UsageError, quoted
+from ocidist.errors import RegistryError, UsageError, quoted
+from ocidist.net.http import HTTPTransport
 from ocidist.net.message import Headers, Request
 from ocidist.net.recording import Recorder
 from ocidist.net.replay import ReplayTransport
 from ocidist.redaction import SECRETS
 from ocidist.remotes.registry import wire
+from ocidist.remotes.registry.credentials import Credential, StaticCredentials
+from ocidist.remotes.registry.session import RegistrySession
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from tests.parts import secrets, watched
@@ -328,3 +331,39 @@ def test_i81_reprs_of_messages_show_no_secret() -> None:
     SECRETS.learn([secret])
     request = Request("GET", f"https://b.example/?sig={secret}", Headers([(secret, secret)]), secret.encode())
     assert not watched.shows_a_secret(f"{request!r} {request.headers!r}")
+
+
+def test_i81_a_redirect_full_of_signatures_hides_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifteen hundred of them made it forgotten, and the error showed it where the server said it back."""
+    secret = secrets.make("echo")
+    signed = "&".join(f"sig{number}=A{number:015d}z" for number in range(1500))
+    challenge = ScriptedResponse(401, b"", [("WWW-Authenticate", 'Basic realm="x"')])
+    moved = ScriptedResponse(307, b"", [("Location", f"/v2/elsewhere?{signed}")])
+    said = ScriptedResponse(400, json.dumps({"errors": [{"code": "X", "message": secret}]}).encode())
+    script = ScriptedTransport([challenge, moved, said])
+
+    def send(self: HTTPTransport, request: Request, scope: Scope) -> Any:
+        self._prepare(request)
+        return script.send(request, scope)
+
+    monkeypatch.setattr(HTTPTransport, "send", send)
+    with HTTPTransport() as transport:
+        session = RegistrySession(transport, StaticCredentials(Credential("bob", secret)))
+        with pytest.raises(RegistryError) as caught:
+            session.send(Request("GET", "https://registry.example/v2/"), Scope())
+    assert secret not in str(caught.value)
+    assert "scrubbed" in str(caught.value)
+
+
+def test_i74_i81_a_recording_of_hostile_urls_is_cleaned_in_time(tmp_path: Path) -> None:
+    """Each value of a URL that looks like a signature was searched for in all that was written, without an end."""
+    urls = [
+        f"{URL}?" + "&".join(f"sig{number}=A{page}{number:015d}z" for number in range(1500))
+        for page in range(9)
+    ]
+    recorder = Recorder(ScriptedTransport([ScriptedResponse(307, b"", [("Location", url)]) for url in urls]))
+    for url in urls:
+        recorder.send(Request("GET", url), Scope()).close()
+    assert len(recorder.trace._redactor.secrets()) < 1500
+    for text in texts(recorder, tmp_path):
+        assert b"000000z" not in text

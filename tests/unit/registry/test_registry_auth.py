@@ -503,7 +503,22 @@ def test_b25_access_token_is_a_token() -> None:
     repository(fake).resolve("latest", QuickScope())
 
 
-@pytest.mark.parametrize("life", [0, -5, 1, None, "soon", True, float("1e300"), [], 59.5])
+@pytest.mark.parametrize(
+    "life",
+    [
+        0,
+        -5,
+        1,
+        None,
+        "soon",
+        True,
+        float("1e300"),
+        [],
+        59.5,
+        pytest.param(-(10**400), id="-1e400"),
+        pytest.param(10**400, id="1e400"),
+    ],
+)
 def test_b25_a_token_lives_at_least_a_minute(life: Any) -> None:
     """Whatever expires_in says, it serves for 60 seconds; then there is another one."""
     clock = Clock()
@@ -522,6 +537,15 @@ def test_b25_a_token_lives_at_least_a_minute(life: Any) -> None:
     clock.now += 2
     remote.resolve("latest", QuickScope())
     assert fake.tokens_given == 2
+
+
+def test_i74_a_token_that_no_header_can_hold_is_refused_at_once() -> None:
+    """Searching all that is shown for a mebibyte of escapes took seconds that no time limit ended."""
+    fake = FakeRegistry(guard="bearer")
+    body = b'{"token": "%s"}' % (b"%41" * (340 << 10))
+    fake.token = lambda request: ScriptedResponse(200, body)  # type: ignore[method-assign]
+    with pytest.raises(TransportError, match="the token is longer than 65536 characters"):
+        repository(fake).resolve("latest", QuickScope())
 
 
 def test_h70_a_token_body_over_a_mebibyte_is_refused() -> None:
