@@ -120,8 +120,11 @@ def replacing(
 
 
 def tighten(handle: int, found: os.stat_result, mode: int) -> None:
-    """Give an open file of status ``found`` exactly ``mode``, if it is this user's and its file system has modes."""
-    if stat.S_IMODE(found.st_mode) != mode and hasattr(os, "fchmod"):
+    """Give an open file of status ``found`` exactly ``mode``, if it is this user's and its file system has modes.
+
+    One with a second name stays as it is: another user may have linked a file of root's into its place.
+    """
+    if stat.S_IMODE(found.st_mode) != mode and found.st_nlink < 2 and hasattr(os, "fchmod"):
         with suppress(PermissionError):
             os.fchmod(handle, mode)
 

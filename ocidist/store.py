@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 
-from ocidist.content.disk import PRIVATE, SHARED, make_folders, unwritable
+from ocidist.content.disk import PRIVATE, SHARED, make_folders, refuse_links, unwritable
 from ocidist.content.foreign import REFUSAL, containerd_content
 from ocidist.content.local import LocalContent
 from ocidist.content.lock import FileLock, Gate
@@ -460,11 +460,10 @@ class Store:
 
     def _is_folder(self) -> bool:
         """False if there is nothing. Raises StoreError for anything else than a directory."""
-        if not os.path.lexists(self._root):
-            return False
-        if not os.path.isdir(self._root):
+        there = os.path.lexists(self._root)
+        if there and not os.path.isdir(self._root):
             raise StoreError(str(self.root), "Not a directory")
-        return True
+        return there
 
     def require_writable(self) -> None:
         """Raise StoreError, with the reason, where nothing can be written here."""
@@ -476,6 +475,7 @@ class Store:
         for path in (base, self.metadata.path, os.path.join(base, "content"), self.content.gate.path):
             if os.path.lexists(path) and not os.access(path, os.W_OK):
                 raise StoreError(str(self.root), unwritable(path))
+        refuse_links(os.path.join(base, "content"), os.path.join(base, "leases"))
         self.content.local.require_writable()
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "failure",
     "make_folder",
     "make_folders",
+    "refuse_links",
     "remove_file",
     "settle_folders",
     "sync_folder",
@@ -79,6 +80,17 @@ def close_to_writers(path: str) -> None:
     if hasattr(os, "geteuid") and found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o022:
         with suppress(PermissionError):
             set_mode(path, stat.S_IMODE(found.st_mode) & ~0o022)
+
+
+def refuse_links(*folders: str) -> None:
+    """Raise StoreError if one of a store's own folders is a link. Who prepared the store chose where it leads, and what
+    is there would be taken for the store's, and removed."""
+    for path in folders:
+        if os.path.islink(path):
+            raise StoreError(
+                path,
+                "a link in the place of a folder of the store; put the folder itself there, or choose another --root",
+            )
 
 
 def make_folders(path: str, mode: int = PRIVATE) -> None:

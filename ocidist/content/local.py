@@ -27,6 +27,7 @@ from ocidist.content.disk import (
     failure,
     make_folder,
     make_folders,
+    refuse_links,
     remove_file,
     settle_folders,
 )
@@ -452,6 +453,7 @@ class LocalContent:
             raise StoreError(str(self.root), REFUSAL)
         if self.readonly:
             raise StoreError(str(self.root), "opened read-only")
+        refuse_links(self._ingest, self._blobs, *(os.path.join(self._blobs, name) for name in ALGORITHMS))
         if self._shared and not self._looked:
             self._looked = True  # once: while another thread makes it, its mode may be on the way
             self._require_shared()

@@ -333,6 +333,8 @@ class DatabaseFile:
             finally:
                 remove_file(new)
         elif hasattr(os, "geteuid") and found.st_uid == os.geteuid() and found.st_mode & 0o077:
+            if found.st_nlink > 1:  # as tighten
+                return
             with suppress(PermissionError):
                 set_mode(self.path, 0o600)
             self._shared = self._shared or bool(os.stat(folder).st_mode & found.st_mode & 0o044)

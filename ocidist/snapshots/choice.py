@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ocidist.content.disk import failure, make_folders
+from ocidist.content.disk import failure, make_folders, refuse_links
 from ocidist.errors import StoreError, UsageError
 from ocidist.files import read_small, replacing
 from ocidist.snapshots.folders import FolderSnapshotter
@@ -57,6 +57,7 @@ def _keep(folder: Path, old: str, new: str) -> None:
             str(folder),
             f"its trees are {old}'s; remove them first (rmi, gc, rootfs rm), or use another --root",
         )
+    refuse_links(str(folder))
     try:
         make_folders(str(folder))
         with replacing(folder / "snapshotter", 0o600, durable=True) as file:

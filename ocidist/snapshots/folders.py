@@ -19,7 +19,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator
 
-from ocidist.content.disk import failure, make_folder, make_folders
+from ocidist.content.disk import failure, make_folder, make_folders, refuse_links
 from ocidist.content.lock import FileLock, is_held
 from ocidist.errors import InvalidDigest, StoreError
 from ocidist.files import NotRegular, read_small, replacing
@@ -191,6 +191,7 @@ class FolderSnapshotter:
 
     def commit(self, name: str, key: str, parent: str = "") -> None:
         """The active ``key`` becomes the committed ``name``, seen at once and whole."""
+        self._refuse_links()
         source, target = self._active / _folder(key), self._committed / _folder(name)
         found = self._read(source, "active")
         if found is None:
@@ -254,6 +255,7 @@ class FolderSnapshotter:
 
     def _sweep(self, check: Callable[[], object] = _nothing, but: str = "") -> tuple[int, list[StoreError]]:
         """Remove what killed processes left: how many there were, and what could not be removed."""
+        self._refuse_links()
         count, left = 0, []
         for info in list(self.walk()):
             if info.kind == "active" and info.key.startswith(UNPACKING) and info.key != but:
@@ -271,6 +273,7 @@ class FolderSnapshotter:
 
     def _discard(self, folder: Path, check: Callable[[], object] = _nothing) -> StoreError | None:
         """Move it out of sight, then remove it; what to say where that could not be done to the end."""
+        self._refuse_links()
         away, claim = self._aside(folder)
         with claim:
             try:
@@ -295,7 +298,12 @@ class FolderSnapshotter:
         with Claim(lock):
             return _removed(self.root / "removed" / name, check)
 
+    def _refuse_links(self) -> None:
+        names = ("", "committed", "active", "locks", "removed")
+        refuse_links(str(self.root.parent), *(str(self.root / name) for name in names))
+
     def _make_root(self) -> None:
+        self._refuse_links()
         if not (self.root / "removed").is_dir():
             make_folders(str(self.root.parent))
             for folder in (
