@@ -30,11 +30,18 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW"
 class Over:
     """A Layering over the tree ``lower`` (None: over nothing). ``privileged`` chooses the kernel's attributes.
 
-    What is copied up ends with ``scope``, and where the disk gets full.
+    What is copied up ends with ``scope``, and where the disk gets full; ``count`` hears of the bytes of each file before it
+    is copied.
     """
 
-    def __init__(self, lower: Reader | None, privileged: bool, scope: Scope) -> None:
-        self._lower, self._scope = lower, scope
+    def __init__(
+        self,
+        lower: Reader | None,
+        privileged: bool,
+        scope: Scope,
+        count: Callable[[int], object] | None = None,
+    ) -> None:
+        self._lower, self._scope, self._count = lower, scope, count
         self.in_place = lower is None
         self._privileged = privileged
         self._space = "trusted." if privileged else "user."
@@ -70,6 +77,8 @@ class Over:
             return False
         if stat.S_ISREG(found.st_mode):  # without its holes
             taken = getattr(found, "st_blocks", 0) * 512
+            if self._count is not None:
+                self._count(taken)
             require(at.fd, os.fsdecode(real), taken, self._scope.limits, "a copy of it in the layer")
         copy_entry(self._lower, real[1:], found, name, at.fd, self._privileged, self._scope.check)
         return True

@@ -337,7 +337,8 @@ class _Job:
 
         lower = self.snapshotter.reader(parent) if parent else None
         try:
-            yield Over(lower, self.privileged, self.scope)
+            # Each layer that has a further name of a file beneath has a copy of it.
+            yield Over(lower, self.privileged, self.scope, lambda taken: self.counted(0, taken))
         finally:
             if lower is not None:
                 lower.close()

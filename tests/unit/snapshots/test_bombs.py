@@ -339,6 +339,18 @@ def test_i77_what_needs_the_layers_beneath_is_noted_up_to_a_bound(
     assert len(noted.marks) == 1
 
 
+def test_i77_copies_that_hardlinks_need_count_as_what_an_image_unpacks_to(tmp_path: Path) -> None:
+    """Each layer of a stack that gives a file beneath another name holds a copy of it: 90 bytes or so stand for it all."""
+    require("kernel", "root")
+    blobs = [deflated([entry("f", bytes(1 << 20)), END], level=9)]
+    blobs += [deflated([hardlink(f"l{number}", "f"), END], level=9) for number in range(30)]
+    few = Limits(floor=4 << 20, ratio=800)
+    said = refused(tmp_path / "overlay", blobs, few, "overlay")
+    assert "bytes of layers unpack to more than the 800-fold" in said
+    taken = sum(path.stat().st_blocks * 512 for path in (tmp_path / "overlay").rglob("*") if path.is_file())
+    assert taken < 8 << 20
+
+
 class Ending(Sequence[Any]):
     """A million times the same; when the tenth is taken, the scope ends."""
 
