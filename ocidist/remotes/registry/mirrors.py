@@ -17,6 +17,7 @@ from ocidist.errors import (
     ContentError,
     InvalidDigest,
     InvalidManifest,
+    NotFound,
     OcidistError,
     RegistryError,
     TransportError,
@@ -173,10 +174,12 @@ class Mirrored:
         return body
 
     def locate(self, text: str, hint: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
-        """As :meth:`RegistryRemote.locate`."""
-        return self._ask(
+        """As :meth:`RegistryRemote.locate`. Of a blob that several hosts may have no size is told: it would be the word of
+        the first one, which the others would be measured by."""
+        found, raw = self._ask(
             "pull" if ":" in text else "resolve", scope, lambda remote: remote.locate(text, hint, scope)
         )
+        return (found if raw is not None or self.hosts == 1 else replace(found, size=-1)), raw
 
     def ping(self, scope: Scope) -> None:
         """As :meth:`RegistryRemote.ping`."""
@@ -307,12 +310,23 @@ class MirroredBody:
         while True:
             remote = self._asking.next(self._nobody)
             try:
-                body = remote.open(self._target, self._scope, offset=self._position, length=length)
+                body = self._at(remote, length)
             except FAILURES as error:
                 self._asking.failed(error)
                 continue
             self._known = self._position - body.start
             return body
+
+    def _at(self, remote: RegistryRemote, length: int | None) -> Body:
+        """The body at one place. An object of unknown size was located by its digest: that it is a blob, and no manifest,
+        is the word of the first place."""
+        try:
+            return remote.open(self._target, self._scope, offset=self._position, length=length)
+        except NotFound:
+            if self._target.size >= 0:
+                raise
+            raw = remote.resolve(self._target.digest, self._scope, want_bytes=True)[1]
+            return MemoryBody(raw or b"", self._position, self._end)
 
     def _drop(self) -> None:
         scratch = memoryview(bytearray(min(max(self._known, 0), 64 << 10)))

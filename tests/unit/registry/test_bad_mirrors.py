@@ -9,6 +9,7 @@ from typing import Any, Iterator
 
 import pytest
 
+from ocidist.cli.main import main
 from ocidist.client import Client
 from ocidist.errors import OcidistError
 from ocidist.progress import Resumed, Retrying
@@ -113,3 +114,18 @@ def test_i85_where_all_fail_the_error_names_each_host_and_why(
         hosts.fetch(tmp_path)
     for name in hosts.names:
         assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [5, 1 << 20])
+@pytest.mark.parametrize("digest", [LAYER, sha256(IMAGE.root.raw)])
+def test_i85_what_a_mirror_says_of_a_blob_that_it_has_not_got_binds_no_other_host(
+    size: int, digest: str, hosts: Hosts, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """A wrong size, and that it is a blob at all: the registry was measured by it, and asked for a blob alone."""
+    mirror, own = hosts.of("", "")
+    mirror.blobs.clear()
+    mirror.documents.clear()
+    mirror.registry.answer(digest, 200, {}, bytes(size), method="HEAD", times=None)
+    code = main(["--root", str(tmp_path), "fetch-object", own.name, digest])
+    out, err = capfdbinary.readouterr()
+    assert (code, sha256(out)) == (0, digest), err
