@@ -21,6 +21,7 @@ from ocidist.net.http import HTTPOptions, HTTPTransport
 from ocidist.net.message import Request
 from ocidist.progress import Retrying
 from ocidist.remotes.registry import session
+from ocidist.remotes.registry.hosts_toml import Endpoint
 from ocidist.scope import Retries, Scope
 from tests.parts.faulty import FaultyRegistry
 from tests.parts.images import Entry, image, noise
@@ -249,3 +250,19 @@ def test_a17_a_slow_token_server_is_given_up(tmp_path: Path, wire: ThinWire) -> 
         with pytest.raises(OcidistError, match=SLOW):
             fetch(own, tmp_path)
         assert len(own.tokens.records) == 2
+
+
+def test_a17_a_slow_mirror_is_passed_over(
+    tmp_path: Path, wire: ThinWire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first cut: the next host is asked."""
+    with FaultyRegistry({"1": IMAGE}) as mirror, FaultyRegistry({"1": IMAGE}) as own:
+        ends = tuple(Endpoint(f"{server.registry.url}/v2") for server in (mirror, own))
+        monkeypatch.setattr(Client, "endpoints", lambda self, host: ends)
+        wire.ports.add(mirror.registry.port)
+        events: list[Any] = []
+        with Scope(observer=events.append) as scope:
+            Client(store=tmp_path, platform="linux/amd64", workers=1).fetch(f"{own.name}:1", scope=scope)
+        told = [event.why for event in events if isinstance(event, Retrying)]
+    assert told
+    assert all(re.search(SLOW, why) and why.startswith(mirror.registry.address) for why in told)
