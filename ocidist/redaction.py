@@ -4,10 +4,10 @@
 with more room, beside it.
 
 A secret is found raw (in any case: a host name is lowercased), in base64 (standard or URL-safe, padded or not, alone
-or inside of something longer such as ``user:password``), percent-encoded, JSON-escaped, in UTF-16 or UTF-32, and in any
-mixture of these. It is not found where it is compressed, encrypted or cut in two. One shorter than :data:`GIVEN`
-characters is a word like others and is not searched for: it goes only where its place says what it is (an
-Authorization header, a key such as "token", a query value).
+or inside of something longer such as ``user:password``), percent-encoded, JSON- or HTML-escaped, in UTF-16 or UTF-32,
+and in mixtures of these, three escapes deep; inside of base64 it is found raw alone. It is not found where it is
+compressed, encrypted or cut in two. One shorter than :data:`GIVEN` characters is a word like others and is not searched
+for: it goes only where its place says what it is (an Authorization header, a key such as "token", a query value).
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _START = 4  # characters; no form is shorter
 _SHORT_TEXT = 4096
 _MANY = 8  # secrets
 
-_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}|\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"/\\bfnrt]|\x00+")
+_ESCAPE = re.compile(
+    r"%[0-9A-Fa-f]{2}|\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"/\\bfnrt]|\x00+"
+    r"|&(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});"
+)
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -211,7 +214,12 @@ def _undone(text: str, at: Sequence[int]) -> tuple[str, Sequence[int]]:
         parts.append(text[end:start])
         places += at[end:start]
         end = match.end()
-        if escape[0] != "\0":
+        if escape[0] == "&":
+            from html import unescape  # its table of entities takes milliseconds to load
+
+            parts.append(unescape(escape) or " ")  # of a number that is no character nothing is left
+            places.append(at[start])
+        elif escape[0] != "\0":
             digits = escape[2:] if escape[1] in "ux" else escape[1:]
             char = chr(int(digits, 16)) if len(digits) > 1 else _SHORT.get(digits, digits)
             parts.append(char)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import pickle
 from urllib.parse import quote, quote_plus
@@ -39,6 +40,10 @@ FORMS = {
     "percent twice": quote(quote(SECRET, safe=""), safe=""),
     "capitals": SECRET.upper(),
     "as repr writes bytes": "".join(f"\\x{byte:02x}" for byte in SECRET.encode()),
+    "html": html.escape(SECRET),
+    "html, all": "".join(f"&#{ord(char)};" for char in SECRET),
+    "html, all, hexadecimal": "".join(f"&#x{ord(char):X};" for char in SECRET),
+    "html in json": json.dumps("".join(f"&#{ord(char)};" for char in SECRET))[1:-1],
     "json in percent": quote(json.dumps(SECRET)[1:-1], safe=""),
 }
 
