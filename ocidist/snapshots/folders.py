@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator
@@ -23,9 +23,10 @@ from ocidist.content.disk import failure, make_folder, make_folders, refuse_link
 from ocidist.content.lock import FileLock, is_held
 from ocidist.errors import InvalidDigest, StoreError
 from ocidist.files import NotRegular, read_small, replacing
+from ocidist.layers.reading import FOLDER
 from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo
-from ocidist.snapshots.trees import remove_tree
+from ocidist.snapshots.trees import BY_DESCRIPTOR, remove_tree
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -332,12 +333,31 @@ def _folder(key: str) -> str:
     return f"{digest.algorithm}-{digest.hex}"
 
 
+@contextmanager
+def _folder_of(away: Path) -> Iterator[int | None]:
+    """A descriptor of the ``removed`` that ``away`` is in, from the store's root on through no link: whoever owns the
+    store may exchange its folders at any time. None where directories can't be held. Raises OSError."""
+    if not BY_DESCRIPTOR:
+        yield None
+        return
+    at = os.open(away.parents[3], FOLDER & ~getattr(os, "O_NOFOLLOW", 0))
+    try:
+        for part in away.parts[-4:-1]:
+            inner = os.open(part, FOLDER, dir_fd=at)
+            os.close(at)
+            at = inner
+        yield at
+    finally:
+        os.close(at)
+
+
 def _removed(away: Path, check: Callable[[], object]) -> StoreError | None:
     """Remove a tree; None, or what stays of it and the way out."""
     from shlex import quote
 
     try:
-        remove_tree(away, check=check)
+        with _folder_of(away) as at:
+            remove_tree(away if at is None else away.name, at, check)
         return None
     except OSError as error:
         where = quote(str(away))

@@ -20,7 +20,7 @@ from ocidist.layers.reading import FOLDER, PATH_ONLY, Reader, TreeReader
 from ocidist.layers.tree import listed
 from ocidist.snapshots.protocols import Usage
 
-__all__ = ["copy_entry", "copy_metadata", "copy_tree", "remove_tree", "tree_usage"]
+__all__ = ["BY_DESCRIPTOR", "copy_entry", "copy_metadata", "copy_tree", "remove_tree", "tree_usage"]
 
 _NEW = (
     os.O_WRONLY
@@ -31,7 +31,7 @@ _NEW = (
     | getattr(os, "O_BINARY", 0)
 )
 _REFUSED = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL})  # of extended attributes
-_BY_DESCRIPTOR = hasattr(os, "O_DIRECTORY") and os.rename in os.supports_dir_fd
+BY_DESCRIPTOR = hasattr(os, "O_DIRECTORY") and os.rename in os.supports_dir_fd
 
 
 def _nothing() -> None:
@@ -48,7 +48,7 @@ def remove_tree(path: Path | str, at: int | None = None, check: Callable[[], obj
     something that is mounted there) stays, all else goes; then the first OSError comes as it is. ``check`` is called for
     each directory and each thousand names; what it raises ends it there.
     """
-    if not _BY_DESCRIPTOR:
+    if not BY_DESCRIPTOR:
         if os.path.lexists(path):
             shutil.rmtree(path)
         return

@@ -11,6 +11,7 @@ import pytest
 from ocidist.cli.main import main
 from ocidist.content.lock import FileLock
 from ocidist.errors import StoreError
+from ocidist.snapshots import folders
 from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.store import Store
 from tests.parts.required import require
@@ -85,6 +86,29 @@ def test_i73_a_snapshotter_by_itself_refuses_links(tmp_path: Path) -> None:
     for action in (kept.remove_stale, lambda: kept.prepare("other"), lambda: kept.remove("key")):
         with pytest.raises(StoreError, match="a link in the place"):
             action()
+    assert files(tmp_path / "victim") == before
+
+
+def test_i72_removed_is_exchanged_for_a_link_behind_the_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever owns the store that root works on: nothing is removed where the link leads."""
+    require("os:symlink", "os:O_DIRECTORY")
+    before = victim(tmp_path / "victim")
+    kept = NativeSnapshotter(tmp_path / "trees")
+    kept.prepare("key")
+    removed = tmp_path / "trees/native/removed"
+    look = folders.refuse_links
+
+    def exchanging(*names: str) -> None:
+        look(*names)
+        if not removed.is_symlink():
+            removed.rename(tmp_path / "aside")
+            removed.symlink_to(tmp_path / "victim")
+
+    monkeypatch.setattr(folders, "refuse_links", exchanging)
+    with pytest.raises(StoreError):
+        kept.remove_stale()
     assert files(tmp_path / "victim") == before
 
 
