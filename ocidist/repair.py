@@ -6,7 +6,7 @@ fetched is verified first and takes the damaged one's place by a rename, so a bl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
 
 from ocidist.content.fill import fill
@@ -14,17 +14,12 @@ from ocidist.errors import BlobNotFound, OcidistError, StoreError, UsageError
 from ocidist.progress import Failed, Queued
 from ocidist.remotes import Locator
 from ocidist.rows import Column, Rows, Schema
-from ocidist.spec import manifest as manifests
-from ocidist.spec import mediatype
 from ocidist.spec.chain import chain_id
-from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.spec.manifest import Manifest
 from ocidist.spec.reference import Reference
-from ocidist.transfer import read_small
 from ocidist.upkeep.check import DamageRow, references
-from ocidist.upkeep.graph import walk
+from ocidist.upkeep.trees import remake, unpackable
 
 if TYPE_CHECKING:
     from ocidist.client import Client
@@ -68,7 +63,7 @@ class RepairRow:
 
 def repair(client: Client, damage: Iterable[DamageRow], scope: Scope) -> Rows[RepairRow]:
     """Fetch the blobs of ``damage`` into ``client.store``, and what that shows to be missing as well; then unpack the
-    trees that are missing.
+    trees that are missing or damaged.
 
     A row for each, repaired or not. Raises the scope's end, or StoreError where the store can't be written.
     """
@@ -76,7 +71,8 @@ def repair(client: Client, damage: Iterable[DamageRow], scope: Scope) -> Rows[Re
     store.require_writable()
     blobs: dict[str, RepairRow] = {}
     todo = list(damage)
-    others = {(row.kind, row.name): row for row in todo if row.kind != "blob"}
+    others = {(row.kind, row.name): row for row in todo if row.kind not in ("blob", "tree")}
+    trees = _by_tree(todo)
     for _ in range(ROUNDS):
         fetched = [_done(row, *_fetched(client, row, scope)) for row in todo if row.kind == "blob"]
         blobs.update({row.name: row for row in fetched})
@@ -93,7 +89,20 @@ def repair(client: Client, damage: Iterable[DamageRow], scope: Scope) -> Rows[Re
             rows.append(_done(row, *_unpacked(client, row, scope)))
         else:
             rows.append(_done(row, _OTHERS[row.kind].format(name=row.name), False))
+    rows += [_done(row, *_remade(store, row, scope)) for row in trees]
     return Rows(REPAIRED, rows)
+
+
+def _by_tree(damage: Iterable[DamageRow]) -> list[DamageRow]:
+    """One row for each damaged tree."""
+    found: dict[str, list[DamageRow]] = {}
+    for row in damage:
+        if row.kind == "tree":
+            found.setdefault(row.name, []).append(row)
+    return [
+        replace(rows[0], problem=f"{rows[0].problem}{'; and others' if rows[1:] else ''}")
+        for rows in found.values()
+    ]
 
 
 def _done(row: DamageRow, outcome: str, repaired: bool) -> RepairRow:
@@ -103,7 +112,7 @@ def _done(row: DamageRow, outcome: str, repaired: bool) -> RepairRow:
 def _unpacked(client: Client, row: DamageRow, scope: Scope) -> tuple[str, bool]:
     """The tree of a ChainID again, from the layers of an image that has it. What is left of the old one goes."""
     store, said = client.store, "no image of the store has this tree: pull one that does"
-    for record, manifest, config in _images(store, scope):
+    for record, manifest, config in unpackable(store.content, scope):
         chains = {str(chain_id(config.diff_ids[:count])) for count in range(1, len(config.diff_ids) + 1)}
         if row.name not in chains:
             continue
@@ -118,22 +127,16 @@ def _unpacked(client: Client, row: DamageRow, scope: Scope) -> tuple[str, bool]:
     return said, False
 
 
-def _images(store: Store, scope: Scope) -> Iterator[tuple[str, Manifest, ImageConfig]]:
-    """Every image that is here, with its name."""
-    for record in store.image_records():
-        for item in walk(store.content, record.target, scope):
-            if not mediatype.is_manifest(item.media_type):
-                continue
-            try:
-                manifest = manifests.parse(read_small(store, item, scope), item.media_type)
-                if (
-                    isinstance(manifest, Manifest)
-                    and manifest.config
-                    and mediatype.is_config(manifest.config.media_type)
-                ):
-                    yield record.name, manifest, ImageConfig.parse(read_small(store, manifest.config, scope))
-            except OcidistError:  # not here, or damaged: then it is told as such
-                scope.check()
+def _remade(store: Store, row: DamageRow, scope: Scope) -> tuple[str, bool]:
+    """A damaged tree unpacked again, in the place of the old one."""
+    try:
+        return (
+            f"unpacked again, from {remake(store.content.within(scope), store.snapshots, row.name, scope)}",
+            True,
+        )
+    except OcidistError as error:
+        scope.check()
+        return str(error), False
 
 
 def _fetched(client: Client, row: DamageRow, scope: Scope) -> tuple[str, bool]:

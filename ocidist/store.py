@@ -439,16 +439,16 @@ class Store:
 
         return images(self.content)
 
-    def check(self, scope: Scope | None = None) -> Rows[DamageRow]:
+    def check(self, scope: Scope | None = None, *, trees: bool = False) -> Rows[DamageRow]:
         """What is damaged: every blob is hashed, every name, label and snapshot followed. Empty if all is well.
-
+        With ``trees`` the files of unpacked trees are compared with what their layers say.
         Columns: kind, name, problem, images (that are not whole because of it), sources (repositories that have
-        it). :func:`ocidist.repair.repair` mends what can be had again.
+        it). :func:`ocidist.repair.repair` repairs what is available again.
         """
         from ocidist.scope import Scope
         from ocidist.upkeep.check import check
 
-        return check(self.content, self.snapshots, scope or Scope()).rows
+        return check(self.content, self.snapshots, scope or Scope(), trees=trees).rows
 
     def du(self, scope: Scope | None = None) -> Rows[UsageRow]:
         """Where the disk went: kind, name, files, size and disk (bytes), and of images the bytes in blobs that are

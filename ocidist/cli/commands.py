@@ -59,6 +59,10 @@ Hash every blob of the store, and follow every name, label and tree to what it s
 missing is listed, and the exit code is 1. With --repair it is fetched again from the repositories that the blobs'
 labels and the images' names tell, verified before it takes the damaged one's place, and missing trees are unpacked
 again; what can't be had stays as it is, and is listed with the reason. Others may use the store meanwhile.
+
+With --trees the files of unpacked trees are compared with what their layers say, byte by byte: a power cut may leave
+some of them empty. Each tree is unpacked once more beside the others for that, and removed; --trees --repair puts what
+is unpacked again in the place of a damaged tree, unless something that `rootfs prepare` made stands on it.
 """
 _DU = """\
 List where the disk went. DISK is what the file system has set aside, SIZE the bytes in files; a file with many

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 def configure_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repair", action="store_true", help="fetch what is damaged again, and verify it")
+    parser.add_argument(
+        "--trees",
+        action="store_true",
+        help="also compare the files of unpacked trees with their layers; needs room for the largest image",
+    )
 
 
 def run_check(args: argparse.Namespace, context: Context) -> int:
@@ -21,18 +26,22 @@ def run_check(args: argparse.Namespace, context: Context) -> int:
 
     store = context.store
     with context.progress() as scope:
-        report = check(store.content, store.snapshots, scope)
-        if report.rows and args.repair:
-            return _repair(context, report)
+        report = check(store.content, store.snapshots, scope, trees=args.trees)
+    for chain, why in report.skipped:
+        context.warn(f"{chain}: not compared: {why}")
+    if report.rows and args.repair:
+        return _repair(context, report)
     context.listing(report.rows.schema, report.rows)
     looked_at = f"{_count(report.blobs, 'blob')} ({human(report.bytes)})"
+    if args.trees:
+        looked_at += f" and {_count(report.trees, 'tree')}"
     if not report.rows:
         context.warn(f"{looked_at}: all is well")
         return 0
-    context.warn(
-        f"{_count(len(report.rows), 'thing')} amiss among {looked_at}; "
-        "check --repair fetches again what is damaged or missing"
-    )
+    way_out = "check --repair fetches again what is damaged or missing"
+    if any(row.kind == "tree" for row in report.rows):
+        way_out = "check --trees --repair fetches damaged blobs and unpacks damaged trees again"
+    context.warn(f"{_count(len(report.rows), 'thing')} amiss among {looked_at}; {way_out}")
     return 1
 
 

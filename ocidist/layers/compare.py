@@ -16,7 +16,7 @@ from ocidist.layers.reading import Reader
 from ocidist.layers.rootless import take_owner
 from ocidist.scope import Scope
 
-__all__ = ["TYPES", "Change", "compare"]
+__all__ = ["TYPES", "Change", "compare", "hardlinks", "same_content"]
 
 TYPES = {
     stat.S_IFREG: "file",
@@ -55,8 +55,8 @@ def compare(lower: Reader | None, upper: Reader, scope: Scope) -> Iterator[Chang
 
     A socket counts as nothing, for no layer can hold one. OSErrors come as they are, and the scope's end.
     """
-    before = _hardlinks(lower, scope) if lower is not None else {}
-    after = _hardlinks(upper, scope)
+    before = hardlinks(lower, scope) if lower is not None else {}
+    after = hardlinks(upper, scope)
     comparison = _Comparison(lower, upper, scope, before, after)
     info = upper.stat(b"")
     if lower is not None and comparison.differs(b"", lower.stat(b""), info):
@@ -125,7 +125,7 @@ class _Comparison:
         before, after = lower.xattrs(path), upper.xattrs(path)
         if take_owner(old, before) != take_owner(new, after) or before != after:
             return True
-        return stat.S_ISREG(new.st_mode) and not _same_content(lower, upper, path, self.scope)
+        return stat.S_ISREG(new.st_mode) and not same_content(lower, upper, path, self.scope)
 
 
 def _listed(reader: Reader, path: bytes, scope: Scope) -> dict[bytes, os.stat_result]:
@@ -134,7 +134,8 @@ def _listed(reader: Reader, path: bytes, scope: Scope) -> dict[bytes, os.stat_re
     }
 
 
-def _same_content(lower: Reader, upper: Reader, path: bytes, scope: Scope) -> bool:
+def same_content(lower: Reader, upper: Reader, path: bytes, scope: Scope) -> bool:
+    """Whether a regular file has the same bytes in both trees: all of them are read."""
     with open(lower.open(path), "rb", buffering=0) as one, open(upper.open(path), "rb", buffering=0) as two:
         while True:
             scope.check()
@@ -145,7 +146,7 @@ def _same_content(lower: Reader, upper: Reader, path: bytes, scope: Scope) -> bo
                 return True
 
 
-def _hardlinks(reader: Reader, scope: Scope) -> Names:
+def hardlinks(reader: Reader, scope: Scope) -> Names:
     """Name -> all names of the same file in the tree, in order; files with one name are left out."""
     groups: dict[tuple[int, int], list[bytes]] = {}
     folders = [b""]

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Callable, Protocol
 
-__all__ = ["FOLDER", "PATH_ONLY", "Reader", "TreeReader", "nothing", "shared"]
+__all__ = ["FOLDER", "PATH_ONLY", "Reader", "TreeReader", "nothing", "of_host", "shared"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
@@ -140,11 +140,7 @@ class TreeReader:
         return fd
 
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
-        return {
-            name: value
-            for name, value in self.raw_xattrs(path).items()
-            if name != b"security.selinux" and not name.startswith((b"trusted.overlay.", b"user.overlay."))
-        }
+        return {name: value for name, value in self.raw_xattrs(path).items() if not of_host(name)}
 
     def raw_xattrs(self, path: bytes) -> dict[bytes, bytes]:
         """All of them; none where the system or the file system has none."""
@@ -162,6 +158,11 @@ class TreeReader:
             if error.errno in _NO_XATTRS:
                 return {}
             raise
+
+
+def of_host(name: bytes) -> bool:
+    """Whether an extended attribute belongs to the host or to overlay mounts, not to an image."""
+    return name == b"security.selinux" or name.startswith((b"trusted.overlay.", b"user.overlay."))
 
 
 def shared(one: bytes, other: bytes) -> int:

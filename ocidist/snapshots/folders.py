@@ -6,7 +6,8 @@ database can disagree with it. A rename makes a snapshot visible, another makes 
 is killed leaves only what nobody sees. The directories above the trees are 0700: setuid programs of an image
 are out of reach of other users (CVE-2021-41103).
 
-Trees are not fsynced: they are made from verified blobs and can be made again.
+Trees are not fsynced: they are made from verified blobs and can be made again (``check --trees`` finds what a power cut
+took of them).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import time
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator
+from typing import TYPE_CHECKING, Callable, Iterator, cast
 
 from ocidist.content.disk import failure, make_folder, make_folders, refuse_links
 from ocidist.content.lock import FileLock, is_held
@@ -25,7 +26,7 @@ from ocidist.errors import InvalidDigest, StoreError
 from ocidist.files import NotRegular, read_small, replacing
 from ocidist.layers.reading import FOLDER
 from ocidist.scope import Scope
-from ocidist.snapshots.protocols import SnapshotInfo
+from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
 from ocidist.snapshots.trees import BY_DESCRIPTOR, remove_tree
 from ocidist.spec.digest import Digest
 
@@ -223,6 +224,42 @@ class FolderSnapshotter:
             left = self._discard(where / _folder(key), (scope or Scope()).check)
         except OSError as error:
             raise failure(error.filename or str(where), error) from error
+        if left is not None:
+            raise left
+
+    @contextmanager
+    def scratch(self) -> Iterator[Snapshotter]:
+        """Yield an empty snapshotter of the same kind on the same file system, out of sight. It is removed with the
+        block, or with what killed processes left."""
+        try:
+            self._make_root()
+            folder, claim = self._aside(self.root / "scratch")
+        except OSError as error:
+            raise failure(str(self.root), error) from error
+        with claim:
+            try:
+                make_folder(str(folder))
+                yield cast(Snapshotter, type(self)(folder))
+            finally:
+                _removed(folder, _nothing)  # what stays is told by gc
+
+    def replace(self, key: str, made: Snapshotter, scope: Scope | None = None) -> None:
+        """Put ``made``'s committed ``key`` in the place of this one's, whose files are removed then. Raises StoreError."""
+        self._refuse_links()
+        source, target = made.path(key).parent, self._committed / _folder(key)
+        try:
+            away, claim = self._aside(target)
+            with claim:
+                with suppress(FileNotFoundError):
+                    os.rename(target, away)
+                try:
+                    os.rename(source, target)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise  # else another process has unpacked it meanwhile
+                left = _removed(away, (scope or Scope()).check)
+        except OSError as error:
+            raise failure(error.filename or str(target), error) from error
         if left is not None:
             raise left
 

@@ -5,6 +5,7 @@ Invariant: a committed snapshot is whole; what is being prepared is invisible un
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Protocol, Sequence
@@ -101,6 +102,14 @@ class Snapshotter(Protocol):
     def remove(self, key: str, scope: Scope | None = None) -> None: ...
 
     def walk(self) -> Iterator[SnapshotInfo]: ...
+
+    def scratch(self) -> AbstractContextManager[Snapshotter]:
+        """An empty snapshotter of the same kind on the same file system, removed at the end of the block."""
+        ...
+
+    def replace(self, key: str, made: Snapshotter, scope: Scope | None = None) -> None:
+        """The committed ``key`` of ``made``, a :meth:`scratch`, takes the place of this one's."""
+        ...
 
     def stale(self) -> list[Path]:
         """The folders that :meth:`remove_stale` would remove."""

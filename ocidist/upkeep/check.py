@@ -23,6 +23,7 @@ from ocidist.spec.digest import ALGORITHMS, Digest
 from ocidist.upkeep.collect import CONTENT_LABEL, SNAPSHOT_LABEL, origins
 from ocidist.upkeep.damage import identity
 from ocidist.upkeep.graph import LIMIT, may_name, verified
+from ocidist.upkeep.trees import TreesReport, check_trees
 
 if TYPE_CHECKING:
     from ocidist.metadata.content import HeldContent
@@ -49,7 +50,8 @@ class DamageRow:
     """One thing that is not as it should be.
 
     ``kind`` is blob (``name`` is its digest: not what that says, or missing), image (a name), snapshot (a ChainID),
-    stray (a path below the content directory that is none of the store's) or database. ``images`` are the names
+    tree (a ChainID; ``path`` is what differs in it, from its root), stray (a path below the content directory that is
+    none of the store's) or database. ``images`` are the names
     that are not whole because of it, and ``sources`` the repositories from which it can be had again.
     """
 
@@ -59,20 +61,27 @@ class DamageRow:
     images: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     target: Descriptor | None = None
+    path: str = ""
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The damage, and how many ``blobs`` of how many ``bytes`` were hashed for it."""
+    """The damage, and how many ``blobs`` of how many ``bytes`` were hashed for it; how many ``trees`` were compared, and
+    those ``skipped`` (ChainID and why)."""
 
     rows: Rows[DamageRow]
     blobs: int
     bytes: int
+    trees: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
-def check(content: HeldContent, snapshots: Snapshotter, scope: Scope) -> CheckReport:
-    """Hash every blob, and follow every name, label and snapshot. Raises the scope's end, or StoreError where a
-    directory can't be read. Emits Queued, Advanced, Finished and Failed."""
+def check(content: HeldContent, snapshots: Snapshotter, scope: Scope, *, trees: bool = False) -> CheckReport:
+    """Hash every blob, and follow every name, label and snapshot; with ``trees`` compare unpacked trees with their
+    layers, which needs a store that can be written and room to unpack the largest image once more.
+
+    Raises the scope's end, or StoreError where a directory can't be read. Emits Queued, Advanced, Finished and Failed.
+    """
     strays, found = _entries(content)
     todo = sorted(found)
     for digest in todo:
@@ -86,7 +95,12 @@ def check(content: HeldContent, snapshots: Snapshotter, scope: Scope) -> CheckRe
         else:
             scope.emit(Finished(digest, "checked", "check"))
     rows = [*strays, *references(content, snapshots, bad, scope)]
-    return CheckReport(Rows(DAMAGE, rows), len(found), sum(found.values()))
+    compared = check_trees(content, snapshots, scope) if trees else TreesReport()
+    for each in compared.problems:
+        text = f"{each.path}: {each.text}" if each.path else each.text
+        rows.append(DamageRow("tree", each.chain, text, each.images, path=each.path))
+    size = sum(found.values())
+    return CheckReport(Rows(DAMAGE, rows), len(found), size, compared.trees, compared.skipped)
 
 
 # -- the files --------------------------------------------------------------------------------------
