@@ -198,11 +198,10 @@ def _refuse_mounted(store: Store, key: str) -> None:
     except (OSError, IndexError):  # another system: nothing can be told
         return
     points = [_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), line) for line in lines]
-    for place in (key, store.snapshots.path(key).parent):
-        top = os.fsencode(os.path.realpath(place))
-        for point in points:
-            if point == top or point.startswith(top + b"/"):
-                raise StoreError(key, f"it is mounted; `umount {quote(os.fsdecode(point))}` first")
+    target, own = (os.fsencode(os.path.realpath(place)) for place in (key, store.snapshots.path(key).parent))
+    for point in points:  # what is mounted below the target may be anybody's, and has no part in it
+        if point in (target, own) or point.startswith(own + b"/"):
+            raise StoreError(key, f"it is mounted; `umount {quote(os.fsdecode(point))}` first")
 
 
 # -- what changed --

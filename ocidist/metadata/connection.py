@@ -275,14 +275,19 @@ class DatabaseFile:
     def _require_ours(self, connection: sqlite3.Connection) -> bool:
         """False if it is empty. Raises StoreError unless all that is in it is what we make, and nothing that runs."""
         run = connection.execute
-        application, version = (
-            run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
+        run("BEGIN")  # one moment for all three looks: another may be making the tables
+        try:
+            application, version = (
+                run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+            )
+            found = run("SELECT type, name, sql FROM sqlite_master").fetchall()
+        finally:
+            if connection.in_transaction:
+                run("ROLLBACK")
         if application in (0, APPLICATION) and version > SCHEMA:
             raise StoreError(
                 self.path, f"written by a newer ocidist (schema {version}, this one reads {SCHEMA})"
             )
-        found = run("SELECT type, name, sql FROM sqlite_master").fetchall()
         ours = {" ".join(table.split()) for table in _TABLES}
         other = next((row for row in found if " ".join(str(row[2]).split()) not in ours), None)
         if application not in (0, APPLICATION) or other is not None or (found and not version):

@@ -35,6 +35,7 @@ _BUILT_IN = frozenset({"store", "oci", "oci-archive", "docker-archive"})
 _KIND = re.compile(r"([a-z][a-z0-9+-]*):")
 _FORMS = "write HOST/NAME:TAG, or store:NAME for an image of the store"
 _PORT = re.compile(r"[0-9]+/")
+_DIGEST = re.compile(r"sha(?:256|512):[0-9a-f]{7,128}\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(@[a-z0-9+._-]+:[0-9a-f]+)?\Z")
 
 
@@ -72,7 +73,7 @@ class Locator:
         """The locator that ``text`` is. What begins with no known kind is a reference: ``redis:7``. That stays one
         whatever is plugged in; a kind whose body looks like a tag is written with slashes: ``shelf://7``.
 
-        Raises UsageError for ``KIND://…`` of an unknown kind and for an empty body.
+        Raises UsageError for ``KIND://…`` of an unknown kind, for a bare digest, and for an empty body.
         """
         found = _KIND.match(text)
         kind, rest = (found.group(1), text[found.end() :]) if found is not None else ("", text)
@@ -84,6 +85,10 @@ class Locator:
         # NAME:TAG and a port (localhost:5000/…) have no kind; elsewhere the look-up decides, and is worth its time.
         if kind and not _TAG.match(rest) and not _PORT.match(rest) and _plugged(kind) is not None:
             return cls._of(kind, rest[2:] if slashes else rest, text)
+        if _DIGEST.match(text):
+            raise UsageError(
+                f"{text} is a digest, not a name; write store:{text} for what is in the store, or NAME@{text}"
+            )
         if slashes and kind in ("http", "https"):
             rest = rest.strip("/")
             name = "HOST/NAME" if not rest or "@" in rest.partition("/")[0] else quoted(rest)[1:-1]

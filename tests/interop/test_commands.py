@@ -388,7 +388,7 @@ def test_a17_timeout_bounds_the_whole_command(tmp_path: Path, amd64: Program) ->
     [
         (["pull", "unknown.invalid/a:1"], "unknown.invalid"),
         (["resolve", "REFUSED/a:1"], "refused"),
-        (["pull", "REMOTE:none"], "404"),
+        (["pull", "REMOTE:none"], "no tag 'none'"),
         (["pull", "HOST/no/such:1"], "404"),
         (["pull", "HOST/Upper/Case:1"], "lowercase"),
         (["pull", "REMOTE@sha256:12"], "64"),

@@ -14,7 +14,7 @@ import pytest
 from ocidist.cli.main import main
 from ocidist.content.ingest import folder_name
 from ocidist.errors import DeadlineExceeded, OcidistError, StoreError
-from ocidist.metadata.connection import APPLICATION
+from ocidist.metadata.connection import APPLICATION, DatabaseFile
 from ocidist.metadata.database import Metadata
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
@@ -233,3 +233,21 @@ def test_i84_the_command_line_says_what_to_do(tmp_path: Path, capfd: Any) -> Non
     said = capfd.readouterr().err
     assert "meta.db: not a database of ocidist's (it has the table 'places'); move the file away" in said
     assert said.count("\n") == 1
+
+
+def test_i84_a_database_that_is_being_made_is_ours(tmp_path: Path) -> None:
+    """Another thread or process makes the tables between two looks at an empty file."""
+    file = DatabaseFile(str(tmp_path / "meta.db"))
+
+    def make(statement: str) -> None:
+        if "sqlite_master" in statement:
+            other = sqlite3.connect(file.path, timeout=0, isolation_level=None)
+            with closing(other), suppress(sqlite3.OperationalError):  # it has to wait
+                file._create(other)
+            made.append(statement)
+
+    made: list[str] = []
+    with closing(sqlite3.connect(file.path, isolation_level=None)) as connection:
+        connection.set_trace_callback(make)
+        assert file._require_ours(connection) is False
+    assert len(made) == 1

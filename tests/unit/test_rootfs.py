@@ -372,7 +372,11 @@ def test_what_is_mounted_is_neither_committed_nor_removed(
         (tmp_path / "mountinfo").write_bytes(listed(inside))
         with pytest.raises(OcidistError, match=f"it is mounted; `umount {inside}` first"):
             remove(store, str(target))
+        # A system mount below the target, as a stick below /mnt, is nobody's reason.
+        (tmp_path / "mountinfo").write_bytes(listed(target / "usb"))
+        remove(store, str(target))
         (tmp_path / "mountinfo").write_bytes(b"odd\n")
+        prepare(store, "", str(target), Scope())
         remove(store, str(target))
 
 

@@ -153,3 +153,10 @@ def test_locators_print_as_they_are_read(plugins: list[list[str]]) -> None:
     """str and parse are inverse."""
     for text in ("redis:7", "oci:dir:ref", "tape:left"):
         assert str(Locator.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["sha256:" + 64 * "a", "sha512:" + 128 * "0", "sha256:0123abc"])
+def test_a_bare_digest_is_no_name_at_docker_hub(text: str) -> None:
+    """Nobody is asked for docker.io/library/sha256; what can be meant is said."""
+    with pytest.raises(UsageError, match=f"is a digest, not a name; write store:{text}"):
+        Locator.parse(text)
