@@ -56,7 +56,9 @@ def _room(path: str, needed: int | None) -> str:
             path = above
     parts = [] if needed is None else [f"{human(needed)} more are needed"]
     parts += [] if free is None else [f"{human(free)} are free"]
-    return f" ({', '.join(parts)}); free some (rmi, gc), or use another disk (--root)" if parts else ""
+    return (
+        f" ({', '.join(parts)}); free some (rmi, gc, gc --all), or use another disk (--root)" if parts else ""
+    )
 
 
 def unwritable(path: str) -> str:

@@ -27,9 +27,9 @@ __all__ = ["Space", "UsageRow", "measure", "usage"]
 USAGE = Schema(
     "usage",
     (
-        Column("kind"),
+        Column("kind", room="whole"),
         Column("name", "digest", room="whole"),
-        Column("files", "count"),
+        Column("files", "count", room="spare"),
         Column("size", "bytes"),
         Column("disk", "bytes"),
         Column("unique", "bytes"),

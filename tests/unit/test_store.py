@@ -770,6 +770,8 @@ def test_listings_at_80_columns_keep_what_is_typed_again(store: Store) -> None:
     used = store.du()
     assert f" {chain[:19]} " in render(used.schema, used, 80)
     assert f" {name} " in render(used.schema, used, 80)
+    assert "…" not in render(used.schema, used, 80)  # a size without its unit, half a digest
+    assert line.split()[1] in render(store.images.schema, store.images, 70)
 
 
 def test_c36_a_full_disk_says_how_much_is_needed_and_free(
