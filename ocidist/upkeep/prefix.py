@@ -13,6 +13,7 @@ __all__ = ["complete", "is_prefix"]
 SHORTEST = 4  # hexadecimal digits
 _SHOWN = 5  # candidates in an error
 _PREFIX = re.compile(rf"(?:(?:{'|'.join(ALGORITHMS)}):)?[0-9a-f]{{{SHORTEST},128}}\Z")
+_SHORT = re.compile(rf"(?:(?:{'|'.join(ALGORITHMS)}):)?[0-9a-f]{{1,{SHORTEST - 1}}}\Z")
 
 
 def is_prefix(text: str) -> bool:
@@ -26,6 +27,8 @@ def is_prefix(text: str) -> bool:
 def complete(text: str, digests: Iterable[str], what: str) -> Digest:
     """Return the digest that ``text`` is, or the one of ``digests`` that begins with it, with or without
     ``sha256:``. ``what`` says in errors what they are of. Raises InvalidDigest, which lists the candidates."""
+    if _SHORT.match(text):
+        raise InvalidDigest(text, f"write at least {SHORTEST} hexadecimal digits of it")
     if not is_prefix(text):
         return Digest(text)
     found = sorted(

@@ -69,6 +69,9 @@ def test_one_function_completes_them() -> None:
     digests = [str(Digest.of(b"%d" % at)) for at in range(40)]
     wide = str(Digest.of(b"", "sha512"))
     assert complete(digests[3][:19], digests, "blob") == digests[3]
+    for short in (digests[3][:10], digests[3][7:8]):
+        with pytest.raises(InvalidDigest, match="write at least 4 hexadecimal digits"):
+            complete(short, digests, "blob")
     assert complete(digests[3][7:19], digests, "blob") == digests[3]
     assert complete(digests[3][7:], digests, "blob") == digests[3]
     assert (
