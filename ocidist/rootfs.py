@@ -134,14 +134,11 @@ def prepare(
     claim = kept.claim(f"prepare {key}")
     if claim is None:
         raise StoreError(key, "another process is preparing a snapshot for it")
-    with claim:
+    with claim, store.fetching(scope):  # or `gc --all` would take the tree that is being copied
         if _is_there(store, key, chain, target, readonly):
             return kept.mounts(key)
         if chain:
-            content = store.content.within(scope)
-            lease, expires = content.lease()
-            # Held first, then looked for: so no collector takes it in between.
-            store.metadata.hold(lease, expires, [("snapshot", chain)], check=scope.check)
+            store.content.within(scope).hold_trees([chain])  # held first, then looked for
             _require_committed(store, chain)
         if readonly:
             kept.view(key, chain, scope)
@@ -302,8 +299,7 @@ def commit(store: Store, name: str, scope: Scope, *, epoch: int | None = None) -
         except AlreadyExists:
             writer.abort()
     chain = child_id(Digest(info.parent), made.diff_id) if info.parent else made.diff_id
-    lease, expires = content.lease()
-    store.metadata.hold(lease, expires, [("snapshot", str(chain))], check=scope.check)
+    content.hold_trees([str(chain)])
     if made.clamped:  # the tree has other times than the layer gives
         unpack_layer(content, store.snapshots, _descriptor(made), made.diff_id, chain, info.parent, scope)
         store.snapshots.remove(info.key)

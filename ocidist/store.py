@@ -378,9 +378,7 @@ class Store:
         self.require_writable()
         content = self.content.within(scope)
         if config.diff_ids:
-            lease, expires = content.lease()
-            held = [("snapshot", str(chain)) for chain in chain_ids(config.diff_ids)]
-            self.metadata.hold(lease, expires, held, check=scope.check)
+            content.hold_trees(map(str, chain_ids(config.diff_ids)))
         chain = unpack(content, self.snapshots, manifest.layers, config.diff_ids, scope, wait=wait)
         content.set_labels(manifest.config.digest, {SNAPSHOT_LABEL + self.snapshots.name: str(chain)})
         return chain

@@ -53,7 +53,8 @@ def run_rootfs_unpack(args: argparse.Namespace, context: Context) -> None:
                 raise UsageError(
                     f"{args.digest}: an artifact, not an image, has no root filesystem; `inspect` shows what it is"
                 )
-            chain = context.store.unpack(image.manifest, image.config, scope)
+            with context.store.fetching(scope):
+                chain = context.store.unpack(image.manifest, image.config, scope)
         except (ContentError, LayerError, InvalidManifest) as error:
             raise explained(error, context.store, args.digest, scope) from error
     context.line(str(chain))

@@ -116,6 +116,13 @@ class HeldContent:
         lease, expires = self.lease()
         self.metadata.hold(lease, expires, [("content", str(digest))], labels, self._check)
 
+    def hold_trees(self, chains: Iterable[str]) -> None:
+        """The lease holds trees, by ChainID, here or to be made. A collector under way has ended by then: one that is
+        still here afterwards stays. Raises StoreError, the scope's end."""
+        lease, expires = self.lease()
+        with self._mapped(), self.gate.shared(self.scope):
+            self.metadata.hold(lease, expires, [("snapshot", chain) for chain in chains], check=self._check)
+
     def lease(self) -> tuple[str, float]:
         """The lease that holds what is written now, and until when: the scope's, else one of this hour."""
         now = time.time()

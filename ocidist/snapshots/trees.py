@@ -166,18 +166,24 @@ def tree_usage(path: Path) -> Usage:
         size, inodes = _disk(reader.stat(b"")), 1
         for folder in folders:  # grows while it runs
             try:
-                listed = reader.list(folder)
+                fd = reader.folder(folder)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            for name, found in listed.items():
-                if stat.S_ISDIR(found.st_mode):
-                    folders.append(folder + b"/" + name if folder else name)
-                elif found.st_nlink > 1:
-                    if (found.st_dev, found.st_ino) in seen:
+            with os.scandir(fd) as entries:  # one after the other: a directory may hold a million
+                for entry in entries:
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
                         continue
-                    seen.add((found.st_dev, found.st_ino))
-                size += _disk(found)
-                inodes += 1
+                    if stat.S_ISDIR(found.st_mode):
+                        name = os.fsencode(entry.name)
+                        folders.append(folder + b"/" + name if folder else name)
+                    elif found.st_nlink > 1:
+                        if (found.st_dev, found.st_ino) in seen:
+                            continue
+                        seen.add((found.st_dev, found.st_ino))
+                    size += _disk(found)
+                    inodes += 1
     finally:
         reader.close()
     return Usage(inodes, size)

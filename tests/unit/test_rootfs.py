@@ -10,23 +10,28 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
 from ocidist.cli.main import main
-from ocidist.errors import OcidistError
+from ocidist.errors import OcidistError, StoreError
 from ocidist.layers.apply import apply_layer
+from ocidist.layers.reading import Reader
 from ocidist.rootfs import commit, find, prepare, remove
 from ocidist.scope import Scope
+from ocidist.snapshots import native
 from ocidist.snapshots.protocols import Mount
+from ocidist.snapshots.trees import copy_tree
 from ocidist.spec.chain import chain_ids
 from ocidist.spec.config import ImageConfig
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
 from ocidist.store import Store
+from ocidist.upkeep import collect
 from tests.parts.processes import CHECKOUT, Program
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, layer, symlink
@@ -97,6 +102,57 @@ def change(store: Store, key: str) -> None:
     (root / "new").write_text("new")
     os.utime(root / "new", ns=(0, 3_000_000_000_500_000_000))
     os.utime(root, ns=(0, 4_000_000_000))
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["gc", "gc --all"])
+def test_c38_a_collector_takes_no_tree_that_is_being_copied(
+    everything: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process collects while prepare copies: the copy is whole."""
+    require("kernel", "threads")
+    with Store(tmp_path / "root", snapshotter="native") as store, Store(store.root) as other:
+        chain = unpack(store, LAYERS)
+        other.metadata.delete_leases([lease.id for lease in other.metadata.leases()])
+
+        def copying(source: Reader, target: int, check: Callable[[], object]) -> None:
+            other.gc(Scope(), everything=everything)
+            copy_tree(source, target, check)
+
+        monkeypatch.setattr(native, "copy_tree", copying)
+        prepare(store, chain, str(tmp_path / "mnt"), Scope())
+        assert (store.snapshots.path(str(tmp_path / "mnt")) / "etc/hosts").read_bytes() == b"h"
+
+
+def test_c38_a_collector_that_has_marked_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """prepare begins between its marking and its sweep: the tree is gone, and prepare says so."""
+    require("kernel", "threads")
+    said: list[object] = []
+    with Store(tmp_path / "root", snapshotter="native") as store, Store(store.root) as other:
+        chain = unpack(store, LAYERS)
+        other.metadata.delete_leases([lease.id for lease in other.metadata.leases()])
+
+        def late() -> None:
+            try:
+                said.append(prepare(store, chain, str(tmp_path / "mnt"), Scope()))
+            except OcidistError as error:
+                said.append(error)
+
+        thread = threading.Thread(target=late, daemon=True)
+        sweep = collect._sweep
+
+        def sweeping(*words: Any) -> list[str]:
+            thread.start()
+            thread.join(0.5)  # as far as it comes
+            return sweep(*words)
+
+        monkeypatch.setattr(collect, "_sweep", sweeping)
+        other.gc(Scope())
+        thread.join(30)
+        (found,) = said
+        assert isinstance(found, StoreError)
+        assert "no unpacked tree has this chain ID" in str(found)
 
 
 def test_prepare_prints_how_to_mount_what_is_there_too(store: Store, run: Run, tmp_path: Path) -> None:

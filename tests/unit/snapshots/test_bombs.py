@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterable, Sequence
@@ -36,6 +37,7 @@ from ocidist.limits import Limits
 from ocidist.scope import Scope
 from ocidist.snapshots import parallel
 from ocidist.snapshots.layering import Over, settle
+from ocidist.snapshots.trees import tree_usage
 from ocidist.snapshots.unpack import unpack
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -546,3 +548,15 @@ def test_i74_what_an_ended_one_left_is_removed_as_long_as_the_next_may_run(tmp_p
             else:
                 store.snapshots.prepare(f"unpack {diff_ids[0]}", scope=Scope())
         assert [path.read_bytes() for path in (tmp_path / "root").rglob("file")] == [b"x"]
+
+
+def test_i77_what_a_wide_tree_takes_is_counted_without_holding_it(tmp_path: Path) -> None:
+    """Hundreds of bytes for each name were kept: gigabytes at the limit of entries."""
+    for number in range(5000):
+        (tmp_path / f"{number}").touch()
+    tracemalloc.start()
+    try:
+        assert tree_usage(tmp_path).inodes == 5001
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
