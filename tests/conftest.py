@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Iterator
 
 import pytest
 
-from ocidist.redaction import SECRETS
+from ocidist.redaction import SECRETS, Redactor
 from tests.parts import absent, watched
 from tests.parts.required import (
     lacking,
@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def no_secrets_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test begins, as a process does, with no secrets used: what another test used is not taken out of its texts."""
-    monkeypatch.setattr(SECRETS, "_forms", {})
+    monkeypatch.setattr(SECRETS, "__dict__", vars(Redactor()))
 
 
 @pytest.fixture(scope="session")
