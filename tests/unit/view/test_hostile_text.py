@@ -21,7 +21,6 @@ from ocidist.upkeep.inventory import IMAGES, ImageRow
 from ocidist.view import html as markup
 from ocidist.view.card import Card, Part
 from ocidist.view.waterfall import Span, waterfall
-from tests.parts.required import require
 from tests.parts.scripted import ScriptedResponse, ScriptedTransport
 
 HOSTILE = "\x1b]0;x\x07\u202egpj\u2066\u200b\ud800\x00\r\n\x85<script>alert(1)</script><img src=x onerror=a>&amp;\"'`${x}"
@@ -110,22 +109,6 @@ def test_g66_i78_a_transfer_on_show(error: BaseException | None) -> None:
     check_html(bundle["text/html"])
     check_text(bundle["text/plain"])
     check_text(display.outcome)
-
-
-def test_g66_i78_widgets() -> None:
-    """Each value that a widget is given: HTML, or a name that is read to who does not see."""
-    require("module:ipywidgets")
-    from ocidist.notebook.widget import ProgressWidget
-    from ocidist.progress import ProgressState
-
-    widget, state = ProgressWidget(HOSTILE), ProgressState()
-    for event in events():
-        state = state.apply(event)
-        widget.update(state, 1.0)
-        for each in widget._all:
-            for value in (getattr(each, "value", ""), getattr(each, "tooltip", "")):
-                check_html(str(value or ""))
-    widget.close()
 
 
 def test_g66_i78_a_trace() -> None:
