@@ -43,7 +43,7 @@ def test_as_an_ordinary_user() -> None:
 
         for kind in ("native", "overlay"):
             shutil.rmtree(work / "home/root", ignore_errors=True)
-            begin = "from tests.unit.upkeep.test_check_trees import MADE, Store, put"
+            begin = "from tests.interop.test_check_trees import MADE, Store, put"
             made = python(
                 "-c", f"{begin}; put(Store({str(work / 'home/root')!r}, snapshotter={kind!r}), MADE)"
             )
