@@ -7,8 +7,7 @@ rules, so control and bidirectional characters show as escapes wherever the mess
 
 from __future__ import annotations
 
-from copy import copy
-from typing import TYPE_CHECKING, Any, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Mapping, Sequence, TypeVar
 
 from ocidist.redaction import SECRETS
 
@@ -94,7 +93,7 @@ def _escape(char: str) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def _restore(cls: type[OcidistError], args: tuple[Any, ...], state: dict[str, Any]) -> OcidistError:
+def _restore(cls: type[Kind], args: tuple[Any, ...], state: Mapping[str, Any]) -> Kind:
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
@@ -116,9 +115,7 @@ class OcidistError(Exception):
 
     def worded(self: Kind, text: str) -> Kind:
         """The same error with another text."""
-        other = copy(self)
-        other.args = (visible(SECRETS.text(text)),)
-        return other
+        return _restore(type(self), (visible(SECRETS.text(text)),), vars(self))
 
     def extended(self: Kind, more: str) -> Kind:
         """The same error with ``more`` at the end of its text (and of its reason, by which others quote it)."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import cache
 from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 __all__ = ["GIVEN", "LONGEST", "PLACEHOLDER", "RECEIVED", "RECORDED", "SECRETS", "Redactor"]
@@ -32,10 +33,6 @@ _START = 4  # characters; no form is shorter
 _SHORT_TEXT = 4096
 _MANY = 8  # secrets
 
-_ESCAPE = re.compile(
-    r"%[0-9A-Fa-f]{2}|\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"/\\bfnrt]|\x00+"
-    r"|&(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});"
-)
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -192,7 +189,7 @@ def _spans(
                 for start, stop in _places(joined, form):
                     places.append((max(start - before, 0), min(stop + behind, len(view))))
             yield from places if at is None else [(at[start], at[stop]) for start, stop in places]
-        if not left or _ESCAPE.search(view) is None:
+        if not left or _escape().search(view) is None:
             return
         view, at = _undone(view, at if at is not None else range(len(text) + 1))
 
@@ -204,12 +201,21 @@ def _places(text: str, form: str) -> Iterator[tuple[int, int]]:
         start = text.find(form, start + len(form))
 
 
+@cache
+def _escape() -> re.Pattern[str]:
+    """Compiled once there is a secret: a listing has none, and starts earlier."""
+    return re.compile(
+        r"%[0-9A-Fa-f]{2}|\\x[0-9A-Fa-f]{2}|\\u[0-9A-Fa-f]{4}|\\[\"/\\bfnrt]|\x00+"
+        r"|&(?:amp|lt|gt|quot|apos|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});"
+    )
+
+
 def _undone(text: str, at: Sequence[int]) -> tuple[str, Sequence[int]]:
     """``text`` with its escapes undone, and for each character of it (and the end) the place it came from."""
     parts: list[str] = []
     places: list[int] = []
     end = 0
-    for match in _ESCAPE.finditer(text):
+    for match in _escape().finditer(text):
         start, escape = match.start(), match[0]
         parts.append(text[end:start])
         places += at[end:start]
