@@ -91,7 +91,8 @@ class Request:
 
     ``led_by`` is the URL of the host that named this one, in a redirect, a realm, a link or a manifest: such a request
     carries no configured header, and reaches loopback or link-local addresses only if that host is at one itself.
-    With ``certified`` this client's certificates may be shown.
+    With ``certified`` this client's certificates may be shown. ``placed``: the host itself gave the URL, in a redirect or a
+    link, so its path is the whole one.
     """
 
     method: str
@@ -100,6 +101,7 @@ class Request:
     body: bytes | BodySource | None = field(default=None, repr=False)
     led_by: str = field(default="", repr=False)
     certified: bool = True
+    placed: bool = False
 
 
 class Response(Protocol):

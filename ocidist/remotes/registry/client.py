@@ -323,7 +323,11 @@ def _pages(session: RegistrySession, url: str, scope: Scope, *, repository: str 
             raise TransportError(host, "the pages of the listing link in a circle", False)
         seen.add(link)
         request = Request(
-            "GET", link, Headers([("Accept", "application/json")]), led_by=here if foreign else ""
+            "GET",
+            link,
+            Headers([("Accept", "application/json")]),
+            led_by=here if foreign else "",
+            placed=bool(here),
         )
         response, page = session.read(request, scope, wire.PAGE_LIMIT, foreign=foreign, repository=repository)
         yield page

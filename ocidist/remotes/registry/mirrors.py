@@ -93,10 +93,13 @@ class EndpointTransport:
             return self.inner.send(request, scope)
         path, mark, query = (slash + target).partition("?")
         prefix = self._endpoint.path
-        if prefix != "/v2" and (path == "/v2" or path.startswith("/v2/")):
+        if not request.placed and prefix != "/v2" and (path == "/v2" or path.startswith("/v2/")):
             path = prefix + path[3:]
+        inside = not request.placed or f"{path}/".startswith(
+            f"{prefix}/"
+        )  # a redirect may lead to its storage
         namespace = f"ns={quote(self._namespace, safe=':')}"
-        if self._namespace and namespace not in query.split("&"):
+        if self._namespace and inside and namespace not in query.split("&"):
             query = f"{query}&{namespace}" if query else namespace
             mark = "?"
         headers = request.headers.copy()
@@ -186,14 +189,27 @@ class Mirrored:
         self._ask("resolve", scope, lambda remote: remote.ping(scope))
 
     def tags(self, scope: Scope) -> Iterator[str]:
-        """Every tag, as the first place lists them that does."""
+        """Every tag, as the first place lists them that does. Where one fails in the middle the next one's list is
+        begun anew, without the names that were given out."""
+        asking = Asking(self._able("resolve"), scope)
+        before: frozenset[str] = frozenset()
+        while True:
+            remote = asking.next(self._nobody("resolve"))
+            given = list(before)
+            try:
+                for tag in remote.tags(scope):
+                    if tag in before:
+                        continue
+                    if asking.more:
+                        given.append(tag)
+                    yield tag
+                return
+            except FAILURES as error:
+                asking.failed(error)
+            before = frozenset(given)
 
-        def begin(remote: RegistryRemote) -> Iterator[str]:
-            found = remote.tags(scope)
-            first = next(found, None)
-            return iter(()) if first is None else _with_first(first, found)
-
-        yield from self._ask("resolve", scope, begin)
+    def _nobody(self, what: str) -> str:
+        return f"{self.host}: none of its hosts has the capability {what!r} in hosts.toml"
 
     def _able(self, what: str) -> list[RegistryRemote]:
         return [place.remote for place in self.places if what in place.capabilities]
@@ -208,7 +224,7 @@ class Mirrored:
         """``call`` of each place that may be asked, until one succeeds; else an error that names each, and why."""
         asking = Asking(self._able(what) if order is None else order, scope)
         while True:
-            remote = asking.next(f"{self.host}: none of its hosts has the capability {what!r} in hosts.toml")
+            remote = asking.next(self._nobody(what))
             try:
                 return call(remote)
             except FAILURES as error:
@@ -229,6 +245,11 @@ class Asking:
         """Whoever is being asked."""
         return self.order[self.number].host
 
+    @property
+    def more(self) -> bool:
+        """True while there is one to ask after whoever is being asked."""
+        return self.number + 1 < len(self.order)
+
     def next(self, nobody: str) -> RegistryRemote:
         """The next place. Raises Unsupported with ``nobody`` if there is none at all."""
         if not self.order:
@@ -242,7 +263,7 @@ class Asking:
         What ends the scope is no failure of a place.
         """
         self._scope.check()
-        if self.number + 1 == len(self.order):
+        if not self.more:
             if not self._reasons:
                 raise error
             who = "" if self.host in str(error) else f" ({self.host})"
@@ -267,7 +288,7 @@ class MirroredBody:
         length: int | None,
     ) -> None:
         self._asking = Asking(order, scope, target.digest)
-        self._nobody = f"{owner.host}: none of its hosts has the capability 'pull' in hosts.toml"
+        self._nobody = owner._nobody("pull")
         self._target, self._scope = target, scope
         self._position, self._end = offset, None if length is None else offset + length
         self._known = 0  # bytes to drop: a place that ignores ranges sends them again
@@ -339,8 +360,3 @@ class MirroredBody:
 
 def _reason(error: OcidistError) -> str:
     return error.reason if isinstance(error, (TransportError, ContentError)) else str(error)
-
-
-def _with_first(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest

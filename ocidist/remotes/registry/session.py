@@ -261,7 +261,7 @@ class RegistrySession:
             _drain(response)
             target = wire.clean_url(here, location)
             headers = request.headers.copy()
-            hop = Request(request.method, target, headers, certified=request.certified)
+            hop = Request(request.method, target, headers, certified=request.certified, placed=True)
             hop = self._led(hop, here, f"a redirect ({status})")
             crossed = crossed or not wire.same_origin(start, target)
             if crossed:  # for good: a hop back does not bring them back

@@ -9,6 +9,7 @@ import pytest
 from ocidist.content.verify import MemoryBody
 from ocidist.errors import (
     DeadlineExceeded,
+    InvalidManifest,
     NotFound,
     OcidistError,
     RegistryError,
@@ -60,6 +61,62 @@ def test_requests_to_an_endpoint_get_its_path_its_header_and_the_registrys_name(
     request = sent(asked)
     assert request.url == goes
     assert ("X-Key" in request.headers) == ("ns=" in goes)
+
+
+@pytest.mark.parametrize(
+    ("url", "goes"),
+    [
+        (
+            "https://m.example/v2/proxy/a/tags/list?last=1",
+            "https://m.example/v2/proxy/a/tags/list?last=1&ns=r.example",
+        ),
+        ("https://m.example/v2/a/blobs/x", "https://m.example/v2/a/blobs/x"),
+        ("https://m.example/v2/proxyish/x", "https://m.example/v2/proxyish/x"),
+        ("https://m.example/storage?sig=s", "https://m.example/storage?sig=s"),
+    ],
+)
+def test_what_an_endpoint_leads_to_keeps_its_path(url: str, goes: str) -> None:
+    """Its own redirects and links have whole paths. A storage beside it is not told for which registry it is asked."""
+    inner = ScriptedTransport([ScriptedResponse(200)])
+    endpoint = EndpointTransport(inner, Endpoint("https://m.example/v2/proxy"), "m.example", "r.example")
+    endpoint.send(Request("GET", url, Headers(), placed=True), Scope())
+    assert inner.requests[0].url == goes
+
+
+def under_a_path(*answers: ScriptedResponse) -> tuple[RegistryRemote, ScriptedTransport]:
+    """A registry at m.example/v2/proxy that answers so."""
+    inner = ScriptedTransport([*answers])
+    session = RegistrySession(
+        EndpointTransport(inner, Endpoint("https://m.example/v2/proxy"), "m.example", ""), attempts=1
+    )
+    return RegistryRemote(session, "m.example/a"), inner
+
+
+def test_pages_of_a_registry_under_a_path_are_where_its_links_lead() -> None:
+    """The path is not put in front of itself, whether the link is absolute or not."""
+    remote, inner = under_a_path(
+        ScriptedResponse(200, b'{"tags":["1"]}', [("Link", '</v2/proxy/a/tags/list?last=1>; rel="next"')]),
+        ScriptedResponse(
+            200, b'{"tags":["2"]}', [("Link", '<https://m.example/v2/proxy/a/tags/list?last=2>; rel="next"')]
+        ),
+        ScriptedResponse(200, b'{"tags":["3"]}'),
+    )
+    assert list(remote.tags(QuickScope())) == ["1", "2", "3"]
+    assert {request.url.partition("?")[0] for request in inner.requests} == {
+        "https://m.example/v2/proxy/a/tags/list"
+    }
+
+
+def test_a_redirect_of_a_registry_under_a_path_leads_where_it_says() -> None:
+    """Also out of that path, on the same host."""
+    remote, inner = under_a_path(
+        ScriptedResponse(307, headers=[("Location", "/v2/store/x")]), ScriptedResponse(200, b"x")
+    )
+    assert read(remote.open(TARGET, QuickScope())) == b"x"
+    assert [request.url for request in inner.requests] == [
+        f"https://m.example/v2/proxy/a/blobs/{TARGET.digest}",
+        "https://m.example/v2/store/x",
+    ]
 
 
 def test_a_path_may_replace_v2_altogether() -> None:
@@ -191,12 +248,40 @@ def test_bytes_that_did_not_do_are_asked_for_at_the_next_place() -> None:
 
 
 def test_tags_are_those_of_the_first_place_that_lists_them() -> None:
-    """Also none at all; an error after the first page is that place's."""
+    """Also none at all."""
     refuses = Host("one", missing("one"))
     assert list(mirrored(refuses, Host("two", ["a", "b"])).tags(QuickScope())) == ["a", "b"]
     assert list(mirrored(Host("two", []), Host("three", ["c"])).tags(QuickScope())) == []
     with pytest.raises(RegistryError):
         list(mirrored(refuses).tags(QuickScope()))
+
+
+def cut(*tags: str, error: Exception) -> Any:
+    """A list that breaks off."""
+    yield from tags
+    raise error
+
+
+def test_i85_a_list_of_tags_that_breaks_off_is_gone_on_with_at_the_next_place() -> None:
+    """From its beginning and without a name twice; that is said, and the last place's error names them all."""
+    bad = InvalidManifest("tag list", "not JSON")
+    hosts = (
+        Host("one", cut("a", "b", error=TransportError("one", "reset"))),
+        Host("two", cut("b", "z", error=bad)),
+        Host("three", ["z", "y", "a", "y"]),
+    )
+    scope = QuickScope()
+    assert list(mirrored(*hosts).tags(scope)) == ["a", "b", "z", "y", "y"]
+    assert [event.why for event in scope.events if isinstance(event, Retrying)] == [
+        "one: reset; asking two",
+        "two: invalid tag list: not JSON; asking three",
+    ]
+    found = mirrored(
+        Host("one", cut("a", error=missing("one"))), Host("two", cut("a", "b", error=missing("two")))
+    ).tags(QuickScope())
+    assert [next(found), next(found)] == ["a", "b"]
+    with pytest.raises(NotFound, match="asked before it: one: it answered 404"):
+        next(found)
 
 
 def test_the_end_of_the_time_is_the_end() -> None:
