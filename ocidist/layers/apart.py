@@ -18,7 +18,7 @@ from itertools import chain
 from typing import Callable, Collection, Iterator, Sequence
 
 from ocidist.errors import LayerError
-from ocidist.layers.reading import TreeReader, nothing
+from ocidist.layers.reading import Reader, TreeReader, nothing
 from ocidist.layers.tree import Directory, Tree
 
 __all__ = ["Apart", "Mark", "ways"]
@@ -91,10 +91,10 @@ class Apart:
 
 
 def ways(
-    layer: TreeReader, marks: Sequence[Mark], implied: Collection[bytes], check: Callable[[], object]
+    tree: Reader, marks: Sequence[Mark], implied: Collection[bytes], check: Callable[[], object]
 ) -> Iterator[tuple[bytes, os.stat_result]]:
-    """What the ``layer`` itself has on the way to its whiteouts, and to directories that it implies: where one of them is a
-    link beneath, it depends on the order of the entries where that way led. OSErrors come as they are."""
+    """What a ``tree`` has on the way to a layer's whiteouts, and to directories that it implies. Where one of them is a
+    link, of the layer or beneath, the order of the entries says where that way led. OSErrors come as they are."""
     seen, done = set[int](), set[int]()  # hashes of paths, as in apply
     for folder in chain(implied, (mark.parent for mark in marks)):
         check()
@@ -107,7 +107,7 @@ def ways(
             if hash(path) in seen:
                 continue
             try:
-                info = layer.stat(path)
+                info = tree.stat(path)
             except (FileNotFoundError, NotADirectoryError):
                 break
             seen.add(hash(path))

@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Mapping
 
 from ocidist.content.disk import failure
 from ocidist.errors import LayerError, LimitExceeded, OcidistError, UnsafeEntry
@@ -379,7 +379,7 @@ class _Applier:
         if self.privileged:
             os.fchown(fd, member.uid, member.gid)
         if merged and hasattr(os, "listxattr"):
-            self._drop_xattrs(fd, member)
+            self._drop_xattrs(fd, member.xattrs or {})
         if member.xattrs:
             self._xattrs(fd, member.xattrs)
         if not self.privileged and (member.uid or member.gid):
@@ -391,6 +391,10 @@ class _Applier:
         """A directory that no entry describes: root's, 0755."""
         if self.privileged:
             os.fchown(fd, 0, 0)
+        if hasattr(
+            os, "listxattr"
+        ):  # one that was hidden but for what is in it has those of the layers beneath
+            self._drop_xattrs(fd, {})
         os.chmod(fd, 0o755)
 
     def bring_up(self, at: Directory, name: bytes) -> bool:
@@ -399,13 +403,13 @@ class _Applier:
     def replaced(self, real: bytes) -> None:
         self.policy.layering.replaced(real)
 
-    def _drop_xattrs(self, fd: int, member: Member) -> None:
-        """The attributes of the directory beneath are not this entry's."""
+    def _drop_xattrs(self, fd: int, but: Mapping[bytes, bytes]) -> None:
+        """The attributes of the directory beneath are not this layer's."""
         try:
             for name in os.listxattr(fd):
                 raw = os.fsencode(name)
                 kept = self.policy.keeps_xattr(raw) or (raw == ATTRIBUTE and not self.privileged)
-                if kept and raw not in (member.xattrs or ()):
+                if kept and raw not in but:
                     os.removexattr(fd, name)
         except OSError:
             pass  # the file system has none, or keeps its own

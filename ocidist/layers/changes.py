@@ -98,7 +98,8 @@ def split(name: bytes, layer: str = "layer") -> tuple[bytes, bytes]:
     if name[-1:] == b"/":
         name = name[:-1]
     # Nearly every name is normal already, but for those two; all others take the long way.
-    if not name or b"/." in name or b"//" in name or name[0] in b"./" or b"\0" in name or len(name) > 4096:
+    odd = b"/." in name or b"//" in name or b"\0" in name or len(name) > MAX_PATH
+    if odd or not name or name[0] in b"./" or name[-1] == 0x2F:
         name = strip(name, layer)
     parent, _, last = name.rpartition(b"/")
     if parent.startswith(PREFIX) or b"/.wh." in parent:

@@ -38,17 +38,11 @@ class _Passing:
         pass
 
 
-def fits(base: Path, apart: Path, marks: Sequence[Mark], implied: Collection[bytes], scope: Scope) -> bool:
-    """False where a directory that the layer implies, or that a whiteout of it is in, is a symlink beneath and something
-    else in the layer: then its entries belong elsewhere."""
-    with closing(TreeReader(base)) as below, closing(TreeReader(apart)) as above:
-        for path, _ in ways(above, marks, implied, scope.check):
-            try:
-                if stat.S_ISLNK(below.stat(path).st_mode):
-                    return False
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-    return True
+def fits(base: Path, marks: Sequence[Mark], implied: Collection[bytes], scope: Scope) -> bool:
+    """False where a directory that the layer implies, or that a whiteout of it is in, is a symlink beneath: then what is
+    in it belongs elsewhere, and where depends on the entries before it."""
+    with closing(TreeReader(base)) as below:
+        return not any(stat.S_ISLNK(info.st_mode) for _, info in ways(below, marks, implied, scope.check))
 
 
 def merge(

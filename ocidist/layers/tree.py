@@ -444,6 +444,7 @@ class Tree:
             if kept is not None:
                 kept.times = kept.gives = None
                 self._settler.implied(kept.fd)
+                os.utime(kept.fd)
             return False
         gone = self._open.get(folder)
         if gone is not None:

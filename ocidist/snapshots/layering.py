@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import closing
 from pathlib import Path
 from typing import Callable, Collection, Sequence
 
@@ -84,16 +83,19 @@ class Over:
         return True
 
     def replaced(self, real: bytes) -> None:
-        self._opaque[real] = None  # where a directory follows: what was there hid that beneath
+        if self._beneath(real) is not None:
+            self._hidden[real] = None  # also from what comes: links may lead there again
 
     def described(self, real: bytes) -> None:
         pass
 
-    def require_no_link(self, path: bytes) -> None:
-        """Raise NeedsOrder where what leads to entries of the layer is a link beneath."""
-        found = self._beneath(b"/" + path)
-        if found is not None and stat.S_ISLNK(found.st_mode):
-            raise NeedsOrder
+    def require_no_link(self, marks: Sequence[Mark], implied: Collection[bytes]) -> None:
+        """Raise NeedsOrder where what leads to whiteouts, or to entries of the layer, is a link beneath."""
+        if self._lower is None:
+            return
+        for _, info in ways(self._lower, marks, implied, self._scope.check):
+            if stat.S_ISLNK(info.st_mode):
+                raise NeedsOrder
 
     def look_like_beneath(self, path: bytes, fd: int) -> None:
         """Give a directory that no entry describes the metadata that it has beneath."""
@@ -105,17 +107,20 @@ class Over:
 
     def _beneath(self, real: bytes) -> os.stat_result | None:
         """What the layers beneath have at a real path, unless this layer hides it."""
-        if self._lower is None or real in self._hidden:
+        if self._lower is None or real in self._hidden or self._covered(real):
             return None
-        above = real
-        while above:
-            above = above.rpartition(b"/")[0]
-            if above in self._hidden or above in self._opaque:
-                return None
         try:
             return self._lower.stat(real[1:])
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def _covered(self, real: bytes) -> bool:
+        """Whether this layer hides what the directories above it have beneath."""
+        while real:
+            real = real.rpartition(b"/")[0]
+            if real in self._hidden or real in self._opaque:
+                return True
+        return False
 
     # -- at its end --
 
@@ -127,6 +132,8 @@ class Over:
                 self._set(at.fd, OPAQUE, b"y")
         for real in self._hidden:
             self._scope.check()
+            if self._covered(real):  # a whiteout where nothing is beneath is listed by the kernel
+                continue
             above, _, name = real.rpartition(b"/")
             at = tree.exactly(above)
             if at is None:  # another entry took its directory's place
@@ -164,7 +171,8 @@ class Over:
 
 
 class NeedsOrder(Exception):
-    """A directory that the layer implies is a symlink beneath: its entries belong elsewhere."""
+    """A directory that the layer implies, or that a whiteout of it is in, is a symlink beneath: what is in it belongs
+    elsewhere, and where depends on the entries before it."""
 
 
 class _Lower:
@@ -204,9 +212,7 @@ def settle(
         return real not in lower.brought
 
     try:
-        with closing(TreeReader(root)) as reader:
-            for path, _ in ways(reader, marks, implied, scope.check):  # also what a whiteout hides then
-                over.require_no_link(path)
+        over.require_no_link(marks, implied)
         for tree.entries, mark in enumerate(marks):
             scope.check()
             tree.member = mark.parent + b"/" + mark.name

@@ -196,7 +196,7 @@ def _one_of_them(
             if not done:
                 _empty(root, job.scope)
         else:
-            done = done and fits(root, worker.root, worker.marks, worker.implied, job.scope)
+            done = done and fits(root, worker.marks, worker.implied, job.scope)
             if done:
                 merge(root, worker.root, worker.marks, worker.implied, job.scope, str(layer.digest))
             remove_tree(worker.root, check=job.scope.check)

@@ -6,6 +6,7 @@ import io
 import os
 import random
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import Callable, Sequence
@@ -26,7 +27,7 @@ from ocidist.snapshots.stacked import StackedReader
 from ocidist.snapshots.trees import copy_tree
 from tests.parts.forest import TREES, Branch, plant
 from tests.parts.required import require
-from tests.parts.tars import directory, entry, hardlink, layer, symlink
+from tests.parts.tars import directory, entry, hardlink, layer, pax, record, symlink
 from tests.parts.trees import Node, assert_same, snapshot
 
 PRIVILEGED = Policy.of_process().privileged
@@ -63,7 +64,7 @@ def merged(layers: Sequence[bytes], folder: Path) -> tuple[Path, int]:
     for number, raw in enumerate(layers[1:]):
         root = folder / f"apart-{number}"
         apart = extract(raw, root)
-        if apart is not None and fits(base, root, apart.marks, apart.implied, Scope()):
+        if apart is not None and fits(base, apart.marks, apart.implied, Scope()):
             merge(base, root, apart.marks, apart.implied, Scope(), "layer")
             count += 1
         else:
@@ -142,10 +143,10 @@ CASES = {
     "one of two names": (layer(entry("d/two", b"other")), True),
     "the root": (layer(directory("./", mode=0o700, mtime=77), entry("x", b"x")), True),
     "through a link beneath": (layer(entry("lib/through", b"t")), False),
-    "a whiteout through a link beneath": (layer(entry("lib/.wh.so")), True),
+    "a whiteout through a link beneath": (layer(entry("lib/.wh.so")), False),
     "a hardlink to a file beneath": (layer(hardlink("d/four", "d/two")), False),
     "the root, opaque": (layer(entry("new", b"n"), entry(".wh..wh..opq"), entry("d/x", b"x")), True),
-    "the root, opaque by another name": (layer(entry("all/.wh..wh..opq"), entry("new", b"n")), True),
+    "the root, opaque by another name": (layer(entry("all/.wh..wh..opq"), entry("new", b"n")), False),
     "the root, opaque and described": (
         layer(directory("./", mode=0o711, mtime=7), entry(".wh..wh..opq")),
         True,
@@ -246,6 +247,69 @@ def test_each_way_makes_the_same_tree(name: str, tmp_path: Path) -> None:
         )
         if count > 0 and number == 0:
             assert (able == 2) is known, "which layers can be merged has changed"
+
+
+MARKED = pax(record("SCHILY.xattr.user.one", "1"))
+ORDERED = {
+    "opaque through a link beneath, to what becomes a link": [
+        layer(symlink("a", "b"), directory("b"), entry("b/x", b"x")),
+        layer(entry("a/.wh..wh..opq"), symlink("b", ".")),
+    ],
+    "a hardlink in place of a directory that its target leads through": [
+        layer(symlink("c", "a/.."), entry("f", b"f"), directory("a"), entry("a/x", b"x")),
+        layer(hardlink("a", "c/f")),
+    ],
+    "a whiteout through a link in what a file replaces": [
+        layer(directory("b"), symlink("b/c", "/d"), directory("d"), entry("d/x", b"x")),
+        layer(entry("b/c/.wh.x"), entry("b", b"f")),
+    ],
+    "a whiteout through a link in what a file has replaced": [
+        layer(directory("b"), symlink("b/c", "/d"), directory("d"), entry("d/x", b"x")),
+        layer(entry("b", b"f"), entry("b/c/.wh.x")),
+    ],
+    "a directory with attributes, hidden but for what is in it": [
+        layer(MARKED, directory("d", mode=0o711, mtime=9), entry("d/old", b"o")),
+        layer(entry("d/x", b"x"), entry(".wh.d")),
+    ],
+    "the same by an opaque root": [
+        layer(MARKED, directory("d", mode=0o711, mtime=9), entry("d/old", b"o")),
+        layer(entry("d/x", b"x"), entry(".wh..wh..opq")),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_e55_what_depends_on_the_order_of_entries_is_the_same_each_way(name: str, tmp_path: Path) -> None:
+    """Where a whiteout leads, what a hardlink names, and what stays of a directory."""
+    require("os:link", "kernel", "root")
+    layers = [each.getvalue() for each in ORDERED[name]]
+    wanted = snapshot(in_turn(layers, tmp_path / "wanted"))
+    for way in "merged", "settled", "stacked":
+        folder = tmp_path / way
+        folder.mkdir()
+        found = merged(layers, folder) if way == "merged" else stacked(layers, folder, apart=way == "settled")
+        now = snapshot(found[0])
+        assert_same(wanted, now, ignore={"mtime_ns", "hardlinks"})
+        old = {path for path, node in wanted.items() if node.mtime_ns < 10**18 + 1}
+        assert old == {path for path, node in now.items() if node.mtime_ns < 10**18 + 1}
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize(
+    "marks",
+    [
+        [entry("d/.wh.one"), entry("d/.wh..wh..opq")],
+        [entry("d/.wh.one"), entry("d/.wh.two"), entry(".wh.d"), directory("d", mode=0o711)],
+        [entry("d/.wh.one"), entry("d/new", b"n"), entry(".wh..wh..opq")],
+    ],
+    ids=["opaque", "hidden and made anew", "an opaque root"],
+)
+def test_no_whiteout_stands_in_an_opaque_directory(marks: list[bytes], apart: bool, tmp_path: Path) -> None:
+    """There is nothing that it could hide, and a mount lists its name, of which no entry can be had then."""
+    require("kernel", "root")
+    stacked([BASE, layer(*marks).getvalue()], tmp_path, apart=apart)
+    top = tmp_path / ("layer-1" if apart else "layer-1-in-turn")
+    assert [path for path in (top / "d").rglob("*") if stat.S_ISCHR(path.lstat().st_mode)] == []
 
 
 _NAMES = ("a", "b", "c")

@@ -373,7 +373,7 @@ class Ending(Sequence[Any]):
 
 LOOPS: dict[str, Callable[[Path, Path, Any, Scope], object]] = {
     "merge": lambda base, above, marks, scope: merge(base, above, marks, [], scope, "layer"),
-    "fits": lambda base, above, implied, scope: fits(base, above, [], implied, scope),
+    "fits": lambda base, above, implied, scope: fits(base, [], implied, scope),
     "settle": lambda base, above, marks, scope: settle(
         above, marks, [], Over(TreeReader(base), True, scope), scope, "layer"
     ),
