@@ -84,9 +84,9 @@ def _document(inside: Inside, config: ImageConfig, options: BundleOptions) -> di
             "no ranges of /etc/subuid and /etc/subgid map it for you (newuidmap has to be there for them); "
             "--user 0 runs as yourself",
         )
-    _check_working_directory(inside, spec.working_directory(config.run))
+    cwd = _working_directory(inside, spec.working_directory(config.run))
     volumes = _volumes(inside, config, options) if options.read_only else []
-    return spec.runtime_config(config, account, options, mappings=mappings, volumes=volumes)
+    return spec.runtime_config(config, account, options, cwd=cwd, mappings=mappings, volumes=volumes)
 
 
 @contextmanager
@@ -105,13 +105,15 @@ def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, scope: Scop
             yield tree
 
 
-def _check_working_directory(inside: Inside, path: str) -> None:
-    """A process that starts in /proc/self/fd/N starts on the host (CVE-2024-21626)."""
+def _working_directory(inside: Inside, path: str) -> str:
+    """Where ``path`` leads: a process that starts in /proc/self/fd/N starts on the host (CVE-2024-21626), and in
+    /proc/self/fd/N/.. above that. So the runtime gets no link and no ``..`` to follow."""
     real = inside.real(path)
     if any(_is_in(real, each) for each in _KERNEL):
         raise BundleError(
             "the image", f"its working directory {quoted(path)} leads into {real[:5].rstrip('/')}"
         )
+    return real
 
 
 def _is_in(path: str, folder: str) -> bool:

@@ -49,10 +49,11 @@ def runtime_config(
     account: Account,
     options: BundleOptions,
     *,
+    cwd: str | None = None,
     mappings: Mappings | None = None,
     volumes: Sequence[Mount] = (),
 ) -> dict[str, Any]:
-    """The whole document. ``mappings`` are those of a rootless bundle; ``volumes`` come before the options' mounts.
+    """The whole document. ``cwd`` is the working directory, the image's as it is written by default; ``mappings`` are those of a rootless bundle; ``volumes`` come before the options' mounts.
 
     Raises BundleError for an image that names no program, InvalidManifest for what no process can be given.
     """
@@ -68,7 +69,7 @@ def runtime_config(
             "user": user,
             "args": arguments(run, options),
             "env": [f"{name}={value}" for name, value in env.items()],
-            "cwd": working_directory(run),
+            "cwd": working_directory(run) if cwd is None else cwd,
             "capabilities": {kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
             "noNewPrivileges": True,
         },

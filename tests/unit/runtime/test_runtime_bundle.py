@@ -194,6 +194,28 @@ def test_what_can_not_run_is_refused_before_anything_is_made(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        ("/proc/self/fd/7/../../../..", "/"),
+        ("/dev/fd/7/../../../srv/./x/", "/srv/x"),
+        ("/way/out", "/"),
+        ("/way/app/new", "/srv/app/new"),
+    ],
+)
+def test_the_runtime_gets_a_working_directory_without_links_and_dots(
+    written: str, given: str, store: Store, tmp_path: Path
+) -> None:
+    """What was looked at is where it starts: ``..`` behind a link of /proc leads above what that stands for."""
+    ways = [
+        Entry("way/"),
+        Entry("way/out", link="/proc/self/fd/7/../../../.."),
+        Entry("way/app", link="../srv/app"),
+    ]
+    made = opened(store, app({"WorkingDir": written}, *ways)).bundle(tmp_path / "b")
+    assert json.loads((made.path / "config.json").read_bytes())["process"]["cwd"] == given
+
+
 def test_h71_hostile_account_files_are_refused_and_a_number_still_runs(store: Store, tmp_path: Path) -> None:
     """A FIFO for /etc/passwd and a ring for /etc/group: named, not waited for; ``--user UID:GID`` reads neither."""
     require("os:mkfifo", "kernel")
