@@ -12,6 +12,7 @@ import stat
 from dataclasses import dataclass
 from typing import Iterator
 
+from ocidist.layers.copying import next_data
 from ocidist.layers.reading import Reader
 from ocidist.layers.rootless import take_owner
 from ocidist.scope import Scope
@@ -135,15 +136,25 @@ def _listed(reader: Reader, path: bytes, scope: Scope) -> dict[bytes, os.stat_re
 
 
 def same_content(lower: Reader, upper: Reader, path: bytes, scope: Scope) -> bool:
-    """Whether a regular file has the same bytes in both trees: all of them are read."""
+    """Whether a regular file has the same bytes in both trees: all are read but for what is a hole in both."""
     with open(lower.open(path), "rb", buffering=0) as one, open(upper.open(path), "rb", buffering=0) as two:
-        while True:
+        files = one.fileno(), two.fileno()
+        size = os.fstat(files[0]).st_size
+        if os.fstat(files[1]).st_size != size:
+            return False
+        at = 0
+        while at < size:
             scope.check()
+            at = min(next_data(fd, at, size) for fd in files)
+            one.seek(at)
+            two.seek(at)
             left, right = one.read(_BLOCK), two.read(_BLOCK)
             if left != right:
                 return False
             if not left:
                 return True
+            at += len(left)
+        return True
 
 
 def hardlinks(reader: Reader, scope: Scope) -> Names:

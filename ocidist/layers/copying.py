@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Callable
 
-__all__ = ["copy_file"]
+__all__ = ["copy_file", "next_data"]
 
 _FICLONE = 0x40049409
 _PIECE = 1 << 23  # bytes between two looks at the scope
@@ -31,18 +31,29 @@ def copy_file(source: int, target: int, check: Callable[[], object]) -> None:
     at = 0
     while at < info.st_size:
         check()
-        try:
-            at = os.lseek(source, at, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            break  # a hole up to the end
+        at = next_data(source, at, info.st_size)
+        if at == info.st_size:
+            break
         end = os.lseek(source, at, os.SEEK_HOLE)
         os.lseek(source, at, os.SEEK_SET)
         os.lseek(target, at, os.SEEK_SET)
         _copy(source, target, end - at, check)
         at = end
     os.ftruncate(target, info.st_size)
+
+
+def next_data(fd: int, at: int, size: int) -> int:
+    """Where data begins at ``at`` or behind it in the file open as ``fd``, ``size`` for a hole up to the end."""
+    if not hasattr(os, "SEEK_DATA"):
+        return at
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        if error.errno == errno.EINVAL:  # a file system that can't tell
+            return at
+        raise
 
 
 def _share(source: int, target: int) -> bool:

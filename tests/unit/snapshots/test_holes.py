@@ -6,12 +6,13 @@ import io
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
 from ocidist.errors import Cancelled
 from ocidist.layers.apply import apply_layer
-from ocidist.layers.compare import compare
+from ocidist.layers.compare import compare, same_content
 from ocidist.layers.copying import copy_file
 from ocidist.layers.policy import Policy
 from ocidist.layers.reading import TreeReader
@@ -120,6 +121,37 @@ def test_copies_without_what_some_systems_lack(
     with open(tmp_path / "file", "rb") as one, open(tmp_path / "copy", "xb") as two:
         copy_file(one.fileno(), two.fileno(), lambda: None)
     assert (tmp_path / "copy").read_bytes() == (tmp_path / "file").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (None, True),
+        (lambda file: os.pwrite(file, bytes(4096), 1 << 39), True),
+        (lambda file: os.pwrite(file, b"x", (1 << 40) - 1), False),
+        (lambda file: os.pwrite(file, b"x", 1 << 39), False),
+        (lambda file: os.pwrite(file, b"x", 5), False),
+        (lambda file: os.truncate(file, (1 << 40) - 1), False),
+    ],
+    ids=["holes", "zeros in a hole", "the last byte", "in a hole", "in the data", "shorter"],
+)
+def test_i80_what_is_a_hole_in_both_trees_is_not_read_to_compare_them(
+    change: Callable[[int], object] | None, same: bool, tmp_path: Path
+) -> None:
+    """A kilobyte of layer can have a terabyte of them."""
+    require("kernel")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        with open(tmp_path / name / "f", "wb", buffering=0) as file:
+            file.write(b"data" * 1024)
+            try:
+                os.truncate(file.fileno(), 1 << 40)
+            except OSError:
+                lacking("a file system with files of a terabyte for the tests")
+            if change is not None and name == "b":
+                change(file.fileno())
+    with closing(TreeReader(tmp_path / "a")) as one, closing(TreeReader(tmp_path / "b")) as two:
+        assert same_content(one, two, b"f", Ending(9)) is same
 
 
 def test_i74_a_copy_ends_within_a_large_file(tmp_path: Path) -> None:
