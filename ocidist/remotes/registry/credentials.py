@@ -316,7 +316,10 @@ def _entry(where: str, entry: Mapping[str, Any]) -> Credential:
     username, password = fields["username"], fields["password"]
     if fields["auth"]:
         try:
-            decoded = base64.b64decode(fields["auth"], validate=True).decode("utf-8")
+            wrapped = fields["auth"].translate(
+                {10: None, 13: None}
+            )  # as the program base64 writes, and Go reads
+            decoded = base64.b64decode(wrapped, validate=True).decode("utf-8")
         except (binascii.Error, ValueError):
             # The cause is dropped: its traceback would show the text, which is the secret.
             raise CredentialError(where, "auth is not base64 of user:password") from None

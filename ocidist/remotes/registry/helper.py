@@ -2,8 +2,8 @@
 
 Protocol: the action is the argument; ``get`` and ``erase`` read a server name on stdin, ``store`` reads
 JSON; ``get`` writes JSON with ``Username`` and ``Secret``. "Not found" is said in words and exit code 1.
-A helper runs without a shell, in a process group of its own, for ten seconds at most. It is never looked for in the
-working directory.
+A helper runs without a shell, in a process group of its own, for ten seconds at most, and says no more than a mebibyte.
+It is never looked for in the working directory.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import json
 import os
 import re
 import signal
-from contextlib import nullcontext
+import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ocidist.errors import CredentialError, quoted
+from ocidist.scope import POLL
 from ocidist.settings import find_program
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["checked_name", "erase", "get", "store"]
 
 TIMEOUT = 10.0  # seconds
+LIMIT = 1 << 20  # bytes of an answer; no header could hold as long a secret
+_GRACE = 1.0  # seconds for its pipes to end once it has ended
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,100}\Z")
 _NOT_FOUND = "credentials not found"
 
@@ -110,24 +115,62 @@ def _run(name: str, action: str, text: str, scope: Scope | None) -> tuple[int, s
         )
     except OSError as error:
         raise CredentialError(program, f"can't be run: {error.strerror or error}") from error
-    watch: Any = nullcontext() if scope is None else scope.on_cancel(lambda: _kill(process))
     try:
-        with watch:
-            out, err = process.communicate(text.encode(), timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise CredentialError(program, f"{action} did not answer within {TIMEOUT:g} seconds") from None
+        out, err = _listen(process, program, action, text, scope)
     finally:
         _kill(process)
         process.wait()
-        for stream in (process.stdin, process.stdout, process.stderr):
-            try:
-                if stream is not None:
-                    stream.close()
-            except OSError:  # what it did not read can't be flushed any more
-                pass
     if scope is not None:
         scope.check()
     return process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+def _listen(
+    process: Popen[bytes], program: str, action: str, text: str, scope: Scope | None
+) -> tuple[bytes, bytes]:
+    """Its stdout and stderr, of bounded length, when it has ended. What it leaves running may keep the pipes."""
+    from subprocess import TimeoutExpired
+
+    heard = _Heard(process.stdout), _Heard(process.stderr)
+    threading.Thread(target=_tell, args=(process.stdin, text.encode()), daemon=True).start()
+    until, ended = time.monotonic() + TIMEOUT, False
+    while True:
+        if any(len(each.data) > LIMIT for each in heard):
+            raise CredentialError(program, f"{action} answered with more than {LIMIT >> 20} MiB")
+        open_ = next((each for each in heard if each.is_alive()), None)
+        if not ended and process.poll() is not None:
+            ended, until = True, min(until, time.monotonic() + _GRACE)
+        if ended and (open_ is None or time.monotonic() >= until):
+            return heard[0].data, heard[1].data
+        if time.monotonic() >= until:
+            raise CredentialError(program, f"{action} did not answer within {TIMEOUT:g} seconds")
+        if scope is not None:
+            scope.check()
+        if open_ is not None:
+            open_.join(POLL)
+        else:
+            with suppress(TimeoutExpired):
+                process.wait(POLL)
+
+
+def _tell(stream: Any, text: bytes) -> None:
+    with suppress(OSError), stream:  # it need not read what it is asked
+        stream.write(text)
+
+
+class _Heard(threading.Thread):
+    """Reads a pipe to its end, or until more than LIMIT bytes came."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(daemon=True)
+        self.data = b""
+        self._stream = stream
+        self.start()
+
+    def run(self) -> None:
+        with suppress(OSError), self._stream:
+            while len(self.data) <= LIMIT and (block := self._stream.read1(LIMIT)):
+                self.data += block
 
 
 def _kill(process: Popen[bytes]) -> None:

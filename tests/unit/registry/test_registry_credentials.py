@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pickle
+import signal
 import stat
 import threading
 import time
@@ -59,6 +60,14 @@ def test_a_password_is_read_from_auth(config: Path) -> None:
     """base64 of user:password; the password may hold colons; trailing NULs are Docker's padding."""
     found = store(config, {"auths": {"h:5000": auth("ann", "a:b\0\0")}}).get("h:5000")
     assert found == Credential("ann", "a:b")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_base64_may_be_wrapped(config: Path, end: str) -> None:
+    """As the program of that name writes what is long; Docker and skopeo read it."""
+    text = auth("ann", "x" * 80)["auth"]
+    found = store(config, {"auths": {"h": {"auth": f"{text[:76]}{end}{text[76:]}{end}"}}}).get("h")
+    assert found == Credential("ann", "x" * 80)
 
 
 def test_nothing_is_anonymous(config: Path, tmp_path: Path) -> None:
@@ -327,6 +336,38 @@ def test_b27_a_helper_that_hangs_is_ended_with_its_children(
         store(config, {"credsStore": "all"}).get("h")
     child = int((tmp_path / "child").read_text())
     assert gone(child)
+
+
+@pytest.mark.parametrize("stream", ["", " >&2"])
+def test_b27_a_helper_that_answers_without_end_is_ended(
+    config: Path, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: str
+) -> None:
+    """At a mebibyte, long before its time is over: it would fill the memory."""
+    monkeypatch.setattr(helper, "TIMEOUT", 600)
+    install("all", f"echo $$ > {tmp_path}/self; exec yes{stream}")
+    with pytest.raises(CredentialError, match="docker-credential-all: get answered with more than 1 MiB"):
+        store(config, {"credsStore": "all"}).get("h")
+    assert gone(int((tmp_path / "self").read_text()))
+
+
+def test_b27_what_a_helper_leaves_running_is_not_waited_for(
+    config: Path, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that it started holds its pipes; the answer is there."""
+    monkeypatch.setattr(helper, "_GRACE", 0.1, raising=False)
+    install("all", f'sleep 600 & echo $! > {tmp_path}/agent; echo \'{{"Username":"u","Secret":"s3cret"}}\'')
+    try:
+        assert store(config, {"credsStore": "all"}).get("h") == Credential("u", "s3cret")
+    finally:
+        os.kill(int((tmp_path / "agent").read_text()), signal.SIGKILL)
+
+
+def test_b27_a_helper_need_not_read_what_it_is_told(config: Path, install: Install) -> None:
+    """A secret that fills no pipe, and one that does."""
+    install("all", "exec 0<&-; exit 0")
+    files = store(config, {"credsStore": "all"})
+    for size in (10, 1 << 20):
+        assert files.put("h", Credential("u", "s" * size)) == "helper docker-credential-all"
 
 
 def test_b27_a_scope_that_ends_ends_the_helper(config: Path, install: Install, tmp_path: Path) -> None:
