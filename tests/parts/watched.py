@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -48,19 +49,25 @@ def look(text: str | bytes, where: str) -> None:
 
 
 def look_at_files(folder: Path) -> None:
-    """Look at every file below ``folder`` that may be a cassette, a trace, a log or an index of the store."""
+    """Look at every file below ``folder`` that may be a cassette, a trace, a log or an index of the store: once, however
+    many names it has, and not at one that is a single hole."""
+    seen: set[tuple[int, int]] = set()
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in CONTENT]
         for name in names:
             path = os.path.join(place, name)
-            if name in KEPT_ON_PURPOSE or os.path.islink(path) or not os.path.isfile(path):
+            if name in KEPT_ON_PURPOSE:
                 continue
-            with (
-                contextlib.suppress(OSError),
-                open(path, "rb") as file,
-            ):  # gone meanwhile, or not ours to read
-                if shows_a_secret(file.read(FILE_LIMIT)):
-                    _finds.append(f"the file {path}")
+            with contextlib.suppress(OSError):  # gone meanwhile, or not ours to read
+                info = os.lstat(path)
+                a_hole = info.st_size > 1 << 16 and not info.st_blocks
+                if not stat.S_ISREG(info.st_mode) or a_hole or (info.st_dev, info.st_ino) in seen:
+                    continue
+                if info.st_nlink > 1:
+                    seen.add((info.st_dev, info.st_ino))
+                with open(path, "rb") as file:
+                    if shows_a_secret(file.read(FILE_LIMIT)):
+                        _finds.append(f"the file {path}")
 
 
 @contextlib.contextmanager
