@@ -17,8 +17,8 @@ from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
-from ocidist.spec.platform import Platform, fits, is_image, require_fit, select
-from ocidist.transfer import MAX_DEPTH, read_small
+from ocidist.spec.platform import Platform, fits, is_image, require_fit
+from ocidist.transfer import MAX_DEPTH, pick, read_small
 
 if TYPE_CHECKING:
     import os
@@ -382,7 +382,7 @@ def open_image(
         if depth > MAX_DEPTH:
             raise InvalidManifest("index", f"indices nested more than {MAX_DEPTH} deep")
         with of_reference(full):
-            target = select(value.manifests, wanted)
+            target = pick(value.manifests, wanted, lambda item: read_small(source, item, scope))
         try:
             raw = read_small(source, target, scope)
         except BlobNotFound as error:

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Iterator, Literal, Union
+from typing import TYPE_CHECKING, Callable, Iterator, Literal, Sequence, Union
 
 from ocidist.content import verify
 from ocidist.content.protocols import Body
@@ -26,7 +26,9 @@ from ocidist.errors import (
     ContentError,
     DeadlineExceeded,
     DigestMismatch,
+    InvalidDigest,
     InvalidManifest,
+    NotFound,
     OcidistError,
     PlatformNotFound,
     SizeMismatch,
@@ -37,14 +39,15 @@ from ocidist.remotes.protocols import Sink, Source
 from ocidist.scope import POLL, Scope
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
+from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.spec.platform import Platform, select
+from ocidist.spec.platform import Platform, fits, is_image, select
 
 if TYPE_CHECKING:
     from ocidist.spec.manifest import Index, Manifest
 
-__all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Slots", "Watcher", "copy_graph", "read_small"]
+__all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Slots", "Watcher", "copy_graph", "pick", "read_small"]
 
 DEFAULT_WORKERS = 4
 DAMAGED = "the copy in the store is damaged; fetching it again"
@@ -52,6 +55,7 @@ MAX_DEPTH = 16  # of indices in indices; real ones nest once
 MAX_NODES = 100_000
 MANIFEST_LIMIT = 4 << 20  # bytes; the distribution specification's advice for registries
 _LEAVES = frozenset({"blob", "config", "layer"})
+_ASKED = 16  # images of an index without platforms whose configs are read
 _JOIN = 0.2  # seconds that an ended copy waits for its workers to let go of their ingests
 
 PlatformChoice = Union[Platform, Literal["all"], None]
@@ -293,7 +297,7 @@ class _Walk:
             for entry in entries:
                 Digest(entry.digest)  # all are wanted: refuse an algorithm that can't be verified
             return value.children()
-        return (select(entries, self.platform or Platform.host()),)
+        return (pick(entries, self.platform or Platform.host(), self.read),)
 
     def read(self, target: Descriptor) -> bytes:
         """A manifest's bytes, from the sink if it has them (a request saved), else from the source."""
@@ -450,6 +454,26 @@ def read_small(source: Source, target: Descriptor, scope: Scope) -> bytes:
         return verify.read_all(body, target, MANIFEST_LIMIT)
     finally:
         body.close()
+
+
+def pick(entries: Sequence[Descriptor], wanted: Platform, read: Callable[[Descriptor], bytes]) -> Descriptor:
+    """As :func:`~ocidist.spec.platform.select`; where several images name no platform, of the first some that whose
+    config does. ``read`` gives a manifest's or config's bytes; an image that isn't there, or is damaged, is passed over."""
+    chosen = select(entries, wanted)
+    silent = [entry for entry in entries if entry.platform is None and is_image(entry)]
+    if chosen.platform is not None or len(silent) < 2:
+        return chosen
+    for entry in silent[:_ASKED]:
+        try:
+            value = manifests.parse(read(entry), entry.media_type)
+            config = getattr(value, "config", None)
+            if config is None or not mediatype.is_config(config.media_type):
+                continue
+            if fits(wanted, ImageConfig.parse(read(config)).platform):
+                return entry
+        except (ContentError, InvalidDigest, InvalidManifest, NotFound):
+            continue
+    return chosen
 
 
 def _is_parent(target: Descriptor) -> bool:

@@ -54,8 +54,8 @@ def pull_graph(
 ) -> Digest | None:
     """All content of ``root`` into ``store``, and the chosen image's layers into a snapshot: its ChainID.
 
-    None for an artifact, which has nothing to unpack. With platform "all" every image is fetched and this
-    machine's is unpacked. ``workers`` of 0 does all of it in the calling thread. ``asked`` is as for
+    None for an artifact and for an image without layers, which have nothing to unpack. With platform "all" every image
+    is fetched and this machine's is unpacked. ``workers`` of 0 does all of it in the calling thread. ``asked`` is as for
     :class:`Suiting`.
     """
     unpacking = _Unpacking(store, scope, asked, early=platform != "all" and workers > 0)
@@ -204,9 +204,11 @@ class _Unpacking(Suiting):
             self.error = error
             self.scope.cancel()
 
-    def unpack(self, value: Manifest) -> Digest:
+    def unpack(self, value: Manifest) -> Digest | None:
         assert value.config is not None
         config = ImageConfig.parse(read_small(self.store, value.config, self.scope))
+        if not value.layers and not config.diff_ids:  # FROM scratch, and nothing more
+            return None
         return self.store.unpack(value, config, self.scope, wait=self.wait)
 
     def wait(self, target: Descriptor) -> None:

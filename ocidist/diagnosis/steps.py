@@ -25,9 +25,9 @@ from ocidist.scope import Scope
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.manifest import Index
-from ocidist.spec.platform import Platform, select
+from ocidist.spec.platform import Platform
 from ocidist.spec.reference import Reference
-from ocidist.transfer import MAX_DEPTH, read_small
+from ocidist.transfer import MAX_DEPTH, pick, read_small
 from ocidist.view.sizes import human
 
 if TYPE_CHECKING:
@@ -221,7 +221,8 @@ class _Way:
             if not isinstance(value, Index):
                 break
             wanted = self.client.platform()
-            target = select(value.manifests, Platform.host() if wanted == "all" else wanted)
+            platform = Platform.host() if wanted == "all" else wanted
+            target = pick(value.manifests, platform, lambda item: read_small(self.remote, item, scope))
             value = manifests.parse(read_small(self.remote, target, scope), target.media_type)
         self.manifest = None if isinstance(value, Index) else value
         return f"{root.digest}" + ("" if target is root else f", of it {target.digest} for {target.platform}")

@@ -161,7 +161,7 @@ def select(candidates: Sequence[Descriptor], wanted: Platform) -> Descriptor:
     The order is containerd's: arm v7 runs v6 and v5; amd64 v3 runs v2, v1, then 386; arm64 runs arm v8 and
     below. A wanted ``os_version`` must be met exactly; among equals one with the wanted ``os_features`` stands, else
     the first. Where no platform matches, the first candidate that names no platform at all is taken (a
-    layout of one image), unless it says that it is an artifact. Raises PlatformNotFound, and InvalidDigest where all
+    layout of one image; ``transfer.pick`` asks the configs of several), unless it says that it is an artifact. Raises PlatformNotFound, and InvalidDigest where all
     that there is for the platform has a digest of an unknown algorithm.
     """
     item = _chosen(candidates, wanted)

@@ -144,6 +144,35 @@ def test_an_image_that_does_not_say_its_variant_fits(registry: FakeRegistry, cli
         client.open(NAME, platform="linux/amd64")
 
 
+@pytest.mark.parametrize("workers", [0, 4])
+def test_of_images_whose_platform_no_index_tells_the_one_whose_config_fits_is_taken(
+    registry: FakeRegistry, tmp_path: Path, workers: int
+) -> None:
+    """By pull, and by open from the registry and from the store, which has the config of the chosen one alone; what can't
+    be read is passed over. Where none fits it is the first, with a note."""
+    client = Client(store=tmp_path / "root", transport=registry.transport, workers=workers)
+    other, broken, ours = image(registry, architecture=OTHER), image(registry, os=7), image(registry)
+    gone = {**entry(registry, other), "digest": Digest.of(b"gone")}
+    index(registry, gone, *(entry(registry, digest) for digest in (other, broken, ours)))
+    pulled = client.pull(NAME).image
+    for opened in (pulled, client.open(NAME), client.open(f"store:{NAME}")):
+        assert opened.manifest_descriptor.digest == ours
+        assert opened.notes == ()
+    assert client.open(NAME, platform=f"linux/{OTHER}").manifest_descriptor.digest == other
+    index(registry, *(entry(registry, image(registry, architecture=OTHER, author=who)) for who in "ab"))
+    assert "it is for" in client.open(NAME).notes[0]
+
+
+def test_an_image_without_layers_has_a_name_and_no_tree(registry: FakeRegistry, client: Client) -> None:
+    """FROM scratch, and nothing more; what its config says can be looked at, and check has no trouble with it."""
+    root = image(registry, "1", layers=0)
+    pulled = client.pull(NAME)
+    assert (pulled.image.descriptor.digest, pulled.chain_id) == (root, None)
+    assert [record.name for record in client.store.image_records()] == [NAME]
+    assert list(client.open(f"store:{NAME}").layers) == []
+    assert list(client.store.check(trees=True)) == []
+
+
 def test_all_is_refused_where_one_image_is_meant(
     registry: FakeRegistry,
     client: Client,
