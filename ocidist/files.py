@@ -15,8 +15,12 @@ from contextlib import contextmanager, suppress
 from typing import BinaryIO, Iterator
 
 __all__ = [
+    "RELATIVE",
     "NotRegular",
+    "StrangersLink",
     "create",
+    "locate",
+    "named",
     "open_regular",
     "random_name",
     "read_small",
@@ -24,6 +28,7 @@ __all__ = [
     "replacing",
     "set_mode",
     "tighten",
+    "within",
 ]
 
 _PLAIN = 0
@@ -31,10 +36,19 @@ for _name in ("O_BINARY", "O_CLOEXEC", "O_NOCTTY"):
     _PLAIN |= getattr(os, _name, 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _PLAIN
+_THROUGH = _FOLDER | _NOFOLLOW | getattr(os, "O_PATH", 0)  # a directory that only lets through
+_MAX_LINKS = 40  # as the kernel's own limit
+RELATIVE = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
+"""Whether names can be relative to a directory that is open."""
 
 
 class NotRegular(OSError):
     """A FIFO, a link, a directory, a device or a socket in the place of a file."""
+
+
+class StrangersLink(OSError):
+    """A link of another user's on the way to a file: it may lead to any file of ours."""
 
 
 def open_regular(path: str | os.PathLike[str], *, follow: bool = False) -> BinaryIO:
@@ -117,6 +131,89 @@ def replacing(
         with suppress(OSError):
             os.unlink(new, dir_fd=dir_fd)
         raise
+
+
+# -- the way to a file ------------------------------------------------------------------------------
+
+
+def locate(path: str | os.PathLike[str], *, follow: bool = False) -> tuple[int, str]:
+    """Return a descriptor of the directory that ``path`` is in, and its name there.
+
+    Each step is one component from a descriptor. A link is followed only where root or this user made it; the last
+    component is a name, also of a link, unless ``follow``. Raises OSError: StrangersLink for a link of another user's.
+    """
+    text = os.fspath(path)
+    if not hasattr(os, "O_PATH"):  # a system that can't hold a link: by path up to the last component
+        if follow and os.path.islink(text):
+            text = os.path.realpath(text)
+        above, name = os.path.split(text)
+        return os.open(above or ".", _FOLDER), name or "."
+    todo = text.split(os.sep)[::-1]
+    at, hops = os.open(os.sep if text.startswith(os.sep) else ".", _THROUGH), 0
+    try:
+        while todo:
+            part = todo.pop()
+            if part in ("", "."):
+                continue
+            last = not todo and part != ".."
+            target = _followed(part, at, text) if follow or not last else None
+            if target is None and last:
+                return at, part
+            if target is not None:
+                hops += 1
+                if hops > _MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), text)
+                todo += target.split(os.sep)[::-1]
+                if not target.startswith(os.sep):
+                    continue
+            inner = os.open(part if target is None else os.sep, _THROUGH, dir_fd=at)
+            os.close(at)
+            at = inner
+        return at, "."
+    except BaseException:
+        os.close(at)
+        raise
+
+
+def _followed(part: str, at: int, path: str) -> str | None:
+    """Where a link of root or this user leads; None for anything else, or nothing."""
+    try:
+        held = os.open(part, os.O_PATH | _NOFOLLOW | _PLAIN, dir_fd=at)
+    except OSError:
+        return None
+    try:
+        info = os.fstat(held)
+        if not stat.S_ISLNK(info.st_mode):
+            return None
+        if info.st_uid not in (0, os.geteuid()):
+            reason = f"{part} on the way is another user's symbolic link; write where it leads"
+            raise StrangersLink(errno.ELOOP, reason, path)
+        return os.readlink("", dir_fd=held)
+    finally:
+        os.close(held)
+
+
+@contextmanager
+def within(folder: str | os.PathLike[str]) -> Iterator[int | None]:
+    """Hold a directory, found as :func:`locate` finds it; its descriptor, or None on a system where names can't be
+    relative to one. Raises OSError."""
+    if not RELATIVE:
+        yield None
+        return
+    above, name = locate(folder, follow=True)
+    try:
+        held = os.open(name, _FOLDER | _NOFOLLOW, dir_fd=above)
+    finally:
+        os.close(above)
+    try:
+        yield held
+    finally:
+        os.close(held)
+
+
+def named(path: str | os.PathLike[str], at: int | None) -> str:
+    """Return the name by which ``path`` is found from the directory :func:`within` holds as ``at``."""
+    return os.fspath(path) if at is None else os.path.basename(path)
 
 
 def tighten(handle: int, found: os.stat_result, mode: int) -> None:

@@ -5,60 +5,79 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
-from typing import BinaryIO, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO, Iterator
 
 from ocidist.errors import StoreError
-from ocidist.files import replacing
+from ocidist.files import RELATIVE, locate, replacing
+
+if TYPE_CHECKING:
+    from ocidist.scope import Scope
 
 __all__ = ["output"]
 
-_MAX_LINKS = 40  # as the kernel's own limit
-
 
 @contextmanager
-def output(path: str) -> Iterator[BinaryIO]:
-    """``path``, to be written. A regular file gets its new content at the end of the block, by a rename; anything
-    else (/dev/stdout, a FIFO) is written into. A link of root's or this user's is followed, another user's may lead to
-    any file of ours. Raises StoreError."""
+def output(path: str, scope: Scope) -> Iterator[BinaryIO]:
+    """``path``, to be written. A regular file gets its new content at the end of the block, by a rename, and keeps its
+    mode if it is root's or this user's; anything else (/dev/stdout, a FIFO) is written into.
+
+    Links of root's or this user's are followed; another user's may lead to any file of ours, and who laid a FIFO reads
+    it. Raises StoreError, and the scope's end.
+    """
     try:
-        target = _followed(path)
+        above, name = locate(path, follow=True) if RELATIVE else (None, os.path.realpath(path))
         try:
-            found = os.stat(path)
+            here = _stat(name, above)
+            found = os.stat(path) if here is None else here  # /dev/stdout leads to what has no name
         except FileNotFoundError:
             found = None
-        if found is not None and not stat.S_ISREG(found.st_mode):
-            with os.fdopen(_opened(path), "wb", buffering=0) as file:
+        try:
+            if found is not None and not stat.S_ISREG(found.st_mode):
+                if here is not None and stat.S_ISFIFO(here.st_mode) and not _trusted(here):
+                    raise StoreError(path, "another user's FIFO; name another file")
+                handle = _opened(path, None, scope) if here is None else _opened(name, above, scope)
+                with os.fdopen(handle, "wb", buffering=0) as file:
+                    yield file
+                return
+            mode = stat.S_IMODE(here.st_mode) if here is not None and _trusted(here) else None
+            with replacing(name, mode, dir_fd=above) as file:
                 yield file
-            return
-        with replacing(target, None if found is None else stat.S_IMODE(found.st_mode)) as file:
-            yield file
+        finally:
+            if above is not None:
+                os.close(above)
     except OSError as error:
         raise StoreError(path, error.strerror or str(error)) from error
 
 
-def _followed(path: str) -> str:
-    """Where the links at ``path`` lead, be there something or not."""
-    trusted = (0, os.geteuid()) if hasattr(os, "geteuid") else ()
-    target = path
-    for _ in range(_MAX_LINKS):
-        try:
-            found = os.lstat(target)
-        except FileNotFoundError:
-            return target
-        if not stat.S_ISLNK(found.st_mode):
-            return target
-        if trusted and found.st_uid not in trusted:
-            raise StoreError(path, f"{target} is another user's symbolic link; write where it leads")
-        target = os.path.join(os.path.dirname(target), os.readlink(target))
-    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+def _stat(name: str, at: int | None) -> os.stat_result | None:
+    with suppress(FileNotFoundError):
+        return os.stat(name, dir_fd=at, follow_symlinks=False)
+    return None
 
 
-def _opened(path: str) -> int:
-    """What is no regular file, and has not become one since: nothing is made or emptied."""
+def _trusted(found: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or found.st_uid in (0, os.geteuid())
+
+
+def _opened(path: str, at: int | None, scope: Scope) -> int:
+    """What is no regular file, and has not become one since: nothing is made or emptied. A FIFO that nobody reads yet
+    is waited for."""
+    from ocidist.scope import POLL
+
     flags = os.O_WRONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
+    flags |= getattr(os, "O_NONBLOCK", 0) | (0 if at is None else getattr(os, "O_NOFOLLOW", 0))
+    while True:
+        try:
+            handle = os.open(path, flags, dir_fd=at)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            scope.sleep(POLL)
     if stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise StoreError(path, "another process exchanged it for a file; nothing was written")
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(handle, True)
     return handle

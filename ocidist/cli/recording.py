@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
 from ocidist.errors import StoreError, UsageError
+from ocidist.files import create, named, random_name, within
 
 if TYPE_CHECKING:
     from ocidist.net.recording import Trace
@@ -18,7 +20,7 @@ LIMIT = 999  # recordings in a folder
 
 def check(record: str | None, trace: str | None) -> None:
     """Raise UsageError for a name that can't be meant, or a file that is something else; StoreError where
-    nothing can be written. A missing folder is made."""
+    nothing can be written. A missing folder to record in is made; what it is in has to be there."""
     if trace:
         _check_trace(Path(trace))
     if record:
@@ -39,7 +41,7 @@ def _check_cassette(path: Path) -> None:
             raise UsageError(
                 f"--record {str(path)!r}: a file; a cassette's name ends in .json, or is a folder"
             )
-        _try(path)
+        _try(path, make=True)
         return
     if path.is_dir():
         raise UsageError(f"--record {str(path)!r}: it is a folder")
@@ -69,26 +71,31 @@ def _claimed(path: Path) -> Path:
     """The file to record to: ``path``, or one in that folder that nobody else has, by the order of the runs."""
     if path.suffix == ".json":
         return path
-    for number in range(1, LIMIT + 1):
-        name = path / f"recording{f'{number:03}' if number > 1 else ''}.json"
-        try:
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise StoreError(str(name), error.strerror or str(error)) from error
-        return name
+    try:
+        with within(path) as at:
+            for number in range(1, LIMIT + 1):
+                name = path / f"recording{f'{number:03}' if number > 1 else ''}.json"
+                with suppress(FileExistsError):
+                    os.close(create(named(name, at), dir_fd=at))
+                    return name
+    except OSError as error:
+        raise StoreError(str(path), error.strerror or str(error)) from error
     raise StoreError(str(path), f"it holds {LIMIT} recordings; name another folder")
 
 
-def _try(folder: Path) -> None:
+def _try(folder: Path, *, make: bool = False) -> None:
     """A file in it, made and dropped: what permissions promise a full or read-only disk may not keep."""
-    import tempfile
-
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x")
+        if make and not folder.is_dir():
+            with within(folder.parent) as at, suppress(FileExistsError):
+                os.mkdir(named(folder, at), dir_fd=at)
+        with within(folder) as at:
+            name = named(folder / random_name(), at)
+            try:
+                with os.fdopen(create(name, dir_fd=at), "wb") as file:
+                    file.write(b"x")
+            finally:
+                os.unlink(name, dir_fd=at)
     except OSError as error:
         raise StoreError(str(folder), error.strerror or str(error)) from error
 

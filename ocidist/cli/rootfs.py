@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from typing import BinaryIO, Callable
 
 from ocidist.cli.context import Context
@@ -24,11 +25,17 @@ def configure_apply(parser: argparse.ArgumentParser) -> None:
 def run_apply(args: argparse.Namespace, context: Context) -> None:
     from pathlib import Path
 
+    from ocidist.errors import StoreError
+    from ocidist.files import within
     from ocidist.layers.apply import apply_layer
 
     context.announce_stdin("a layer (a tar, compressed or not)")
-    with context.quiet() as scope:
-        result = apply_layer(context.stdin, Path(args.dir), scope)
+    with context.quiet() as scope, ExitStack() as stack:
+        try:
+            root = stack.enter_context(within(args.dir))
+        except OSError as error:
+            raise StoreError(args.dir, error.strerror or str(error)) from error
+        result = apply_layer(context.stdin, Path(args.dir), scope, opened=root)
     if result.skipped:
         context.warn(
             f"{result.skipped} devices were skipped: they need root, and 0:0 is a whiteout to overlay mounts"
@@ -118,7 +125,7 @@ def run_rootfs_diff(args: argparse.Namespace, context: Context) -> None:
             context.stdout.flush()
         else:
             epoch = _epoch(context)
-            with output(args.output) as file:
+            with output(args.output, scope) as file:
                 make_layer(context.store, upper, lower, _all_of(file), scope, epoch=epoch)
 
 

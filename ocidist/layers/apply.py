@@ -57,8 +57,10 @@ def apply_layer(
     threads: bool = True,
     algorithm: str = "sha256",
     before: int = 0,
+    opened: int | None = None,
 ) -> ApplyResult:
-    """Apply a layer's tar, of any compression, to the directory ``root`` (a path or a descriptor).
+    """Apply a layer's tar, of any compression, to the directory ``root`` (a path or a descriptor; ``opened`` is a
+    descriptor of the one at that path).
 
     ``layer`` names it in errors; ``policy`` is ``Policy.of_process()`` by default; ``progress`` is called with
     the cumulative bytes of ``stream`` read, from another thread unless ``threads`` is false; ``tick`` for each
@@ -71,7 +73,7 @@ def apply_layer(
     """
     policy = Policy.of_process() if policy is None else policy
     try:
-        applier = _Applier(root, layer, policy, scope, before)
+        applier = _Applier(root if opened is None else opened, layer, policy, scope, before)
     except OSError as error:
         raise failure(str(root), error) from error
 

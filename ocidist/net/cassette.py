@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Iterable, Iterator
 
 from ocidist.errors import StoreError, TransportError, quoted
-from ocidist.files import open_regular, replacing
+from ocidist.files import named, open_regular, replacing, within
 from ocidist.net.exchange import BLOCK, FORMAT, Exchange, Payload, from_json, iso, to_json
 from ocidist.spec.digest import Digest
 from ocidist.spec.document import check_depth
@@ -38,18 +40,30 @@ def save_cassette(exchanges: tuple[Exchange, ...], path: str | Path, **about: st
     answered = [exchange for exchange in exchanges if exchange.status and not exchange.withheld]
     base = min((exchange.started for exchange in answered), default=0.0)
 
-    def store(payload: Payload) -> None:
-        _put_sidecar(target.parent, payload)
-
     with mapped(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        document = {
-            "format": FORMAT,
-            "recorded": {"at": iso(base), "by": f"ocidist {__version__}", **about},
-            "exchanges": [to_json(exchange, base, store) for exchange in answered],
-        }
-        write_text(target, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        _make(target.parent)
+        with within(target.parent) as at:
+
+            def store(payload: Payload) -> None:
+                _put_sidecar(target.parent, at, payload)
+
+            document = {
+                "format": FORMAT,
+                "recorded": {"at": iso(base), "by": f"ocidist {__version__}", **about},
+                "exchanges": [to_json(exchange, base, store) for exchange in answered],
+            }
+            text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+            with replacing(named(target, at), dir_fd=at) as out:
+                out.write(text.encode("utf-8", "backslashreplace"))
     return target
+
+
+def _make(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    with within(folder.parent) as at, suppress(FileExistsError):
+        os.mkdir(named(folder, at), dir_fd=at)
 
 
 def withheld(exchanges: Iterable[Exchange]) -> str:
@@ -65,22 +79,59 @@ def sidecar(folder: Any, digest: Digest) -> Any:
     return folder / "blobs" / digest.algorithm / digest.hex
 
 
-def _put_sidecar(folder: Path, payload: Payload) -> None:
+def _put_sidecar(folder: Path, held: int | None, payload: Payload) -> None:
+    """Write a large body beside the cassettes in ``folder``, open as ``held``."""
     digest = payload.digest
     if digest is None or not payload.kept:
         raise StoreError(str(folder), f"a body of {payload.size} bytes was counted and not kept")
     place: Path = sidecar(folder, digest)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    _require_inside(folder, place)
-    with payload.open() as source, replacing(place) as out:
+    with (
+        _beside(folder, held, place.parent.relative_to(folder).parts) as at,
+        payload.open() as source,
+        replacing(named(place, at), dir_fd=at) as out,
+    ):
         while block := source.read(BLOCK):
             out.write(block)
+
+
+@contextmanager
+def _beside(folder: Path, held: int | None, parts: tuple[str, ...]) -> Iterator[int | None]:
+    """Hold the folder ``parts`` in ``folder``, made if it is missing. Raises OSError where a link is on the way."""
+    if held is None:
+        folder.joinpath(*parts).mkdir(parents=True, exist_ok=True)
+        _require_inside(folder, folder.joinpath(*parts, "body"))
+        yield None
+        return
+    at = os.dup(held)
+    try:
+        for part in parts:
+            with suppress(FileExistsError):
+                os.mkdir(part, dir_fd=at)
+            try:
+                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP) and _is_link(part, at):
+                    raise _leads_out(folder / part) from None
+                raise
+            os.close(at)
+            at = inner
+        yield at
+    finally:
+        os.close(at)
+
+
+def _is_link(name: str, at: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode)
+
+
+def _leads_out(path: Path) -> OSError:
+    return OSError(errno.ELOOP, "a link leads out of the cassette's folder", str(path))
 
 
 def _require_inside(folder: Path, path: Path) -> None:
     inside = path.parent.relative_to(folder)
     if os.path.realpath(path.parent) != os.path.join(os.path.realpath(folder), inside):
-        raise OSError(errno.ELOOP, "a link leads out of the cassette's folder", str(path))
+        raise _leads_out(path)
 
 
 class _Sidecar:
@@ -139,12 +190,6 @@ def parse_cassette(document: object, name: str, folder: Any = None) -> Iterator[
             yield from_json(value, place)
         except (ValueError, TypeError) as error:
             raise TransportError(name, f"exchange {number + 1}: {error}", False) from error
-
-
-def write_text(target: Path, text: str) -> None:
-    """Replace ``target`` as a whole: a reader sees the old text or the new."""
-    with replacing(target) as out:
-        out.write(text.encode("utf-8", "backslashreplace"))
 
 
 class mapped:

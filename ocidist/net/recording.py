@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Iterable, Iterator
 
 from ocidist.errors import StoreError
-from ocidist.files import replacing
+from ocidist.files import named, replacing, within
 from ocidist.net import scrub
 from ocidist.net.cassette import mapped, save_cassette, withheld
 from ocidist.net.exchange import TEXT_LIMIT, Exchange, Payload, har_entry, line, why
@@ -429,7 +429,7 @@ def to_jsonl(exchanges: Iterable[Exchange], path: str | Path) -> Path:
 
 def _write(path: str | Path, parts: Iterable[str]) -> Path:
     target = Path(path)
-    with mapped(target), replacing(target) as out:
+    with mapped(target), within(target.parent) as at, replacing(named(target, at), dir_fd=at) as out:
         out.writelines(part.encode() for part in parts)
     return target
 

@@ -15,14 +15,12 @@ from pathlib import Path
 from typing import Iterator
 
 from ocidist.errors import BundleError
-from ocidist.files import replacing
-from ocidist.layers.reading import FOLDER, PATH_ONLY
+from ocidist.files import locate, replacing
+from ocidist.layers.reading import FOLDER
 
 __all__ = ["Place", "claimed", "refuse_full"]
 
 _BEING_MADE = "a bundle is being made there; if that was killed, remove the directory"
-_MAX_LINKS = 40  # as the kernel's own limit
-_THROUGH = FOLDER | getattr(os, "O_PATH", 0)  # a directory that only lets through
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def claimed(path: Path) -> Iterator[Place]:
     """``path``, made or empty, 0700, with an empty rootfs: who makes that has the directory. After an error it is as
     it was before. Raises BundleError, also for an OSError of the block."""
     try:
-        parent, name = _parent(path)
+        parent, name = locate(path)
     except OSError as error:
         raise BundleError(str(path), error.strerror or str(error)) from error
     try:
@@ -131,55 +129,3 @@ def _clear(fd: int, parent: int, name: str, mode: int | None) -> None:
             os.rmdir(name, dir_fd=parent)
     except OSError:
         pass  # what went wrong first is what is to be told
-
-
-def _parent(path: Path) -> tuple[int, str]:
-    """A descriptor of the directory that ``path`` is in, and its name there. Raises OSError, BundleError."""
-    if not hasattr(os, "O_PATH"):  # a system that can't hold a link: by path up to the last component
-        return os.open(path.parent, FOLDER & ~getattr(os, "O_NOFOLLOW", 0)), path.name or "."
-    todo = str(path).split(os.sep)
-    name = todo.pop() if todo[-1] not in ("", ".", "..") else "."
-    todo.reverse()
-    at = os.open(os.sep if path.is_absolute() else ".", _THROUGH)
-    hops = 0
-    try:
-        while todo:
-            part = todo.pop()
-            if part in ("", "."):
-                continue
-            try:
-                inner = os.open(part, _THROUGH, dir_fd=at)
-            except OSError:
-                target = _followed(path, part, at)
-                hops += 1
-                if target is None or hops > _MAX_LINKS:
-                    raise
-                todo += target.split(os.sep)[::-1]
-                if not target.startswith(os.sep):
-                    continue
-                inner = os.open(os.sep, _THROUGH)
-            os.close(at)
-            at = inner
-    except BaseException:
-        os.close(at)
-        raise
-    return at, name
-
-
-def _followed(path: Path, part: str, at: int) -> str | None:
-    """Where a link of root or this user leads; None if it is something else. Raises BundleError for another's."""
-    try:
-        held = os.open(part, PATH_ONLY, dir_fd=at)
-    except OSError:
-        return None
-    try:
-        info = os.fstat(held)
-        if not stat.S_ISLNK(info.st_mode):
-            return None
-        if info.st_uid not in (0, os.geteuid()):
-            raise BundleError(
-                str(path), f"{part} on the way is another user's symbolic link; write where it leads"
-            )
-        return os.readlink("", dir_fd=held)
-    finally:
-        os.close(held)

@@ -39,6 +39,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tuple
 def test_what_was_recorded_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The number of exchanges and the file; of the blobs beside it only where there are any."""
     small, whole = tmp_path / "small.json", tmp_path / "new" / "lesson.json"
+    whole.parent.mkdir()
     _, (line,) = run(capsys, "resolve", DEMO, "--record", str(small))
     number = len(json.loads(small.read_text())["exchanges"])
     assert line.startswith(f"ocidist: recorded {number} exchange")

@@ -266,7 +266,7 @@ def test_i81_a_server_that_says_secrets_back_is_not_repeated(
             "-u",
             f"bob:{secrets.make('pass word ')}",
         ]
-        files = ["--record", str(tmp_path / "made/x.json"), "--trace", str(tmp_path / "x.har")]
+        files = ["--record", str(tmp_path / "x.json"), "--trace", str(tmp_path / "x.har")]
         code = main([*root, *files, "tags", f"127.0.0.1:{server.server_address[1]}/{way}"])
         main(
             [
