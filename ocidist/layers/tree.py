@@ -27,7 +27,7 @@ from ocidist.layers.changes import MAX_PATH
 from ocidist.layers.records import Member
 from ocidist.scope import Scope
 
-__all__ = ["CREATE", "DIRECTORY", "Directory", "Tree", "listed"]
+__all__ = ["CREATE", "DIRECTORY", "Directory", "Tree", "listed", "take_default_acl"]
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
@@ -41,6 +41,7 @@ _STEPS_EACH = 100  # for an entry on the average, beyond what Limits say
 _STEPS_GONE = (
     3  # that it takes to read, or remove, one directory of those to be removed: who made it has paid
 )
+_DEFAULT_ACL = "system.posix_acl_default"
 _LOOK = 4096  # names between two looks at the scope
 
 
@@ -52,6 +53,17 @@ def listed(fd: int, check: Callable[[], object]) -> list[tuple[bytes, bool]]:
             if not len(found) % _LOOK:
                 check()
             found.append((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)))
+    return found
+
+
+def take_default_acl(fd: int) -> bytes | None:
+    """Take the default ACL off a directory, and return it: what is made in there would have it for its own, which no
+    archive says. None if there is none, or it can't be had."""
+    try:
+        found = os.getxattr(fd, _DEFAULT_ACL)
+        os.removexattr(fd, _DEFAULT_ACL)
+    except (AttributeError, OSError):
+        return None
     return found
 
 
@@ -78,7 +90,7 @@ class Settler(Protocol):
 class Directory:
     """An open directory. ``real`` is its path below the root, without links: ``b""``, ``b"/usr/lib"``."""
 
-    __slots__ = ("aliases", "entry", "fd", "gives", "merged", "real", "times")
+    __slots__ = ("acl", "aliases", "entry", "fd", "gives", "merged", "real", "times")
 
     def __init__(self, fd: int, real: bytes) -> None:
         self.fd = fd
@@ -88,11 +100,13 @@ class Directory:
         self.entry: Member | None = None  # whose metadata it gets
         self.merged = False
         self.gives: tuple[int, int] | None = None  # the owner and group of what is made in it, once seen
+        self.acl: bytes | None = None  # its default ACL, to be given back
 
     def was_there(self) -> None:
         found = os.fstat(self.fd)
         self.times = (found.st_atime_ns, found.st_mtime_ns)
         self.merged = True
+        self.acl = take_default_acl(self.fd)
 
 
 class Tree:
@@ -141,6 +155,8 @@ class Tree:
         if fd < 0:
             return
         try:
+            if directory.acl is not None:
+                os.setxattr(fd, _DEFAULT_ACL, directory.acl)
             if directory.entry is not None:
                 self._settler.entry(fd, directory.entry, directory.merged)
             elif directory.times is not None:
@@ -344,6 +360,8 @@ class Tree:
                     os.mkdir(name, 0o700, dir_fd=at.fd)
             found = self._keep(os.open(name, DIRECTORY, dir_fd=at.fd), real, at)
             found.merged = merged
+            if merged:
+                found.acl = take_default_acl(found.fd)
         found.entry = member
         return found
 
@@ -442,13 +460,13 @@ class Tree:
             # Something spared is in it: it stays, as a directory that this layer made in passing.
             kept = self._real(folder)
             if kept is not None:
-                kept.times = kept.gives = None
+                kept.times = kept.gives = kept.acl = None
                 self._settler.implied(kept.fd)
                 os.utime(kept.fd)
             return False
         gone = self._open.get(folder)
         if gone is not None:
-            gone.entry = gone.times = None
+            gone.entry = gone.times = gone.acl = None
             self._evict(gone)
         return True
 

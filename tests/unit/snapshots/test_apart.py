@@ -7,7 +7,9 @@ import os
 import random
 import shutil
 import stat
+import struct
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Callable, Sequence
 
@@ -26,7 +28,7 @@ from ocidist.snapshots.layering import NeedsOrder, Over, settle
 from ocidist.snapshots.stacked import StackedReader
 from ocidist.snapshots.trees import copy_tree
 from tests.parts.forest import TREES, Branch, plant
-from tests.parts.required import require
+from tests.parts.required import lacking, require
 from tests.parts.tars import directory, entry, hardlink, layer, pax, record, symlink
 from tests.parts.trees import Node, assert_same, snapshot
 
@@ -249,6 +251,10 @@ def test_each_way_makes_the_same_tree(name: str, tmp_path: Path) -> None:
             assert (able == 2) is known, "which layers can be merged has changed"
 
 
+# Of a directory: rwx for user 1000 in what is made there.
+_RIGHTS = ((1, 7, -1), (2, 7, 1000), (4, 5, -1), (16, 7, -1), (32, 5, -1))
+ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *each) for each in _RIGHTS)
+DEFAULT_ACL = "system.posix_acl_default"
 MARKED = pax(record("SCHILY.xattr.user.one", "1"))
 ORDERED = {
     "opaque through a link beneath, to what becomes a link": [
@@ -271,6 +277,10 @@ ORDERED = {
         layer(MARKED, directory("d", mode=0o711, mtime=9), entry("d/old", b"o")),
         layer(entry("d/x", b"x"), entry(".wh.d")),
     ],
+    "into a directory with a default ACL": [
+        layer(pax(record(f"SCHILY.xattr.{DEFAULT_ACL}", ACL)), directory("d", mtime=9)),
+        layer(entry("d/f", mode=0o640), directory("d/in", mode=0o750), entry("d/p", kind="6", mode=0o640)),
+    ],
     "the same by an opaque root": [
         layer(MARKED, directory("d", mode=0o711, mtime=9), entry("d/old", b"o")),
         layer(entry("d/x", b"x"), entry(".wh..wh..opq")),
@@ -292,6 +302,29 @@ def test_e55_what_depends_on_the_order_of_entries_is_the_same_each_way(name: str
         assert_same(wanted, now, ignore={"mtime_ns", "hardlinks"})
         old = {path for path, node in wanted.items() if node.mtime_ns < 10**18 + 1}
         assert old == {path for path, node in now.items() if node.mtime_ns < 10**18 + 1}
+
+
+def test_the_default_acl_of_a_place_is_not_that_of_what_is_unpacked_or_copied_there(tmp_path: Path) -> None:
+    """It stays with the directories that were there."""
+    require("kernel")
+    for name in "base", "base/d", "copy":
+        (tmp_path / name).mkdir()
+        try:
+            os.setxattr(tmp_path / name, DEFAULT_ACL, ACL)
+        except OSError:
+            lacking("a file system with ACLs for the tests")
+    apply(layer(entry("d/f", b"1"), directory("n"), entry("n/g", b"2")).getvalue(), tmp_path / "base")
+    with closing(TreeReader(tmp_path / "base")) as reader:
+        copy_tree(reader, tmp_path / "copy")
+    found = {path: sorted(node.xattrs) for path, node in snapshot(tmp_path).items() if path != "."}
+    assert {path for path, names in found.items() if DEFAULT_ACL in names} == {
+        "base",
+        "base/d",
+        "copy",
+        "copy/d",
+    }
+    for path in "base/d/f", "base/n", "base/n/g", "copy/d/f", "copy/n", "copy/n/g":
+        assert found[path] == []
 
 
 @pytest.mark.parametrize("apart", [True, False])
