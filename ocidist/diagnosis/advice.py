@@ -25,6 +25,8 @@ _CERTIFICATE = (
     ("mismatch", "use a name that the certificate is for"),
     ("is not valid for", "use a name that the certificate is for"),
     ("no certificate authorities", "install ca-certificates, or pip install certifi"),
+    ("wants a client certificate", "get one from its owner, and name it with client in hosts.toml"),
+    ("refused this client's certificate", "ask its owner for another one, and name that with client in hosts.toml"),
     ("certificate refused", "trust the authority that signed it, with --ca-cert FILE, $SSL_CERT_FILE, or ca in hosts.toml"),
 )  # fmt: skip
 

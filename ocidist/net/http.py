@@ -33,6 +33,7 @@ __all__ = ["HTTPOptions", "HTTPTransport", "NotTLS"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 _BLOCK = 1 << 20
+_LAST_WORDS = 1.0  # seconds
 _NEVER_SENT = frozenset({"proxy-authorization", "connection", "transfer-encoding", "content-length"})
 
 
@@ -273,9 +274,11 @@ class HTTPTransport:
         whole = True
         try:
             connection.request(call.request.method, call.target, self._body(call, link), call.fields)
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError as error:
             # A peer that refuses an upload answers, and hangs up without reading on.
-            if not call.request.body or connection.sock is None:
+            hung_up = isinstance(error, (BrokenPipeError, ConnectionResetError))
+            if not hung_up or not call.request.body or connection.sock is None:
+                _last_words(link)
                 raise
             whole = False
         link.talking = True
@@ -351,6 +354,21 @@ class HTTPTransport:
             assert isinstance(error, Exception)
             raise error
         return told
+
+
+def _last_words(link: Link) -> None:
+    """Raise the alert of a peer that hung up as soon as its handshake was done: in TLS 1.3 one that wants a client's
+    certificate says so only then, and what is written meanwhile fails first."""
+    sock: Any = link.connection.sock
+    if link.reused or link.context is None or not hasattr(sock, "getpeercert"):
+        return
+    link.talking = True
+    sock.settimeout(link.scope.remaining(_LAST_WORDS))
+    try:
+        sock.recv(1)
+    except OSError as error:
+        if "ALERT" in (getattr(error, "reason", None) or ""):
+            raise
 
 
 def _closed_by_peer(error: BaseException) -> bool:

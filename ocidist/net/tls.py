@@ -32,6 +32,12 @@ NO_AUTHORITIES = (
 _NO_RECORD = frozenset(
     {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
 )
+# What peers say before they hang up, where that is not about a certificate that was shown.
+_ALERTS = {
+    "CERTIFICATE_REQUIRED": "it wants a client certificate; name one with client in hosts.toml",
+    "HANDSHAKE_FAILURE": "it refused the handshake: no cipher is known to both, or it wants a client certificate",
+    "PROTOCOL_VERSION": "no version of TLS is known to both",
+}
 
 
 class NotTLS(TransportError):
@@ -56,17 +62,30 @@ def make_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
+        named = [*ca_files, *([ca_file] if ca_file is not None else ())]
+        for path in named:  # first: that of $SSL_CERT_FILE is opened by OpenSSL itself
+            _check_regular(host, "CA file", path)
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
-        _trust(context, host, [*ca_files, *([ca_file] if ca_file is not None else ())])
+        _trust(context, host, named)
     for certificate, key in certificates:
+        what = "client certificate"
+        _check_regular(host, what, certificate)
+        if key is not None:
+            _check_regular(host, "key of a client certificate", key)
         try:
-            for path in (certificate, key or certificate):
-                open_regular(path, follow=True).close()  # OpenSSL would wait for a FIFO
             context.load_cert_chain(certificate, key, _no_password)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            raise _unusable(host, f"client certificate {quoted(certificate)}", error) from None
+            raise _unusable(host, f"{what} {quoted(certificate)}", error) from None
     return context
+
+
+def _check_regular(host: str, what: str, path: Path) -> None:
+    """OpenSSL would wait for a FIFO, whatever the time limit."""
+    try:
+        open_regular(path, follow=True).close()
+    except (OSError, ValueError) as error:
+        raise _unusable(host, f"{what} {quoted(path)}", error) from None
 
 
 def _trust(context: SSLContext, host: str, files: Iterable[Path]) -> None:
@@ -83,7 +102,6 @@ def _trust(context: SSLContext, host: str, files: Iterable[Path]) -> None:
         if read_anyway(path):
             continue
         try:
-            open_regular(path, follow=True).close()
             context.load_verify_locations(cafile=str(path))
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             raise _unusable(host, f"CA file {quoted(path)}", error) from None
@@ -102,6 +120,8 @@ def _unusable(host: str, what: str, error: Exception) -> TransportError:
         reason = (
             "no certificate in PEM form in it"
             if what.startswith("CA")
+            else "its key is that of another certificate"
+            if error.reason == "KEY_VALUES_MISMATCH"
             else "no certificate with its key in PEM form"
         )
     return TransportError(host, f"{what}: {reason}", False)
@@ -177,5 +197,9 @@ def explain(error: ssl.SSLError, host: str, handshake: bool, ca_file: Path | Non
         return TransportError(
             host, "the connection was closed in the TLS handshake" if handshake else "TLS ended early"
         )
+    alert = said.partition("ALERT_")[2]
+    if alert in _ALERTS or "CERTIFICATE" in alert or alert == "UNKNOWN_CA":
+        refused = f"it refused this client's certificate ({alert.replace('_', ' ').lower()})"
+        return TransportError(host, f"TLS: {_ALERTS.get(alert, refused)}", False)
     words = said.replace("_", " ").lower() or (error.strerror or "failed")
     return TransportError(host, f"TLS: {words}", not handshake)

@@ -10,10 +10,12 @@ from typing import Any, Callable
 
 import pytest
 
+from ocidist.diagnosis.advice import advice_for
 from ocidist.errors import TransportError
 from ocidist.net import tls
 from ocidist.net.http import HTTPOptions, HTTPTransport, NotTLS
 from ocidist.net.message import Request
+from ocidist.remotes.registry.session import RegistrySession
 from ocidist.scope import Scope
 from tests.parts.required import require
 from tests.unit.net.peers import Peer, Server, always, raw
@@ -193,6 +195,55 @@ def test_handshake_words_are_plain() -> None:
             text = str(tls.explain(error, "registry.test", handshake))
             assert text.startswith("registry.test: ")
             assert "\n" not in text
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("size", [0, 1 << 20])
+def test_a19_a_peer_that_wants_a_certificate_says_so(
+    serve: Serve, ca: Any, version: ssl.TLSVersion, size: int
+) -> None:
+    """Also where TLS 1.3 is done by then and the request could not be written. It is not asked again, nor without TLS."""
+    context = ca.server_context()
+    context.minimum_version = context.maximum_version = version
+    context.verify_mode = ssl.CERT_REQUIRED
+    server = serve(always(body=b"x"), context=context)
+    session = RegistrySession(HTTPTransport(HTTPOptions(ca_file=ca.file)))
+    for _ in range(5):  # the alert comes before the request goes out, or after it
+        with pytest.raises(TransportError, match="wants a client certificate") as caught:
+            session.send(
+                Request("PUT", server.url.replace("http:", "https:") + "/v2/", body=b"x" * size or None),
+                Scope(),
+            )
+        assert not caught.value.retryable
+        assert advice_for("/v2/", caught.value, "h").startswith("get one from its owner")
+    assert server.connections == 5
+    assert session.scheme(f"127.0.0.1:{server.port}") is None
+
+
+def test_a_client_certificate_that_is_refused_is_told(serve: Serve, ca: Any, tmp_path: Path) -> None:
+    """By the peer, for it is of an authority that it does not know."""
+    from tests.parts.ca import CertificateAuthority
+
+    context = ca.server_context()
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(ca.file)
+    other = CertificateAuthority(tmp_path / "other", "other CA").leaf()
+    server = serve(always(body=b"x"), context=context)
+    error = refused(HTTPOptions(ca_file=ca.file, certificates=(other,)), server.url)
+    assert "it refused this client's certificate (unknown ca)" in str(error)
+
+
+def test_what_is_wrong_with_a_key_is_said_of_it(ca: Any, tmp_path: Path) -> None:
+    """It is missing, no file, or of another certificate."""
+    certificate, _ = ca.leaf()
+    _, other = ca.leaf()
+    for key, words in (
+        (tmp_path / "none.key", "none.key': No such file"),
+        (tmp_path, "a directory, not a regular file"),
+        (other, f"{certificate.name}': its key is that of another certificate"),
+    ):
+        error = refused(HTTPOptions(certificates=((certificate, key),)), "https://127.0.0.1:1/")
+        assert words in str(error)
 
 
 def test_modules_load_late() -> None:
