@@ -21,7 +21,7 @@ import zlib
 from typing import Any, Callable, Iterator, Protocol
 
 from ocidist.errors import LayerError, MissingExtra, OcidistError, Unsupported
-from ocidist.layers.zstd import Frame, decompressed
+from ocidist.layers.zstd import Frame, decompressed, too_much_memory
 from ocidist.scope import Scope
 from ocidist.settings import find_program
 
@@ -337,6 +337,8 @@ def _frame(
         try:
             out = frame.decompress(data, OUTPUT)
         except errors as error:
+            if "memory" in str(error).lower():
+                raise too_much_memory(source.layer, name) from error
             raise LayerError(source.layer, "", f"the {name} data is damaged: {error}") from error
         if out:
             yield out

@@ -18,7 +18,7 @@ from ocidist.scope import POLL, Scope
 if TYPE_CHECKING:
     from subprocess import Popen
 
-__all__ = ["Frame", "decompressed"]
+__all__ = ["Frame", "decompressed", "too_much_memory"]
 
 _PIECE = 256 * 1024
 _SAID = 4096  # bytes of its complaint that are kept
@@ -70,6 +70,15 @@ class Frame:
             self._skip += 4
 
 
+def too_much_memory(layer: str, name: str) -> LayerError:
+    """The error for data whose window is larger than its decompressor takes: 128 MiB of zstd, 256 MiB of xz."""
+    return LayerError(
+        layer,
+        "",
+        f"its {name} data needs more memory to unpack than is allowed; compress it with a shorter window",
+    )
+
+
 def decompressed(program: str, frames: Iterator[bytes], layer: str, scope: Scope | None) -> Iterator[bytes]:
     """The plain bytes of ``frames``, by the ``program`` at that path.
 
@@ -109,6 +118,8 @@ def decompressed(program: str, frames: Iterator[bytes], layer: str, scope: Scope
     if scope is not None:
         scope.check()
     if code and (work.trouble is None or not any(words in work.said for words in _CUT)):
+        if b"--memory" in work.said:
+            raise too_much_memory(layer, "zstd")
         said = work.said.decode("utf-8", "replace").strip().rpartition("\n")[2].rpartition(" : ")[2]
         raise LayerError(
             layer, "", f"the zstd data is damaged: {quoted(said) if said else f'exit code {code}'}"

@@ -235,6 +235,24 @@ def test_e60_zstd_missing_says_which_package_to_install(monkeypatch: pytest.Monk
         assert str(caught.value) == said
 
 
+def test_data_that_needs_more_memory_than_is_given_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A window of 2 GiB: of zstd by its module and by its program, and of xz."""
+    require("zstd", "processes", "module:backports.zstd")
+    xz = bytearray(lzma.compress(b"x"))
+    assert xz[14:16] == b"\x21\x01"  # LZMA2 with one byte of properties, which is the window's size
+    xz[16] = 38
+    xz[20:24] = zlib.crc32(xz[12:20]).to_bytes(4, "little")
+    long = b"\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00"
+    for data in (bytes(xz), long):
+        with pytest.raises(LayerError, match="needs more memory"):
+            read(data)
+    without_module(monkeypatch)
+    with pytest.raises(LayerError, match="needs more memory"):
+        read(long)
+
+
 def frames() -> dict[str, bytes]:
     """Of every shape that RFC 8878 has, by the program's options."""
     options = {
