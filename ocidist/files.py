@@ -12,13 +12,15 @@ import os
 import stat
 import sys
 from contextlib import contextmanager, suppress
-from typing import BinaryIO, Iterator
+from typing import BinaryIO, Collection, Iterator
 
 __all__ = [
     "RELATIVE",
     "NotRegular",
     "StrangersLink",
     "create",
+    "forget_acls",
+    "has_default_acl",
     "locate",
     "named",
     "open_regular",
@@ -39,6 +41,7 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _PLAIN
 _THROUGH = _FOLDER | _NOFOLLOW | getattr(os, "O_PATH", 0)  # a directory that only lets through
 _MAX_LINKS = 40  # as the kernel's own limit
+_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
 RELATIVE = os.open in os.supports_dir_fd and os.rename in os.supports_dir_fd
 """Whether names can be relative to a directory that is open."""
 
@@ -224,6 +227,25 @@ def tighten(handle: int, found: os.stat_result, mode: int) -> None:
     if stat.S_IMODE(found.st_mode) != mode and found.st_nlink < 2 and hasattr(os, "fchmod"):
         with suppress(PermissionError):
             os.fchmod(handle, mode)
+
+
+def forget_acls(where: int | str | bytes, kept: Collection[bytes] = ()) -> None:
+    """Take from a new file or folder, a descriptor or a path that isn't followed, the access control lists that it has
+    inherited from its folder, but for those ``kept``. They would open what its mode closes, or close what it opens."""
+    if not hasattr(os, "removexattr"):
+        return
+    for name in _ACLS:
+        if name not in kept:
+            with suppress(OSError):  # it has none, or its file system hasn't
+                os.removexattr(where, name, follow_symlinks=isinstance(where, int))
+
+
+def has_default_acl(folder: int) -> bool:
+    """Whether what is made in an open folder inherits an access control list."""
+    try:
+        return bool(os.getxattr(folder, _ACLS[1]))
+    except (OSError, AttributeError):
+        return False
 
 
 def set_mode(path: str, mode: int) -> None:

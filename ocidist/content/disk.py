@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 
 from ocidist.errors import StoreError
-from ocidist.files import set_mode
+from ocidist.files import forget_acls, set_mode
 
 __all__ = [
     "CLOEXEC",
@@ -69,9 +69,10 @@ def unwritable(path: str) -> str:
 
 
 def make_folder(path: str, mode: int = PRIVATE) -> None:
-    """``mkdir`` with exactly ``mode``, whatever the umask."""
+    """``mkdir`` with exactly ``mode``, whatever the umask, and whatever the folder above hands down."""
     os.mkdir(path, mode)
-    if stat.S_IMODE(os.lstat(path).st_mode) & 0o777 != mode:
+    forget_acls(path)
+    if stat.S_IMODE(os.lstat(path).st_mode) != mode:
         with suppress(PermissionError):  # a file system that has no modes
             set_mode(path, mode)
 

@@ -18,6 +18,7 @@ from itertools import chain
 from typing import Callable, Collection, Iterator, Sequence
 
 from ocidist.errors import LayerError
+from ocidist.files import forget_acls
 from ocidist.layers.reading import Reader, TreeReader, nothing
 from ocidist.layers.tree import Directory, Tree
 
@@ -62,6 +63,8 @@ class Apart:
 
     def bring_up(self, at: Directory, name: bytes) -> bool:
         os.mkdir(name, 0o755, dir_fd=at.fd)
+        if at.inherits:
+            forget_acls(b"/proc/self/fd/%d/%s" % (at.fd, name))
         if self._privileged:
             os.chown(name, 0, 0, dir_fd=at.fd, follow_symlinks=False)
         os.chmod(name, 0o755, dir_fd=at.fd)

@@ -18,6 +18,7 @@ from typing import Callable, Mapping
 
 from ocidist.content.disk import failure
 from ocidist.errors import LayerError, LimitExceeded, OcidistError, UnsafeEntry
+from ocidist.files import forget_acls
 from ocidist.layers import links
 from ocidist.layers.changes import HELD, Nothing, Opaque, marker, split, target
 from ocidist.layers.compression import Readable, open_stream
@@ -218,6 +219,8 @@ class _Applier:
                     tree.replace(at, name)
                     fd = opened(name, CREATE, 0o600, dir_fd=at.fd)
                 try:
+                    if at.inherits:
+                        forget_acls(fd)
                     records.copy(fd)
                     # Owner before mode: chown clears setuid and setgid (and file capabilities).
                     if not privileged:
@@ -342,6 +345,8 @@ class _Applier:
             os.chown(name, member.uid, member.gid, dir_fd=at.fd, follow_symlinks=False)
         else:
             self.disowned += bool(member.uid or member.gid)
+        if at.inherits:
+            forget_acls(b"/proc/self/fd/%d/%s" % (at.fd, name))
         # Opening a device or FIFO has effects, and chmod by name follows links: hold it without opening it.
         fd = os.open(name, _PATH_ONLY, dir_fd=at.fd)
         try:

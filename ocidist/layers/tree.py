@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Callable, Protocol
 
 from ocidist.errors import LayerError, LimitExceeded, UnsafeEntry
+from ocidist.files import forget_acls, has_default_acl
 from ocidist.layers.changes import MAX_PATH
 from ocidist.layers.records import Member
 from ocidist.scope import Scope
 
-__all__ = ["CREATE", "DIRECTORY", "Directory", "Tree", "listed", "take_default_acl"]
+__all__ = ["CREATE", "DIRECTORY", "Directory", "Tree", "listed"]
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
@@ -41,7 +42,6 @@ _STEPS_EACH = 100  # for an entry on the average, beyond what Limits say
 _STEPS_GONE = (
     3  # that it takes to read, or remove, one directory of those to be removed: who made it has paid
 )
-_DEFAULT_ACL = "system.posix_acl_default"
 _LOOK = 4096  # names between two looks at the scope
 
 
@@ -53,17 +53,6 @@ def listed(fd: int, check: Callable[[], object]) -> list[tuple[bytes, bool]]:
             if not len(found) % _LOOK:
                 check()
             found.append((os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)))
-    return found
-
-
-def take_default_acl(fd: int) -> bytes | None:
-    """Take the default ACL off a directory, and return it: what is made in there would have it for its own, which no
-    archive says. None if there is none, or it can't be had."""
-    try:
-        found = os.getxattr(fd, _DEFAULT_ACL)
-        os.removexattr(fd, _DEFAULT_ACL)
-    except (AttributeError, OSError):
-        return None
     return found
 
 
@@ -90,7 +79,7 @@ class Settler(Protocol):
 class Directory:
     """An open directory. ``real`` is its path below the root, without links: ``b""``, ``b"/usr/lib"``."""
 
-    __slots__ = ("acl", "aliases", "entry", "fd", "gives", "merged", "real", "times")
+    __slots__ = ("aliases", "entry", "fd", "gives", "inherits", "merged", "real", "times")
 
     def __init__(self, fd: int, real: bytes) -> None:
         self.fd = fd
@@ -100,13 +89,13 @@ class Directory:
         self.entry: Member | None = None  # whose metadata it gets
         self.merged = False
         self.gives: tuple[int, int] | None = None  # the owner and group of what is made in it, once seen
-        self.acl: bytes | None = None  # its default ACL, to be given back
+        self.inherits = False  # whether what is made in it gets an access control list, which no archive says
 
     def was_there(self) -> None:
         found = os.fstat(self.fd)
         self.times = (found.st_atime_ns, found.st_mtime_ns)
         self.merged = True
-        self.acl = take_default_acl(self.fd)
+        self.inherits = has_default_acl(self.fd)
 
 
 class Tree:
@@ -155,8 +144,6 @@ class Tree:
         if fd < 0:
             return
         try:
-            if directory.acl is not None:
-                os.setxattr(fd, _DEFAULT_ACL, directory.acl)
             if directory.entry is not None:
                 self._settler.entry(fd, directory.entry, directory.merged)
             elif directory.times is not None:
@@ -329,6 +316,8 @@ class Tree:
         os.mkdir(name, 0o700, dir_fd=at.fd)
         self.made += 1
         directory = self._keep(os.open(name, DIRECTORY, dir_fd=at.fd), real, at)
+        if at.inherits:
+            forget_acls(directory.fd)
         self._settler.implied(directory.fd)
         return directory
 
@@ -361,7 +350,9 @@ class Tree:
             found = self._keep(os.open(name, DIRECTORY, dir_fd=at.fd), real, at)
             found.merged = merged
             if merged:
-                found.acl = take_default_acl(found.fd)
+                found.inherits = has_default_acl(found.fd)
+            elif at.inherits:
+                forget_acls(found.fd)
         found.entry = member
         return found
 
@@ -460,13 +451,13 @@ class Tree:
             # Something spared is in it: it stays, as a directory that this layer made in passing.
             kept = self._real(folder)
             if kept is not None:
-                kept.times = kept.gives = kept.acl = None
+                kept.times = kept.gives = None
                 self._settler.implied(kept.fd)
                 os.utime(kept.fd)
             return False
         gone = self._open.get(folder)
         if gone is not None:
-            gone.entry = gone.times = gone.acl = None
+            gone.entry = gone.times = None
             self._evict(gone)
         return True
 

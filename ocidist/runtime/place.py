@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Iterator
 
 from ocidist.errors import BundleError
-from ocidist.files import locate, replacing
+from ocidist.files import forget_acls, locate, replacing
 from ocidist.layers.reading import FOLDER
 
 __all__ = ["Place", "claimed", "refuse_full"]
@@ -98,6 +98,8 @@ def _claimed(path: Path, parent: int, name: str) -> Iterator[Place]:
         ):  # its owner can let anybody in again
             raise BundleError(str(path), "the directory belongs to another user")
         _refuse(path, os.listdir(fd))
+        if before is None:
+            forget_acls(fd)
         os.chmod(fd, 0o700)
         try:
             os.mkdir("rootfs", 0o700, dir_fd=fd)

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 from typing import Callable, Collection, Sequence
 
+from ocidist.files import forget_acls
 from ocidist.layers.apart import Mark, ways
 from ocidist.layers.reading import Reader, TreeReader
 from ocidist.layers.records import Member
@@ -80,6 +81,8 @@ class Over:
                 self._count(taken)
             require(at.fd, os.fsdecode(real), taken, self._scope.limits, "a copy of it in the layer")
         copy_entry(self._lower, real[1:], found, name, at.fd, self._privileged, self._scope.check)
+        if at.inherits:
+            forget_acls(b"/proc/self/fd/%d/%s" % (at.fd, name), self._lower.xattrs(real[1:]))
         return True
 
     def replaced(self, real: bytes) -> None:

@@ -14,10 +14,11 @@ import stat
 from pathlib import Path
 from typing import Callable
 
+from ocidist.files import forget_acls
 from ocidist.layers import links
 from ocidist.layers.copying import copy_file
 from ocidist.layers.reading import FOLDER, PATH_ONLY, Reader, TreeReader
-from ocidist.layers.tree import listed, take_default_acl
+from ocidist.layers.tree import listed
 from ocidist.snapshots.protocols import Usage
 
 __all__ = ["BY_DESCRIPTOR", "copy_entry", "copy_metadata", "copy_tree", "remove_tree", "tree_usage"]
@@ -209,7 +210,7 @@ def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = 
     folders, path = [b""], b""
     into, first_in = TreeReader(target), TreeReader(target)
     try:
-        take_default_acl(into.folder(b""))  # it is that of where the target is
+        forget_acls(into.folder(b""))  # they are those of where the target is
         for folder in folders:  # grows while it runs
             path = folder
             inside = source.list(folder, check)
