@@ -42,7 +42,8 @@ class CutShort(Exception):
 
 
 def answer_class() -> type[http.client.HTTPResponse]:
-    """``http.client.HTTPResponse``, with every interim answer (1xx) skipped, and not for ever.
+    """``http.client.HTTPResponse``, with every interim answer (1xx) skipped, and not for ever. A head that breaks off is no
+    answer: ``http.client`` takes the end of the connection for that of the header fields.
 
     ``least_rate`` (bytes a second, 0: any) has to be kept over each ``rate_window`` (seconds of waiting).
     """
@@ -55,7 +56,18 @@ def answer_class() -> type[http.client.HTTPResponse]:
                 self, *args: Any, least_rate: float = 0, rate_window: float = 60, **options: Any
             ) -> None:
                 super().__init__(*args, **options)
-                self.fp = io.BufferedReader(PacedFile(self.fp.detach(), least_rate, rate_window))
+                self._paced = PacedFile(self.fp.detach(), least_rate, rate_window)
+                self.fp = io.BufferedReader(self._paced)
+
+            def begin(self) -> None:
+                try:
+                    super().begin()
+                except http.client.HTTPException as error:
+                    if self._paced.ended and _begins_an_answer(error):
+                        raise CutShort from error
+                    raise
+                if self._paced.ended:
+                    raise CutShort
 
             def _read_status(self) -> tuple[str, int, str]:
                 for _ in range(_INTERIM):
@@ -67,6 +79,16 @@ def answer_class() -> type[http.client.HTTPResponse]:
 
         _answer_class = StrictResponse
     return _answer_class
+
+
+def _begins_an_answer(error: http.client.HTTPException) -> bool:
+    """Whether what ``http.client`` does not understand may be a part of an answer. Nothing at all is told apart by itself."""
+    import http.client
+
+    if not isinstance(error, http.client.BadStatusLine):
+        return True
+    line = "" if isinstance(error, http.client.RemoteDisconnected) else str(error.args[0])
+    return line.startswith("HTTP/1.") or (line != "" and "HTTP/1.".startswith(line))
 
 
 class Answer:

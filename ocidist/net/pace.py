@@ -33,11 +33,14 @@ class PacedFile(io.RawIOBase):
         self._rate, self._window = rate, window
         self._longest = window * _LONGEST
         self._waited, self._came = 0.0, 0
+        self.ended = False
+        """An end was read."""
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
         began = self.begin()
         count = self.source.readinto(buffer)
         self.end(began, count or 0)
+        self.ended = count == 0
         return count
 
     def begin(self) -> float:

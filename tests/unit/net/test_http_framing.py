@@ -57,6 +57,30 @@ def test_a01_body_shorter_than_announced(
         answer.readinto(memoryview(bytearray(1)))
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a01_a_head_that_breaks_off_is_no_answer(serve: Serve, transport: HTTPTransport, method: str) -> None:
+    """At whatever byte: neither a refusal nor a length is believed before the empty line; it can be retried."""
+    head = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 100\r\nLocation: https://h.example/\r\n\r\n"
+    server = serve(*(raw(head[:at]) for at in range(1, len(head))))
+    for at in range(1, len(head)):
+        with pytest.raises(TransportError, match="the connection was closed") as caught:
+            transport.send(Request(method, server.url), Scope())
+        assert caught.value.retryable, head[:at]
+    whole = serve(raw(HEAD + b"X: y\r\n\r\n"), raw(b"HTTP/1.1 204 No\r\n\r\n"))
+    for _ in range(2):
+        assert drain(transport.send(Request(method, whole.url), Scope())) == b""
+
+
+@pytest.mark.parametrize("said", [b"{}", b"SSH-2.0-x\r\n", b"HTTPS"])
+def test_a01_what_is_no_answer_at_all_is_told_apart_from_a_cut_one(
+    serve: Serve, transport: HTTPTransport, said: bytes
+) -> None:
+    """Another protocol stays that the second time."""
+    with pytest.raises(TransportError, match="no HTTP status line") as caught:
+        transport.send(Request("GET", serve(raw(said)).url), Scope())
+    assert not caught.value.retryable
+
+
 def test_a01_what_came_before_the_cut_is_handed_out(serve: Serve, transport: HTTPTransport) -> None:
     """The bytes before the cut reach the caller first, so that a resume starts after them."""
     server = serve(raw(HEAD + b"Content-Length: 10\r\n\r\n12345"))
