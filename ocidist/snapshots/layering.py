@@ -42,12 +42,16 @@ class Over:
         count: Callable[[int], object] | None = None,
     ) -> None:
         self._lower, self._scope, self._count = lower, scope, count
-        self.in_place = lower is None
         self._privileged = privileged
         self._space = "trusted." if privileged else "user."
         self._hidden: dict[bytes, None] = {}  # real paths, in order
         self._opaque: dict[bytes, None] = {}
         self._marked: set[bytes] = set()  # directories that hold whiteouts by attribute
+
+    @property
+    def in_place(self) -> bool:
+        """Also where all that is beneath is empty."""
+        return self._lower is None or not self._lower.list(b"", self._scope.check)
 
     # -- while the archive is applied --
 

@@ -277,6 +277,15 @@ ORDERED = {
         layer(MARKED, directory("d", mode=0o711, mtime=9), entry("d/old", b"o")),
         layer(entry("d/x", b"x"), entry(".wh.d")),
     ],
+    "over nothing, a whiteout through a link to itself": [
+        layer(),
+        layer(symlink("a/c", "a/../c/a"), entry("a/c/.wh.b"), entry("b", b"b")),
+    ],
+    "over nothing again, a whiteout of a directory of a device that is left out": [
+        layer(entry("a")),
+        layer(entry(".wh.a")),
+        layer(entry("c/c/b", kind="3"), entry("c/.wh.c")),
+    ],
     "into a directory with a default ACL": [
         layer(pax(record(f"SCHILY.xattr.{DEFAULT_ACL}", ACL)), directory("d", mtime=9)),
         layer(entry("d/f", mode=0o640), directory("d/in", mode=0o750), entry("d/p", kind="6", mode=0o640)),
