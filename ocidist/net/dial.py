@@ -49,6 +49,7 @@ class Link:
         self.scope = scope
         self.context = context
         self.reused = False
+        self.connected = False  # TLS, where there is some, may be to come
         self.talking = False  # connected (through TLS, where there is some), and a request is sent
         self._connect_timeout = connect_timeout
         self._connect_to = connect_to
@@ -132,6 +133,7 @@ class Link:
                 try:
                     if tunnelled:
                         self._tunnel(sock, until)
+                    self.connected = True
                     # What is left of the connect timeout is for the TLS handshake.
                     sock.settimeout(self.scope.remaining(max(until - time.monotonic(), 0.001)))
                 except BaseException:
@@ -208,7 +210,8 @@ class Link:
                 break
         status = tunnel_status(head)
         if not 200 <= status < 300:
-            hint = "; set user and password in the proxy's URL" if status == 407 else ""
+            another = "another user and password" if proxy.authorization else "user and password"
+            hint = f"; set {another} in the proxy's URL" if status == 407 else ""
             said = f"it answered {status}" if status else "it gave no proper answer"
             reason = f"proxy {host_port(proxy.host, proxy.port)} gave no way through: {said}{hint}"
             raise TransportError(route.authority, reason, status >= 500 or not head)

@@ -56,7 +56,8 @@ def _os_error(
     if isinstance(error, TimeoutError):
         if link.talking:
             return TransportError(host, f"nothing was received for {idle_timeout:g} seconds")
-        return TransportError(host, f"no connection within {connect_timeout:g} seconds{via}")
+        what = "TLS handshake" if link.connected else "connection"
+        return TransportError(host, f"no {what} within {connect_timeout:g} seconds{via}")
     if isinstance(error, socket.gaierror):
         again = error.errno == socket.EAI_AGAIN
         why = "the name look-up failed for now" if again else "no such host"

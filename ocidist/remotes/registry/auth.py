@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Collection, Iterable, Sequence
 from urllib.parse import urlencode
 
-from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, RegistryError, TransportError
+from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, RegistryError, TransportError, quoted
 from ocidist.net.message import Headers, Request, Response
 from ocidist.redaction import LONGEST, RECEIVED, SECRETS
 from ocidist.remotes.registry import wire
@@ -320,8 +320,14 @@ class Authenticator:
         except (ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):
+            encoding = response.headers.get("Content-Encoding") or ""
+            came = (
+                f" (it came with Content-Encoding {quoted(encoding, 40)}, which was not asked for)"
+                if encoding
+                else ""
+            )
             raise RegistryError(
-                method, wire.redact(url), status, (), "the token server's answer is no JSON object"
+                method, wire.redact(url), status, (), f"the token server's answer is no JSON object{came}"
             )
         value = data.get("token") or data.get("access_token")
         given = [data.get(key) for key in ("token", "access_token", "refresh_token")]

@@ -329,7 +329,9 @@ def _pages(session: RegistrySession, url: str, scope: Scope, *, repository: str 
             led_by=here if foreign else "",
             placed=bool(here),
         )
-        response, page = session.read(request, scope, wire.PAGE_LIMIT, foreign=foreign, repository=repository)
+        response, page = session.read(
+            request, scope, wire.PAGE_LIMIT, accept=_whole, foreign=foreign, repository=repository
+        )
         yield page
         here, link = response.url, wire.next_link(response.headers.get_all("Link"), response.url)
         if link is None:
@@ -376,11 +378,18 @@ def _about(error: InvalidManifest, name: str, came: str = "") -> InvalidManifest
     return InvalidManifest(f"{error.what} of {name}", error.reason + came, error.where)
 
 
-def _acceptable(response: Response) -> None:
-    """Refuse a manifest that is encoded or too long before it is read."""
+def _whole(response: Response) -> None:
+    """Refuse an answer that is encoded, or is none to a GET of the whole, before it is read."""
     encoding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise _unusable(response, f"Content-Encoding {SECRETS.text(encoding)[:40]!r} was not asked for")
+    if response.status in (204, 205, 206):
+        raise _unusable(response, "that is no answer to a GET of the whole")
+
+
+def _acceptable(response: Response) -> None:
+    """As :func:`_whole`, and no manifest that is too long."""
+    _whole(response)
     length = response.length
     if length is not None and length > wire.MANIFEST_LIMIT:
         raise _unusable(response, f"a manifest of {length} bytes is over 4 MiB")

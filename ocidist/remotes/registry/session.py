@@ -35,6 +35,7 @@ ATTEMPTS = 5
 _UNREACHABLE = (
     "connection refused",
     "no connection within",
+    "no TLS handshake within",
 )  # a restart is worth another try, no more than that
 MAX_REDIRECTS = 10
 _AUTH_ROUNDS = 3  # a challenge, a token that was not fresh any more, a scope that was missing
@@ -376,6 +377,8 @@ def _hint(host: str, status: int, grant: Grant | None, crossed: bool) -> str:
         return "it limits requests; try again later" + (
             f", or log in: ocidist login {host}" if anonymous else ""
         )
+    if status == 407:
+        return "a proxy on the way wants another user and password; set them in its URL ($http_proxy)"
     if status not in (401, 403, 404):
         return ""
     if crossed:

@@ -188,16 +188,17 @@ def test_a19_tunnel_checks_the_origin(serve: Serve, ca: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words", "retryable"),
+    ("user", "status", "words", "retryable"),
     [
-        ("407 Proxy Authentication Required", "set user and password", False),
-        ("503 Busy", "answered 503", True),
+        ("", "407 Proxy Authentication Required", "set user and password", False),
+        ("u:p@", "407 Proxy Authentication Required", "set another user and password", False),
+        ("", "503 Busy", "answered 503", True),
     ],
 )
-def test_a18_proxy_that_refuses(serve: Serve, status: str, words: str, retryable: bool) -> None:
+def test_a18_proxy_that_refuses(serve: Serve, user: str, status: str, words: str, retryable: bool) -> None:
     """A CONNECT that is refused says that it was the proxy, and what it said."""
     proxy = serve(raw(f"HTTP/1.1 {status}\r\n\r\n".encode()))
-    transport = HTTPTransport(HTTPOptions(proxies={"https": f"http://127.0.0.1:{proxy.port}"}))
+    transport = HTTPTransport(HTTPOptions(proxies={"https": f"http://{user}127.0.0.1:{proxy.port}"}))
     with pytest.raises(TransportError, match=f"proxy 127.0.0.1:{proxy.port} gave no way through") as caught:
         transport.send(Request("GET", "https://registry.test/"), Scope())
     assert words in str(caught.value)

@@ -691,6 +691,14 @@ def test_waiting_for_a_token_ends_with_the_scope() -> None:
     leader.join(5)
 
 
+def test_b25_a_token_that_comes_encoded_is_told() -> None:
+    """It was not asked for so, and is not read."""
+    fake = FakeRegistry(guard="bearer")
+    fake.token = lambda request: ScriptedResponse(200, b"\x1f\x8b", [("Content-Encoding", "gzip")])  # type: ignore[method-assign]
+    with pytest.raises(RegistryError, match="it came with Content-Encoding 'gzip', which was not asked for"):
+        repository(fake, ANN).resolve("latest", QuickScope())
+
+
 def test_b29_no_secret_in_errors_reprs_or_pickles() -> None:
     """Passwords and tokens are in none of what a person or a log sees."""
     fake = FakeRegistry(guard="bearer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -464,6 +464,33 @@ def test_tags_come_page_by_page() -> None:
     assert list(tags) == ["2", "3"]
     assert fake.transport.lines[-1] == "GET https://registry.example/v2/a/tags/list?n=2&last=2"
     assert fake.transport.requests[-1].headers.get("Authorization") == "Bearer " + fake.token_of(1)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (200, [("Content-Encoding", "gzip")], "Content-Encoding 'gzip' was not asked for"),
+        (204, [], "answered 204: that is no answer to a GET of the whole"),
+        (206, [("Content-Range", "bytes 0-9/20")], "answered 206: that is no answer to a GET of the whole"),
+    ],
+)
+def test_a07_a_list_or_a_manifest_is_taken_whole_and_not_encoded(
+    status: int, headers: list[tuple[str, str]], words: str
+) -> None:
+    """What is none of that is said, and not what of its bytes is no JSON."""
+    fake = FakeRegistry()
+    fake.transport.handler = lambda request: ScriptedResponse(
+        status, b"{}" if status == 206 else b"", headers
+    )
+    remote = remote_of(fake)
+    asked: list[Callable[[], object]] = [
+        lambda: list(remote.tags(QuickScope())),
+        lambda: list(Registry(remote.session, fake.host).catalog(QuickScope())),
+        lambda: remote.resolve("1", QuickScope()),
+    ]
+    for ask in asked:
+        with pytest.raises(RegistryError, match=words):
+            ask()
 
 
 def test_a_link_of_docker_hub_leads_to_docker_hub() -> None:

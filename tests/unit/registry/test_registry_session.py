@@ -156,6 +156,15 @@ def test_b29_a_signed_redirect_is_not_shown() -> None:
 # -- retries --
 
 
+def test_a18_a_proxy_that_wants_a_password_is_told_from_the_registry() -> None:
+    """To a plain http request it answers in the registry's place."""
+    made, _ = session(ScriptedResponse(407))
+    with pytest.raises(
+        RegistryError, match="answered 407: a proxy on the way wants another user and password"
+    ):
+        made.send(get(), QuickScope())
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 599])
 def test_a8_what_may_pass_is_tried_five_times(status: int) -> None:
     """With growing pauses, reported each time; then the last answer is the error."""
