@@ -17,7 +17,7 @@ from ocidist.layers.reading import Reader
 from ocidist.layers.rootless import take_owner
 from ocidist.scope import Scope
 
-__all__ = ["TYPES", "Change", "compare", "hardlinks", "same_content"]
+__all__ = ["TYPES", "Change", "compare", "hardlinks", "in_both", "same_content"]
 
 TYPES = {
     stat.S_IFREG: "file",
@@ -88,17 +88,18 @@ class _Comparison:
 
     def folder(self, path: bytes, both: bool) -> Iterator[Step]:
         """The steps for what is in a directory, in order."""
-        old = _listed(self.lower, path, self.scope) if both and self.lower is not None else {}
-        new = _listed(self.upper, path, self.scope)
-        for name in sorted({*old, *new}):
+        lower = self.lower if both else None
+        before = lower.names(path, self.scope.check) if lower is not None else []
+        after = self.upper.names(path, self.scope.check)
+        for name, was, is_there in in_both(before, after):
             self.scope.check()
             inside = path + b"/" + name if path else name
-            yield self.step(inside, old.get(name), new.get(name))
+            old = _stat(lower, inside) if was and lower is not None else None
+            yield self.step(inside, old, _stat(self.upper, inside) if is_there else None)
 
     def step(self, path: bytes, old: os.stat_result | None, new: os.stat_result | None) -> Step:
         if new is None:
-            assert old is not None
-            return Change("deleted", path, old), None
+            return (Change("deleted", path, old), None) if old is not None else (None, None)
         folder = stat.S_ISDIR(new.st_mode)
         both = folder and old is not None and stat.S_ISDIR(old.st_mode)
         change = None
@@ -129,10 +130,24 @@ class _Comparison:
         return stat.S_ISREG(new.st_mode) and not same_content(lower, upper, path, self.scope)
 
 
-def _listed(reader: Reader, path: bytes, scope: Scope) -> dict[bytes, os.stat_result]:
-    return {
-        name: info for name, info in reader.list(path, scope.check).items() if not stat.S_ISSOCK(info.st_mode)
-    }
+def in_both(before: list[bytes], after: list[bytes]) -> Iterator[tuple[bytes, bool, bool]]:
+    """Yield all names of two sorted lists in their order, each with whether the one and the other has it."""
+    first = second = 0
+    while first < len(before) or second < len(after):
+        one, other = before[first : first + 1], after[second : second + 1]
+        name = min(one + other)
+        was, is_there = one == [name], other == [name]
+        first, second = first + was, second + is_there
+        yield name, was, is_there
+
+
+def _stat(reader: Reader, path: bytes) -> os.stat_result | None:
+    """What an entry is; None for a socket, and for one that was removed meanwhile."""
+    try:
+        info = reader.stat(path)
+    except FileNotFoundError:
+        return None
+    return None if stat.S_ISSOCK(info.st_mode) else info
 
 
 def same_content(lower: Reader, upper: Reader, path: bytes, scope: Scope) -> bool:
@@ -163,7 +178,7 @@ def hardlinks(reader: Reader, scope: Scope) -> Names:
     folders = [b""]
     for folder in folders:  # grows while it runs
         scope.check()
-        for name, info in reader.list(folder, scope.check).items():
+        for name, info in reader.entries(folder, scope.check):
             path = folder + b"/" + name if folder else name
             if stat.S_ISDIR(info.st_mode):
                 folders.append(path)

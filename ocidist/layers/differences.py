@@ -10,7 +10,7 @@ import os
 import stat
 from typing import Iterator
 
-from ocidist.layers.compare import TYPES, hardlinks, same_content
+from ocidist.layers.compare import TYPES, hardlinks, in_both, same_content
 from ocidist.layers.reading import TreeReader, of_host
 from ocidist.layers.rootless import take_owner
 from ocidist.scope import Scope
@@ -54,24 +54,36 @@ class _Comparison:
 
     def folder(self, path: bytes) -> Iterator[tuple[bytes, str]]:
         """Yield what differs in a directory, in the order of names; with no text, a directory to look into."""
-        old = self.wanted.list(path, self.scope.check)
+        old = self.wanted.names(path, self.scope.check)
         try:
-            new = self.tree.list(path, self.scope.check)
+            new = self.tree.names(path, self.scope.check)
         except OSError as error:
             yield path, _unreadable(error)
             return
-        for name in sorted({*old, *new}):
+        for name, is_wanted, is_here in in_both(old, new):
             self.scope.check()
             self.scope.tick()
             inside = path + b"/" + name if path else name
-            if name not in new:
-                yield inside, f"missing; there should be a {_type(old[name])}"
-            elif name not in old:
-                yield inside, f"a {_type(new[name])} that no layer has"
-            else:
-                yield from self.entry(inside, old[name], new[name])
-                if stat.S_ISDIR(old[name].st_mode) and stat.S_ISDIR(new[name].st_mode):
-                    yield inside, ""
+            yield from self.name(inside, is_wanted, is_here)
+
+    def name(self, path: bytes, is_wanted: bool, is_here: bool) -> Iterator[tuple[bytes, str]]:
+        """Yield what is wrong with a name, and then, where it is a directory in both, the name with no text."""
+        old = self.wanted.stat(path) if is_wanted else None
+        try:
+            new = self.tree.stat(path) if is_here else None
+        except FileNotFoundError:  # removed meanwhile
+            new = None
+        except OSError as error:
+            yield path, _unreadable(error)
+            return
+        if old is not None and new is not None:
+            yield from self.entry(path, old, new)
+            if stat.S_ISDIR(old.st_mode) and stat.S_ISDIR(new.st_mode):
+                yield path, ""
+        elif old is not None:
+            yield path, f"missing; there should be a {_type(old)}"
+        elif new is not None:
+            yield path, f"a {_type(new)} that no layer has"
 
     def entry(self, path: bytes, old: os.stat_result, new: os.stat_result) -> Iterator[tuple[bytes, str]]:
         """Yield what is wrong with an entry that both have, if anything."""

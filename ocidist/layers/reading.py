@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Callable, Protocol
+from typing import Callable, Iterator, Protocol
 
 __all__ = ["FOLDER", "PATH_ONLY", "Reader", "TreeReader", "nothing", "of_host", "shared"]
 
@@ -30,8 +30,17 @@ def nothing() -> None:
 class Reader(Protocol):
     """A tree that can be read, wherever its parts lie. OSErrors come as they are."""
 
-    def list(self, path: bytes, check: Callable[[], object] = nothing) -> dict[bytes, os.stat_result]:
-        """The names in a directory with what they are. ``check`` is called for the first and each thousandth."""
+    def entries(
+        self, path: bytes, check: Callable[[], object] = nothing
+    ) -> Iterator[tuple[bytes, os.stat_result]]:
+        """Yield the names in a directory with what they are, in no order, keeping none: it may hold a million.
+
+        ``check`` is called for the first and each thousandth. The same directory is not to be read meanwhile.
+        """
+        ...
+
+    def names(self, path: bytes, check: Callable[[], object] = nothing) -> list[bytes]:
+        """The names in a directory, sorted. ``check`` is called as for ``entries``."""
         ...
 
     def stat(self, path: bytes) -> os.stat_result:
@@ -104,17 +113,27 @@ class TreeReader:
         self._path, self._fd = path, self._fds[len(parts)]
         return self._fd
 
-    def list(self, path: bytes, check: Callable[[], object] = nothing) -> dict[bytes, os.stat_result]:
-        fd = self.folder(path)
-        found: dict[bytes, os.stat_result] = {}
-        with os.scandir(fd) as entries:
+    def entries(
+        self, path: bytes, check: Callable[[], object] = nothing
+    ) -> Iterator[tuple[bytes, os.stat_result]]:
+        with os.scandir(self.folder(path)) as found:
+            for number, entry in enumerate(found):
+                if not number % 1000:
+                    check()
+                try:
+                    info = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # removed meanwhile
+                    continue
+                yield os.fsencode(entry.name), info
+
+    def names(self, path: bytes, check: Callable[[], object] = nothing) -> list[bytes]:
+        found: list[bytes] = []
+        with os.scandir(self.folder(path)) as entries:
             for entry in entries:
                 if not len(found) % 1000:
                     check()
-                try:
-                    found[os.fsencode(entry.name)] = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:  # removed meanwhile
-                    continue
+                found.append(os.fsencode(entry.name))
+        found.sort()
         return found
 
     def stat(self, path: bytes) -> os.stat_result:

@@ -71,7 +71,7 @@ class Over:
         if at.real:
             self._opaque[at.real] = None
         elif self._lower is not None:  # a mount doesn't look at the attribute of a layer's root
-            self._hidden.update((b"/" + name, None) for name in self._lower.list(b"", self._scope.check))
+            self._hidden.update((b"/" + name, None) for name in self._lower.names(b"", self._scope.check))
         tree.empty(at, own)
 
     def bring_up(self, at: Directory, name: bytes) -> bool:

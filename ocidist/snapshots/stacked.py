@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 from ocidist.errors import StoreError
 from ocidist.layers.reading import TreeReader, nothing, shared
@@ -113,18 +113,22 @@ class StackedReader:
             return layer
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
 
-    def list(self, path: bytes, check: Callable[[], object] = nothing) -> dict[bytes, os.stat_result]:
-        found: dict[bytes, os.stat_result] = {}
-        hidden: set[bytes] = set()
-        for layer in self._parts(path):
-            for name, info in layer.list(path, check).items():
-                if name in found or name in hidden:
+    def entries(
+        self, path: bytes, check: Callable[[], object] = nothing
+    ) -> Iterator[tuple[bytes, os.stat_result]]:
+        parts = list(self._parts(path))  # the caller may look elsewhere meanwhile
+        seen: set[bytes] = set()
+        for layer in parts:
+            for name, info in layer.entries(path, check):
+                if name in seen:
                     continue
-                if self._hides(layer, path + b"/" + name if path else name, info):
-                    hidden.add(name)
-                else:
-                    found[name] = info
-        return found
+                if layer is not parts[-1]:
+                    seen.add(name)
+                if not self._hides(layer, path + b"/" + name if path else name, info):
+                    yield name, info
+
+    def names(self, path: bytes, check: Callable[[], object] = nothing) -> list[bytes]:
+        return sorted(name for name, _ in self.entries(path, check))
 
     def stat(self, path: bytes) -> os.stat_result:
         return self._layer(path).stat(path)

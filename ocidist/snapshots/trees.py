@@ -213,9 +213,8 @@ def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = 
         forget_acls(into.folder(b""))  # they are those of where the target is
         for folder in folders:  # grows while it runs
             path = folder
-            inside = source.list(folder, check)
             at = into.folder(folder)
-            for name, info in inside.items():
+            for name, info in source.entries(folder, check):
                 check()
                 path = folder + b"/" + name if folder else name
                 if stat.S_ISDIR(info.st_mode):

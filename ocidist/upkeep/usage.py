@@ -114,29 +114,33 @@ def measure(top: str, scope: Scope, *, places: Mapping[str, Space] | None = None
     except OSError:
         return total
     base, inside = os.fsencode(top), {os.fsencode(path): space for path, space in places.items()}
-    todo: list[tuple[bytes, os.stat_result, tuple[Space, ...]]] = [(b"", found, (total,))]
+    folders: list[tuple[bytes, tuple[Space, ...]]] = []
+
+    def take(path: bytes, found: os.stat_result, spaces: tuple[Space, ...]) -> None:
+        where = base + b"/" + path if path else base
+        if where in inside:
+            spaces = (*spaces, inside[where])
+        if not count.first(found):
+            return
+        for space in spaces:
+            space.add(found)
+        if stat.S_ISDIR(found.st_mode):
+            folders.append((path, spaces))
+
+    take(b"", found, (total,))
     try:
-        while todo:
+        while folders and reader is not None:
             scope.check()
-            path, found, spaces = todo.pop()
-            where = base + b"/" + path if path else base
-            if where in inside:
-                spaces = (*spaces, inside[where])
-            if not count.first(found):
+            path, spaces = folders.pop()
+            above = path + b"/" if path else b""
+            try:
+                for name, entry in reader.entries(path, scope.check):  # one by one: there may be a million
+                    take(above + name, entry, spaces)
+            except (FileNotFoundError, NotADirectoryError):
                 continue
-            for space in spaces:
-                space.add(found)
-            if reader is not None and stat.S_ISDIR(found.st_mode):
-                try:
-                    entries = reader.list(path, scope.check)
-                except (FileNotFoundError, NotADirectoryError):
-                    continue
-                except OSError:  # a folder that this user can't read
-                    for space in spaces:
-                        space.unread += 1
-                    continue
-                above = path + b"/" if path else b""
-                todo += [(above + name, entry, spaces) for name, entry in entries.items()]
+            except OSError:  # a folder that this user can't read
+                for space in spaces:
+                    space.unread += 1
     finally:
         if reader is not None:
             reader.close()

@@ -71,7 +71,7 @@ def assert_whole(reader: Reader, more: int = 0) -> None:
     """All that the image has at its end, and ``more``."""
     with closing(reader):
         assert content(reader, FILE) == b"deep"
-        found = reader.list(DEEP)
+        found = dict(reader.entries(DEEP))
         assert len(found) == 2 + more
         assert found[b"hard"].st_ino == found[b"f" * 80].st_ino
         assert content(reader, b"top") == b"T"
