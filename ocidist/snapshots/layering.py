@@ -51,7 +51,9 @@ class Over:
     @property
     def in_place(self) -> bool:
         """Also where all that is beneath is empty."""
-        return self._lower is None or not self._lower.list(b"", self._scope.check)
+        if self._lower is None:
+            return True
+        return next(self._lower.entries(b"", self._scope.check), None) is None
 
     # -- while the archive is applied --
 
