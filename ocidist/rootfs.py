@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
+from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
 from ocidist.rows import Column, Rows, Schema
 from ocidist.upkeep.prefix import complete, is_prefix
@@ -248,7 +249,7 @@ def changes(store: Store, upper: str, lower: str | None, scope: Scope) -> Rows[C
         try:
             return Rows(CHANGES, [_change(change) for change in compare(below, above, scope)])
         except OSError as error:
-            raise StoreError(error.filename or upper, error.strerror or str(error)) from error
+            raise failure(place_of(error, upper), error) from error
 
 
 def _change(change: Change) -> ChangeRow:

@@ -185,7 +185,7 @@ def run_path(args: argparse.Namespace, context: Context) -> None:
         context.listing(PATHS, found)
         return
     for digest, path in found:
-        context.line(f"{digest} {path}")
+        context.path_line(f"{digest} {path}")
 
 
 def _paths(digest: Digest, only: str | None, context: Context) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Sequence
 
-from ocidist.errors import UsageError
+from ocidist.errors import OcidistError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -175,7 +176,12 @@ class Context:
         blobs = (info.digest for info in self.store.content.walk())
         if not trees or not is_prefix(text):
             return complete(text, blobs, "blob")
-        keys = (info.key for info in self.store.snapshots.walk() if info.kind == "committed")
+        try:
+            keys = [info.key for info in self.store.snapshots.walk() if info.kind == "committed"]
+        except OcidistError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            return complete(text, blobs, "blob (its trees are their owner's alone)")
         return complete(text, chain(blobs, keys), "blob or unpacked tree")
 
     def say_whose_names(self) -> None:
@@ -300,6 +306,12 @@ class Context:
     def line(self, text: str) -> None:
         """One line on stdout."""
         sys.stdout.write(f"{text}\n")
+
+    def path_line(self, text: str) -> None:
+        """One line on stdout with paths in it, each to the byte: a shell may be what reads it."""
+        sys.stdout.flush()
+        self.stdout.write(os.fsencode(f"{text}\n"))
+        self.stdout.flush()
 
     def warn(self, text: str) -> None:
         """One line on stderr."""

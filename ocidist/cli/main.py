@@ -57,8 +57,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, StreamError):
             let_go_of_stdout()
         return _complain(error, 1)
+    except FileNotFoundError:
+        if _has_working_directory():
+            raise
+        return _complain(
+            OcidistError(
+                "the working directory was removed; change to one that is there, or write whole paths"
+            ),
+            1,
+        )
     except RecursionError:
         return _complain(OcidistError("a document is nested too deeply to be read"), 1)
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def console() -> NoReturn:

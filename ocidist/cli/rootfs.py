@@ -99,7 +99,7 @@ def _prepare(args: argparse.Namespace, context: Context, *, readonly: bool) -> N
         f"mount -t {each.type} -o {shlex.quote(','.join(each.options))} {shlex.quote(each.source)} {target}"
         for each in mounts
     ]
-    context.line(" &&\n".join(commands))  # the first that fails ends them all
+    context.path_line(" &&\n".join(commands))  # the first that fails ends them all
 
 
 def configure_rootfs_diff(parser: argparse.ArgumentParser) -> None:

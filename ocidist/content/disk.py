@@ -19,6 +19,7 @@ __all__ = [
     "failure",
     "make_folder",
     "make_folders",
+    "place_of",
     "refuse_links",
     "remove_file",
     "settle_folders",
@@ -38,22 +39,50 @@ def failure(path: str, error: OSError, needed: int | None = None) -> StoreError:
     reason = error.strerror or str(error) or type(error).__name__
     if error.errno == errno.ENOSPC:
         reason += _room(path, needed)
+    elif error.errno == errno.EACCES:
+        reason += _whose(path)
     return StoreError(path, reason)
 
 
-def _room(path: str, needed: int | None) -> str:
-    from ocidist.view.sizes import human
+def place_of(error: OSError, otherwise: str) -> str:
+    """The path that an error tells, if that is one and no descriptor."""
+    name = error.filename
+    return os.fsdecode(name) if isinstance(name, (str, bytes)) and name else otherwise
 
-    free = None
-    while free is None and hasattr(os, "statvfs"):
+
+def _whose(path: str) -> str:
+    """Say which folder on the way, or what itself, is another user's."""
+    wanted = path
+    while hasattr(os, "geteuid"):
         try:
-            found = os.statvfs(path or ".")
-            free = found.f_bavail * found.f_frsize
+            owner = os.lstat(path).st_uid
         except OSError:
             above = os.path.dirname(path)
             if above == path:
                 break
             path = above
+            continue
+        what = "it" if path == wanted else path
+        return "" if owner == os.geteuid() else f"; {what} is for its owner alone, user {owner}"
+    return ""
+
+
+def _room(path: str, needed: int | None) -> str:
+    from ocidist.view.sizes import human
+
+    free = inodes = None
+    while free is None and hasattr(os, "statvfs"):
+        try:
+            found = os.statvfs(path or ".")
+            free = found.f_bavail * found.f_frsize
+            inodes = found.f_favail if found.f_files else None
+        except OSError:
+            above = os.path.dirname(path)
+            if above == path:
+                break
+            path = above
+    if inodes == 0:
+        return " (no more files can be made: it has no inodes left); remove some (rmi, gc, gc --all), or use another disk (--root)"
     parts = [] if needed is None else [f"{human(needed)} more are needed"]
     parts += [] if free is None else [f"{human(free)} are free"]
     return (

@@ -17,6 +17,7 @@ import stat
 from dataclasses import dataclass
 from typing import Callable
 
+from ocidist.content.disk import failure, place_of
 from ocidist.errors import LayerError, StoreError
 from ocidist.layers.changes import MAX_PATH, PREFIX
 from ocidist.layers.compare import Change, compare
@@ -80,7 +81,7 @@ def write_layer(
 
 
 def _unreadable(error: OSError, path: bytes) -> StoreError:
-    return StoreError(os.fsdecode(error.filename or path or b"the tree"), error.strerror or str(error))
+    return failure(place_of(error, os.fsdecode(path or b"the tree")), error)
 
 
 class _Packer:

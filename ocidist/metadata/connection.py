@@ -127,7 +127,7 @@ class DatabaseFile:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            if names:
+            if names or (self._shared and not os.path.lexists(self._copy)):
                 with suppress(
                     _sqlite().Error, OSError
                 ):  # a full disk: others see it when the next name changes
@@ -231,6 +231,8 @@ class DatabaseFile:
         if found is not None and found.st_size:
             if not os.access(self.path, os.R_OK) and os.path.lexists(self._copy):
                 return self._prepared(_connect(self._copy, "?immutable=1"), write)
+            if not os.access(self.path, os.R_OK):
+                raise StoreError(self.path, "the names are for their owner alone")
             self._inspect()
         if not self.readonly:
             if write:

@@ -172,7 +172,7 @@ class Metadata:
         self, digest: Digest, changes: Mapping[str, str | None], check: Callable[[], object] | None = None
     ) -> dict[str, str]:
         """Set labels of a blob; None or "" removes one. Returns all that it has then."""
-        with self._writing(check) as run:
+        with self._writing(check, names=True) as run:  # other users read them too
             _change_labels(run, digest, changes)
             rows = run("SELECT key, value FROM labels WHERE digest = ? ORDER BY key", (str(digest),))
             return {str(key): str(value) for key, value in rows.fetchall()}

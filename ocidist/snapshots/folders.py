@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, cast
 
-from ocidist.content.disk import failure, make_folder, make_folders, refuse_links
+from ocidist.content.disk import failure, make_folder, make_folders, place_of, refuse_links
 from ocidist.content.lock import FileLock, is_held
 from ocidist.errors import InvalidDigest, StoreError
 from ocidist.files import NotRegular, read_small, replacing
@@ -165,7 +165,7 @@ class FolderSnapshotter:
             self._make(folder, key, parent, kind, scope)
             return folder / "fs"
         except OSError as error:
-            raise failure(error.filename or str(folder), error) from error
+            raise failure(place_of(error, str(folder)), error) from error
 
     def _make(self, folder: Path, key: str, parent: str, kind: str, scope: Scope) -> None:
         """Out of sight, where what is left of it by a process that is killed is removed, then in one rename."""
@@ -211,7 +211,7 @@ class FolderSnapshotter:
                     raise
                 self._discard(source)
         except OSError as error:
-            raise failure(error.filename or str(source), error) from error
+            raise failure(place_of(error, str(source)), error) from error
 
     def remove(self, key: str, scope: Scope | None = None) -> None:
         """Remove a snapshot: it vanishes at once, then its files go. Raises StoreError also where some of them stay.
@@ -223,7 +223,7 @@ class FolderSnapshotter:
         try:
             left = self._discard(where / _folder(key), (scope or Scope()).check)
         except OSError as error:
-            raise failure(error.filename or str(where), error) from error
+            raise failure(place_of(error, str(where)), error) from error
         if left is not None:
             raise left
 
@@ -259,7 +259,7 @@ class FolderSnapshotter:
                         raise  # else another process has unpacked it meanwhile
                 left = _removed(away, (scope or Scope()).check)
         except OSError as error:
-            raise failure(error.filename or str(target), error) from error
+            raise failure(place_of(error, str(target)), error) from error
         if left is not None:
             raise left
 
@@ -281,9 +281,12 @@ class FolderSnapshotter:
     def remove_stale(self) -> int:
         """Remove what killed processes left of their work; how many there were. Raises StoreError where some stays."""
         try:
-            count, left = self._sweep() if (self.root / "removed").is_dir() else (0, [])
+            count, left = 0, list[StoreError]()
+            if self.root.is_dir():
+                self._make_root()
+                count, left = self._sweep()
         except OSError as error:
-            raise failure(error.filename or str(self.root), error) from error
+            raise failure(place_of(error, str(self.root)), error) from error
         if len(left) > 1:
             more = f"{left[0].reason}; so it is with {len(left) - 1} more in {self.root / 'removed'}"
             raise StoreError(left[0].path, more)
@@ -342,17 +345,13 @@ class FolderSnapshotter:
 
     def _make_root(self) -> None:
         self._refuse_links()
-        if not (self.root / "removed").is_dir():
+        every = self.root, self._committed, self._active, self.root / "locks", self.root / "removed"
+        missing = [folder for folder in every if not folder.is_dir()]
+        if missing:
             make_folders(str(self.root.parent))
-            for folder in (
-                self.root,
-                self._committed,
-                self._active,
-                self.root / "locks",
-                self.root / "removed",
-            ):
-                with suppress(FileExistsError):
-                    make_folder(str(folder))
+        for folder in missing:
+            with suppress(FileExistsError):
+                make_folder(str(folder))
 
     def _write(self, folder: Path, key: str, parent: str, kind: str = "committed") -> None:
         import json
@@ -400,6 +399,8 @@ def _removed(away: Path, check: Callable[[], object]) -> StoreError | None:
         where = quote(str(away))
         if error.errno == errno.EBUSY:
             way_out = f"something is mounted in it; umount what is below {where}, then gc"
+        elif error.errno == errno.EPERM and os.geteuid() == 0:
+            way_out = f"some of it is immutable; `chattr -R -f -i -a {where}`, then gc"
         else:
             way_out = f"part of a removed tree is not yours; `sudo rm -rf {where}` removes it"
         return StoreError(str(away), f"{error.strerror or error}: {way_out}")

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 
-from ocidist.content.disk import failure
+from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
 from ocidist.layers.policy import Policy
 from ocidist.layers.reading import FOLDER, TreeReader
@@ -81,7 +81,7 @@ class OverlaySnapshotter(FolderSnapshotter):
         try:
             return StackedReader(layers)
         except OSError as error:
-            raise failure(error.filename or str(layers[0]), error) from error
+            raise failure(place_of(error, str(layers[0])), error) from error
 
     def mounts(self, key: str) -> Sequence[Mount]:
         """An overlay mount; a bind mount where there is one layer alone. Raises StoreError."""

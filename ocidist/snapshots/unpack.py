@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
-from ocidist.content.disk import failure
+from ocidist.content.disk import failure, place_of
 from ocidist.content.protocols import Provider
 from ocidist.errors import (
     Cancelled,
@@ -281,7 +281,7 @@ def _failures(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise failure(error.filename or str(root), error) from error
+        raise failure(place_of(error, str(root)), error) from error
 
 
 class _Job:

@@ -12,6 +12,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Iterable, Iterator
 
+from ocidist.content.disk import failure
 from ocidist.content.verify import BLOCK, fill_buffer
 from ocidist.errors import BlobNotFound, InvalidDigest, OcidistError, StoreError
 from ocidist.progress import Advanced, Failed, Finished, Queued
@@ -67,13 +68,14 @@ class DamageRow:
 @dataclass(frozen=True)
 class CheckReport:
     """The damage, and how many ``blobs`` of how many ``bytes`` were hashed for it; how many ``trees`` were compared, and
-    those ``skipped`` (ChainID and why)."""
+    those ``skipped`` (ChainID and why). ``unseen`` says of what other users keep for themselves why it was not looked at."""
 
     rows: Rows[DamageRow]
     blobs: int
     bytes: int
     trees: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
 def check(content: HeldContent, snapshots: Snapshotter, scope: Scope, *, trees: bool = False) -> CheckReport:
@@ -82,7 +84,8 @@ def check(content: HeldContent, snapshots: Snapshotter, scope: Scope, *, trees: 
 
     Raises the scope's end, or StoreError where a directory can't be read. Emits Queued, Advanced, Finished and Failed.
     """
-    strays, found = _entries(content)
+    unseen: list[str] = []
+    strays, found = _entries(content, unseen)
     todo = sorted(found)
     for digest in todo:
         scope.emit(Queued(Descriptor(UNKNOWN, digest, found[digest])))
@@ -94,19 +97,19 @@ def check(content: HeldContent, snapshots: Snapshotter, scope: Scope, *, trees: 
             scope.emit(Failed(digest, problem))
         else:
             scope.emit(Finished(digest, "checked", "check"))
-    rows = [*strays, *references(content, snapshots, bad, scope)]
-    compared = check_trees(content, snapshots, scope) if trees else TreesReport()
+    rows = [*strays, *references(content, snapshots, bad, scope, unseen)]
+    compared = check_trees(content, snapshots, scope) if trees and not unseen else TreesReport()
     for each in compared.problems:
         text = f"{each.path}: {each.text}" if each.path else each.text
         rows.append(DamageRow("tree", each.chain, text, each.images, path=each.path))
     size = sum(found.values())
-    return CheckReport(Rows(DAMAGE, rows), len(found), size, compared.trees, compared.skipped)
+    return CheckReport(Rows(DAMAGE, rows), len(found), size, compared.trees, compared.skipped, tuple(unseen))
 
 
 # -- the files --------------------------------------------------------------------------------------
 
 
-def _entries(content: HeldContent) -> tuple[list[DamageRow], dict[Digest, int]]:
+def _entries(content: HeldContent, unseen: list[str]) -> tuple[list[DamageRow], dict[Digest, int]]:
     """What lies in the content directory: strangers, and everything under the name of a blob with its size."""
     strays: list[DamageRow] = []
     found: dict[Digest, int] = {}
@@ -125,9 +128,14 @@ def _entries(content: HeldContent) -> tuple[list[DamageRow], dict[Digest, int]]:
                 found[Digest(f"{algorithm}:{name}")] = info.st_size if stat.S_ISREG(info.st_mode) else 0
             except InvalidDigest:
                 stray("blobs", algorithm, name)
-    for name, info in _listed(os.path.join(root, "ingest")):
-        if not re.match(r"[0-9a-f]{64}\Z", name) or not stat.S_ISDIR(info.st_mode):
-            stray("ingest", name)
+    try:
+        for name, info in _listed(os.path.join(root, "ingest")):
+            if not re.match(r"[0-9a-f]{64}\Z", name) or not stat.S_ISDIR(info.st_mode):
+                stray("ingest", name)
+    except StoreError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        unseen.append(str(error))
     return strays, found
 
 
@@ -138,7 +146,7 @@ def _listed(folder: str) -> Iterator[tuple[str, os.stat_result]]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise StoreError(folder, error.strerror or str(error)) from error
+        raise failure(folder, error) from error
     for name in names:
         try:
             yield name, os.stat(os.path.join(folder, name), follow_symlinks=False)
@@ -192,10 +200,14 @@ class _Wanted:
 
 
 def references(
-    content: HeldContent, snapshots: Snapshotter, bad: dict[Digest, str], scope: Scope
+    content: HeldContent,
+    snapshots: Snapshotter,
+    bad: dict[Digest, str],
+    scope: Scope,
+    unseen: list[str] | None = None,
 ) -> Iterator[DamageRow]:
     """The ``bad`` blobs (digest -> problem) with what needs them, then whatever names, labels and snapshots lead to
-    and is missing. Nothing is hashed but manifests."""
+    and is missing. Nothing is hashed but manifests. What another user keeps for himself is added to ``unseen``."""
     try:
         problem = "; ".join(content.metadata.problems())
         following = _Following(content, bad, scope)
@@ -208,7 +220,7 @@ def references(
     if problem:
         yield DamageRow("database", os.path.basename(content.metadata.path), problem)
     yield from following.rows()
-    yield from _trees(content, snapshots, labelled)
+    yield from _trees(content, snapshots, labelled, [] if unseen is None else unseen)
 
 
 class _Following:
@@ -329,13 +341,19 @@ class _Following:
 
 
 def _trees(
-    content: HeldContent, snapshots: Snapshotter, labelled: Iterable[tuple[str, str, str]]
+    content: HeldContent,
+    snapshots: Snapshotter,
+    labelled: Iterable[tuple[str, str, str]],
+    unseen: list[str],
 ) -> Iterator[DamageRow]:
     """Snapshots without their tree or their parent, and those that a config says are here and that are not."""
     try:
         every = list(snapshots.walk())
     except StoreError as error:
-        yield DamageRow("snapshot", error.path, f"can't be looked at: {error.reason}")
+        if isinstance(error.__cause__, PermissionError):
+            unseen.append(str(error))
+        else:
+            yield DamageRow("snapshot", error.path, f"can't be looked at: {error.reason}")
         return
     committed = {info.key for info in every if info.kind == "committed"}
     for info in every:

@@ -9,6 +9,7 @@ passes, so it never sees a blob before the lease that holds it.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from dataclasses import dataclass, replace
@@ -125,22 +126,27 @@ def collect(
         unknown = _removed(info for info in garbage if strange.blob(info))
         blobs = tuple(blob for blob in _removed(garbage) if blob not in unknown)
         keys = [ref for lease in live for kind, ref in lease.resources if kind == "ingest"]
+        unseen: list[str] = []
         try:
             names, lost = _garbage_snapshots(content, snapshots, live, kept, strange)
             stale = snapshots.stale()
         except StoreError as error:
-            if not dry_run or not isinstance(error.__cause__, PermissionError):
+            if not isinstance(error.__cause__, PermissionError):
                 raise
             names, lost, stale = [], [], []  # the trees of another user are out of sight
+            unseen = [] if dry_run else [f"{error}; until it can be read no tree is removed"]
         in_trees = sum(_tree_size(snapshots, name, scope) for name in names)
-        in_trees += sum(measure(os.fspath(path), scope).size for path in stale)
+        sizes_of_stale = {path: measure(os.fspath(path), scope).size for path in stale}
         sizes = {status.key: status.offset for status in content.statuses()}
         before = float("inf") if everything else now - DAY
         ingests = tuple(content.local.sweep(before, keep=keys, dry_run=dry_run))
-        stuck: list[str] = []
+        stuck: list[str] = unseen
         if not dry_run:
             strangers = list(_strangers(content, kept, {info.digest for info in here}))
-            stuck = _sweep(content, snapshots, blobs, names, ended, strangers, scope)
+            stays: list[Digest] = []
+            stuck += _sweep(content, snapshots, blobs, names, ended, strangers, scope, stays)
+            blobs = tuple(blob for blob in blobs if blob.digest not in stays)
+            stale = [path for path in stale if not os.path.lexists(path)]
         return CollectReport(
             blobs=blobs,
             ingests=ingests,
@@ -149,7 +155,7 @@ def collect(
             kept=len(here) - len(blobs),
             dry_run=dry_run,
             held=_removed(info for info in here if info.digest in kept and info.digest not in firmly),
-            snapshot_bytes=in_trees,
+            snapshot_bytes=in_trees + sum(sizes_of_stale[path] for path in stale),
             problems=(*marking.problems.values(), *dict.fromkeys(stuck)),
             ingest_bytes=sum(sizes.get(key, 0) for key in ingests),
             unpackings=len(stale),
@@ -381,8 +387,10 @@ def _sweep(
     ended: Iterable[str],
     forgotten: Iterable[Digest],
     scope: Scope,
+    stays: list[Digest],
 ) -> list[str]:
-    """Remove all that; what is wrong with trees that can't be, which stop nothing else."""
+    """Remove all that; what is wrong with trees, and with blobs (which ``stays`` gets), that can't be: they stop nothing
+    else."""
     gone, stuck = list(forgotten), []
     try:
         for blob in blobs:
@@ -391,6 +399,12 @@ def _sweep(
                 content.local.delete(blob.digest)
             except BlobNotFound:  # deleted by hand meanwhile
                 pass
+            except StoreError as error:
+                if getattr(error.__cause__, "errno", 0) != errno.EPERM:
+                    raise
+                stuck.append(f"{error}; it may be immutable: `chattr -i` it, then gc")
+                stays.append(blob.digest)
+                continue
             gone.append(blob.digest)
         for name in names:
             scope.check()

@@ -671,7 +671,7 @@ def test_c41_a_directory_that_can_not_be_written(tmp_path: Path) -> None:
                 try:
                     write()
                 except StoreError as error:
-                    print(str(error).rpartition(": ")[2])
+                    print(str(error).rpartition(": ")[2].partition("; ")[0])
             """,
             root / "content",
         )

@@ -112,7 +112,61 @@ def test_i73_a_shared_store_is_read_and_never_locked(public: Path, capfd: Any) -
     assert as_nobody("--root", str(root), "images", "-q") == capfd.readouterr().out
 
 
-def as_nobody(*words: str) -> str:
+def test_i73_what_others_see_of_a_shared_store_and_what_not(public: Path, capfd: Any) -> None:
+    """Blobs and names are checked, prefixes are of blobs; ingests and trees are said to be their owner's alone."""
+    require("root")
+    root = public / "root"
+    demo(root, "--shared")
+    capfd.readouterr()
+    as_nobody("--root", str(root), "--progress", "none", "check")
+    said = capfd.readouterr().err
+    for folder in ("content/ingest", "snapshots"):
+        assert f"{root / folder}" in said
+    assert said.count("for its owner alone, user 0") == 2
+    assert "9 blobs (18.5 kB): all is well" in said
+    blob = next(Store(root).content.walk()).digest
+    assert as_nobody("--root", str(root), "path", blob[:14]) == f"{blob} {Store(root).content.path(blob)}\n"
+    as_nobody("--root", str(root), "path", "sha256:0123456789", code=1)
+    as_nobody("--root", str(root), "snapshots", code=1)
+    said = capfd.readouterr().err
+    assert "its trees are their owner's alone" in said
+    assert f"{root / 'snapshots'} is for its owner alone, user 0" in said
+
+
+def test_i73_others_read_a_shared_store_before_it_has_a_name(public: Path, capfd: Any) -> None:
+    """And labels as they are now."""
+    require("root")
+    root = public / "root"
+    digest = put(Store(root, shared=True))
+    images = as_nobody("--root", str(root), "images", "-q")
+    assert images == ""
+    for value in ("one", "two"):
+        Store(root, shared=True).set_labels(digest, {"key": value})
+        assert as_nobody("--root", str(root), "label", digest) == f"key={value}\n"
+    (root / "names.db").unlink()
+    as_nobody("--root", str(root), "images", code=1)
+    assert "the names are for their owner alone" in capfd.readouterr().err
+
+
+def test_a_tree_that_another_user_put_into_a_store_keeps_only_trees_from_gc(public: Path, capfd: Any) -> None:
+    """Blobs go; the tree is named with its owner."""
+    require("root")
+    root, words = public / "root", ["--cassette", "demo", "--progress", "none"]
+    os.chown(public, NOBODY, NOBODY)
+    as_nobody("--root", str(root), *words, "pull", DEMO, "--platform", "linux/amd64")
+    trees = root / "snapshots" / "native" / "committed"
+    (trees / f"sha256-{'0' * 64}").mkdir(0o700)
+    as_nobody("--root", str(root), "rmi", DEMO)
+    capfd.readouterr()
+    as_nobody("--root", str(root), "gc", "--all", code=1)
+    said = capfd.readouterr().err
+    assert f"{trees}/sha256-{'0' * 64}: Permission denied; it is for its owner alone, user 0" in said
+    assert "no tree is removed" in said
+    assert list(Store(root, readonly=True).content.walk()) == []
+    assert len(os.listdir(trees)) == 2
+
+
+def as_nobody(*words: str, code: int = 0) -> str:
     """What a command prints, run by another user in a process that has all modules already."""
     read, write = os.pipe()
     child = os.fork()
@@ -122,15 +176,15 @@ def as_nobody(*words: str) -> str:
             os.setgid(NOBODY)
             os.setuid(NOBODY)
             sys.stdout = open(write, "w", encoding="utf-8")  # noqa: SIM115 - flushed below
-            code = main(list(words))
+            ended = main(list(words))
             sys.stdout.flush()
-            os._exit(code)
+            os._exit(ended)
         finally:
             os._exit(99)
     os.close(write)
     with open(read, "rb") as source:
         out = source.read().decode()
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, out
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code, out
     return out
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -419,3 +421,42 @@ def test_i80_a_damaged_record_stops_no_look_at_the_rest(
     for command in ("images", "du", "check", "gc"):
         run(command, code=0)
     assert len(digests(store)) == len(small_image("named").everything())
+
+
+def test_i80_a_blob_that_can_t_be_deleted_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """chattr +i, for one: it is named, stays counted as kept, and all else goes."""
+    with Store(tmp_path / "root") as store:
+        for text in (b"one", b"two", b"three"):
+            with store.ingest("key") as into:
+                into.write(text)
+                into.commit(0, None)
+        fast, unlink = store.content.path(Digest.of(b"two")), os.unlink
+
+    def refusing(path: object, **how: object) -> None:
+        if str(path) == str(fast):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(fast))
+        unlink(path, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "unlink", refusing)
+    assert main(["--root", str(tmp_path / "root"), "gc", "--all"]) == 1
+    monkeypatch.undo()
+    said = capsys.readouterr()
+    assert f"{fast}: {os.strerror(errno.EPERM)}; it may be immutable" in said.err
+    assert "2 blobs" in said.err
+    assert Digest.of(b"two") not in said.out
+    assert [info.digest for info in Store(tmp_path / "root").content.walk()] == [Digest.of(b"two")]
+
+
+@pytest.mark.parametrize("lost", ["committed", "active", "locks", "removed"])
+def test_a_folder_of_the_snapshots_that_is_lost_is_made_again(tmp_path: Path, lost: str) -> None:
+    """Whatever is done next."""
+    for used in ("gc", "prepare"):
+        with Store(tmp_path / used) as store:
+            store.snapshots.prepare("key")
+            shutil.rmtree(tmp_path / used / "snapshots" / "native" / lost)
+            if used == "gc":
+                assert store.gc(Scope()).problems == ()
+            store.snapshots.prepare("key")
+            store.snapshots.commit(str(Digest.of(b"chain")), "key")
