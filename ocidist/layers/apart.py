@@ -88,6 +88,12 @@ class Apart:
 
     def finish(self, tree: Tree) -> None:
         with closing(TreeReader(tree.root.fd)) as reader:
+            for path in self.implied:
+                with os.scandir(reader.folder(path)) as inside:
+                    if (
+                        path and next(inside, None) is None
+                    ):  # on the way to a hardlink's target, and out again
+                        raise _needs_order()
             for _, info in ways(reader, self.marks, (), nothing):
                 if stat.S_ISLNK(info.st_mode):
                     raise _needs_order()

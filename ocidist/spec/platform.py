@@ -209,9 +209,9 @@ def is_attestation(item: Descriptor) -> bool:
 
 
 def is_image(item: Descriptor) -> bool:
-    """Return whether an entry of an index is an image as far as the index tells: no attestation, and either for a
-    platform or of no other artifact type than an image config's, as crane writes it."""
-    if is_attestation(item):
+    """Return whether an entry of an index is an image as far as the index tells: a manifest or an index, no attestation,
+    and either for a platform or of no other artifact type than an image config's, as crane writes it."""
+    if is_attestation(item) or mediatype.kind(item.media_type) not in ("manifest", "index"):
         return False
     return item.platform is not None or not item.artifact_type or mediatype.is_config(item.artifact_type)
 

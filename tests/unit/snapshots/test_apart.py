@@ -277,6 +277,10 @@ ORDERED = {
         layer(MARKED, directory("d", mode=0o711, mtime=9), entry("d/old", b"o")),
         layer(entry("d/x", b"x"), entry(".wh.d")),
     ],
+    "a hardlink whose target is told through a directory that isn't there": [
+        layer(entry("f", b"f")),
+        layer(entry("g", b"g"), hardlink("h", "none/../g")),
+    ],
     "over nothing, a whiteout through a link to itself": [
         layer(),
         layer(symlink("a/c", "a/../c/a"), entry("a/c/.wh.b"), entry("b", b"b")),

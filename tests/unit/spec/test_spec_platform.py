@@ -189,14 +189,14 @@ def test_a_windows_build_is_met_exactly() -> None:
 
 
 def test_an_image_that_names_no_platform_is_the_last_choice() -> None:
-    """A layout of one image often doesn't; attestations and artifacts are never it."""
-    lone = entry("")
+    """A layout of one image often doesn't; attestations, artifacts, and what is no manifest are never it."""
+    lone, text = entry(""), Descriptor("text/plain", Digest.of(b"t"), 1)
     attached = entry("", annotations={"vnd.docker.reference.type": "attestation-manifest"})
     signature = entry("", artifact_type="application/x-signature")
-    assert select([attached, signature, lone], Platform.parse("linux/amd64")) is lone
+    assert select([attached, signature, text, lone], Platform.parse("linux/amd64")) is lone
     assert select([lone, entry("linux/amd64")], Platform.parse("linux/amd64")) == entry("linux/amd64")
     with pytest.raises(PlatformNotFound):
-        select([attached, signature], Platform.parse("linux/amd64"))
+        select([attached, signature, text], Platform.parse("linux/amd64"))
 
 
 def test_the_wanted_features_choose_among_equals() -> None:
