@@ -123,7 +123,8 @@ class Exchange:
     ``status`` is 0 and ``error`` is set where nothing came back. ``started`` is seconds since the epoch, UTC;
     ``waited`` seconds until the answer's head, ``seconds`` until its end. ``complete`` is False where the
     body was not read to its end; ``body`` then is what was read. ``withheld``: a body shows a secret and could not be
-    written down without it, so it is only counted.
+    written down without it, so it is only counted. ``meant`` is the URL by the registry's own name, where it was asked of a
+    mirror or below a path of ``hosts.toml``.
     """
 
     method: str
@@ -140,6 +141,7 @@ class Exchange:
     complete: bool = True
     error: str = ""
     withheld: bool = False
+    meant: str = ""
 
     def header(self, name: str) -> str | None:
         """The first value of an answer's header field."""
@@ -170,6 +172,8 @@ def to_json(
         "url": exchange.url,
         "headers": _fields_to_json(exchange.request_headers),
     }
+    if exchange.meant not in ("", exchange.url):
+        request["meant"] = exchange.meant
     response: dict[str, Any] = {
         "status": exchange.status,
         "reason": exchange.reason,
@@ -207,6 +211,7 @@ def from_json(value: object, place: Callable[[Digest], Place], base: float = 0.0
         waited=seconds,
         seconds=seconds,
         complete=not outer.get("partial", False),
+        meant=_text(request, "meant", ""),
     )
 
 

@@ -92,7 +92,7 @@ class Request:
     ``led_by`` is the URL of the host that named this one, in a redirect, a realm, a link or a manifest: such a request
     carries no configured header, and reaches loopback or link-local addresses only if that host is at one itself.
     With ``certified`` this client's certificates may be shown. ``placed``: the host itself gave the URL, in a redirect or a
-    link, so its path is the whole one.
+    link, so its path is the whole one. ``meant`` is what was asked by the registry's own name, where a mirror answers for it.
     """
 
     method: str
@@ -102,6 +102,7 @@ class Request:
     led_by: str = field(default="", repr=False)
     certified: bool = True
     placed: bool = False
+    meant: str = field(default="", repr=False)
 
 
 class Response(Protocol):

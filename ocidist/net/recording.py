@@ -247,7 +247,12 @@ class _Entry:
         self._sent, self.received = sink(), sink()
         self._redactor, self._done = redactor, False
         self.raw = Exchange(
-            request.method, request.url, tuple(request.headers.items()), started=time.time(), complete=False
+            request.method,
+            request.url,
+            tuple(request.headers.items()),
+            started=time.time(),
+            complete=False,
+            meant=request.meant,
         )
         self._clean: tuple[object, Exchange] | None = None
         scrub.learn(self.raw, redactor)

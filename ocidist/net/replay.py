@@ -9,7 +9,8 @@ again and again, so a notebook's cell can be run twice. Where nothing matches ex
   Content-Type is among what is asked for, and it was chosen from more, or the URL pins it by digest;
 * a Range for which only the whole was recorded is cut from it: a 206 with Content-Range, or a 416;
   any other answer to the request without Range (a redirect, a 404) is served as it is;
-* a HEAD for which only the GET was recorded gets its head.
+* a HEAD for which only the GET was recorded gets its head;
+* a request to a registry gets what a mirror answered in its place, best a success: no mirror is configured here.
 
 All else raises TransportError, which names the request and the nearest recorded ones. Times are not replayed, and
 tokens are the word ``scrubbed``, which never expires here: no answer depends on it.
@@ -30,6 +31,7 @@ from ocidist.net import scrub
 from ocidist.net.cassette import LIMIT, read_cassette
 from ocidist.net.exchange import Exchange, Payload
 from ocidist.net.message import Headers, Request, Response
+from ocidist.net.proxy import is_local
 from ocidist.net.tls import NotTLS
 from ocidist.scope import Scope
 
@@ -58,6 +60,7 @@ class ReplayTransport:
         self._by_key: dict[Key, list[int]] = {}
         for number, exchange in enumerate(self.exchanges):
             self._by_key.setdefault(_key_of(exchange), []).append(number)
+        self._by_meaning = self._meanings()
         self._served = [0] * len(self.exchanges)
         self._lock = threading.Lock()
 
@@ -113,7 +116,10 @@ class ReplayTransport:
         return None
 
     def _take(self, key: Key, request: Request) -> Exchange | None:
-        numbers = self._by_key.get(key) or self._other_accept(key)
+        numbers = self._by_key.get(key) or self._other_accept(key, self._by_key)
+        if not numbers and not self._spoke_http_alone(request.url):
+            key = _by_any_scheme(key)
+            numbers = self._by_meaning.get(key) or self._other_accept(key, self._by_meaning)
         if not numbers:
             return None
         kind = _credentials(request.headers.items())
@@ -123,10 +129,24 @@ class ReplayTransport:
             self._served[number] += 1
         return self.exchanges[number]
 
-    def _other_accept(self, key: Key) -> list[int]:
+    def _meanings(self) -> dict[Key, list[int]]:
+        """Answers of mirrors that a client would have taken, by what was asked: successes, then challenges."""
+        taken = [
+            n
+            for n, each in enumerate(self.exchanges)
+            if each.meant and (each.status < 400 or each.status == 401)
+        ]
+        found: dict[Key, list[int]] = {}
+        for number in sorted(taken, key=lambda n: self.exchanges[n].status == 401):
+            each = self.exchanges[number]
+            key = _by_any_scheme(_key(each.method, each.meant, each.request_headers))
+            found.setdefault(key, []).append(number)
+        return found
+
+    def _other_accept(self, key: Key, known: dict[Key, list[int]]) -> list[int]:
         asked = set(key[3].split(","))
         found = []
-        for other, numbers in self._by_key.items():
+        for other, numbers in known.items():
             if other[:3] == key[:3]:
                 more = asked <= set(other[3].split(","))
                 found += [n for n in numbers if _would_answer(self.exchanges[n], asked, more)]
@@ -135,10 +155,16 @@ class ReplayTransport:
     def _spoke_http_alone(self, url: str) -> bool:
         """Whether an https URL is on a host that was recorded by http and no other way.
 
-        A failed TLS handshake is no exchange, so no cassette has it; a client that tries https first wants it.
+        A failed TLS handshake is no exchange, so no cassette has it; a client that tries https first wants it. What
+        mirrors answered for a registry on loopback counts: it is tried both ways.
         """
         origin = _origin(url)
-        spoken = {other[1].partition("://")[0] for other in self._by_key if _origin(other[1]) == origin}
+        near = is_local(re.sub(r":[0-9]+\Z", "", _host(url)).strip("[]"))
+        spoken = {
+            scrub.url(each.url).partition("://")[0]
+            for each in self.exchanges
+            if _origin(scrub.url(each.url)) == origin or (near and _origin(scrub.url(each.meant)) == origin)
+        }
         return url.startswith("https:") and spoken == {"http"}
 
     def _miss(self, request: Request) -> str:
@@ -211,6 +237,10 @@ def _key(method: str, url: str, fields: Iterable[tuple[str, str]]) -> Key:
     return method.upper(), scrub.url(url), range_key(values["range"]), accept_key(values["accept"])
 
 
+def _by_any_scheme(key: Key) -> Key:
+    return key[0], key[1].partition("://")[2], *key[2:]
+
+
 def range_key(values: Iterable[str]) -> str:
     """Range fields as they are compared: without blanks, lowercase."""
     return ",".join("".join(value.split()).lower() for value in values)
@@ -262,7 +292,9 @@ class _Replayed:
     def __init__(
         self, exchange: Exchange, request: Request, scope: Scope, *, start: int = 0, length: int | None = None
     ) -> None:
-        self.status, self.reason, self.url = exchange.status, exchange.reason, request.url
+        self.status, self.reason = exchange.status, exchange.reason
+        # Where a mirror led on is as seen from the mirror.
+        self.url = exchange.url if exchange.meant else request.url
         self.headers = Headers(exchange.headers)
         self._payload, self._scope = exchange.body, scope
         self._length = exchange.body.size - start if length is None else length

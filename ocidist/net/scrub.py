@@ -377,6 +377,7 @@ def exchange(raw: Exchange, redactor: Redactor, besides: str = "", *, files: boo
     return replace(
         raw,
         url=text(url(raw.url)),
+        meant=text(url(raw.meant)),
         request_headers=fields(raw.request_headers),
         request_body=sent if sent is not None else Payload(size=raw.request_body.size),
         reason=text(raw.reason),

@@ -92,6 +92,8 @@ class EndpointTransport:
         if request.led_by or authority.lower() != self._authority:
             return self.inner.send(request, scope)
         path, mark, query = (slash + target).partition("?")
+        own = wire.endpoint_host(self._namespace) if self._namespace else authority
+        meant = f"{scheme}://{own}{slash}{target}"
         prefix = self._endpoint.path
         if not request.placed and prefix != "/v2" and (path == "/v2" or path.startswith("/v2/")):
             path = prefix + path[3:]
@@ -105,9 +107,8 @@ class EndpointTransport:
         headers = request.headers.copy()
         for name, value in self._endpoint.header:
             headers.add(name, value)
-        return self.inner.send(
-            replace(request, url=f"{scheme}://{authority}{path}{mark}{query}", headers=headers), scope
-        )
+        url = f"{scheme}://{authority}{path}{mark}{query}"
+        return self.inner.send(replace(request, url=url, headers=headers, meant=meant), scope)
 
 
 class Place(NamedTuple):

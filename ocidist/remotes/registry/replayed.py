@@ -25,13 +25,17 @@ class ReplayedCredentials:
     ) -> Credential | None:
         """A user's if the recording shows one at the registry or its token server; None: it was anonymous."""
         registry = wire.endpoint_host(host).lower()
-        here = [e for e in self._exchanges if wire.host_of(e.url).lower() == registry]
+        here = [e for e in self._exchanges if registry in map(_host, (e.url, e.meant))]
         realms = set(_realms(here))
         there = [e for e in self._exchanges if e.url.partition("?")[0] in realms]
         kinds = set(map(_kind, (*here, *there)))
         if "refresh" in kinds:
             return Credential(identity_token=PLACEHOLDER)
         return Credential(PLACEHOLDER, PLACEHOLDER) if "user" in kinds else None
+
+
+def _host(url: str) -> str:
+    return wire.host_of(url).lower()
 
 
 def _realms(exchanges: Iterable[Exchange]) -> Iterable[str]:

@@ -50,6 +50,34 @@ def test_served_in_recorded_order_then_the_last_again() -> None:
     assert found == [(429, b"a"), b"b", b"b"]
 
 
+MIRROR = "https://mirror.example/proxy/v2/demo/shop/manifests/1.0?ns=registry.example"
+
+
+def test_what_a_mirror_answered_is_the_registrys_where_that_was_not_asked() -> None:
+    """A success before a challenge, no refusal, and nothing where the registry itself answered. What the answer leads to
+    is as seen from the mirror."""
+    recorded = [
+        exchange(b"", 404, MIRROR, meant=URL),
+        exchange(b"", 401, MIRROR, meant=URL),
+        exchange(b"there", 200, MIRROR, meant=URL),
+    ]
+    found = ask(ReplayTransport(recorded))
+    assert (found.status, found.url, found.read(9)) == (200, MIRROR, b"there")
+    assert ask(ReplayTransport([*recorded, exchange(b"own")])).read(9) == b"own"
+    with pytest.raises(TransportError, match="not recorded"):
+        ask(ReplayTransport(recorded[:1]))
+
+
+def test_a_registry_on_loopback_is_spoken_to_as_its_mirror_was() -> None:
+    """It is tried both ways, and which way counts for what may follow; any other registry is asked by https."""
+    url = MIRROR.replace("https", "http")
+    near = ReplayTransport([exchange(b"x", url=url, meant=URL.replace("registry.example", "localhost:1"))])
+    with pytest.raises(NotTLS):
+        ask(near, "https://localhost:1/v2/demo/shop/manifests/1.0")
+    assert ask(near, "http://localhost:1/v2/demo/shop/manifests/1.0").read(9) == b"x"
+    assert ask(ReplayTransport([exchange(b"x", url=url, meant=URL.replace("https", "http"))])).read(9) == b"x"
+
+
 def test_accept_is_a_set_and_must_match() -> None:
     """Order, case and blanks don't matter; another set is another request."""
     replay = ReplayTransport([exchange(b"x", asked=[("Accept", "a/b, c/d")])])

@@ -12,9 +12,11 @@ import pytest
 from ocidist.cli.main import main
 from ocidist.client import Client
 from ocidist.errors import OcidistError
+from ocidist.net.replay import ReplayTransport
 from ocidist.progress import Resumed, Retrying
 from ocidist.remotes.registry.hosts_toml import Endpoint
 from ocidist.scope import Scope
+from ocidist.store import Store
 from tests.parts.faulty import FaultyRegistry
 from tests.parts.images import Entry, image, sha256
 
@@ -129,3 +131,24 @@ def test_i85_what_a_mirror_says_of_a_blob_that_it_has_not_got_binds_no_other_hos
     code = main(["--root", str(tmp_path), "fetch-object", own.name, digest])
     out, err = capfdbinary.readouterr()
     assert (code, sha256(out)) == (0, digest), err
+
+
+@pytest.mark.parametrize("fault", ["", "404;on=resolve", "503;on=layer", "flip@3;on=layer"])
+def test_what_was_recorded_through_mirrors_is_replayed_without_them(
+    fault: str, hosts: Hosts, tmp_path: Path
+) -> None:
+    """By the same command, on a machine that knows of none; also where the mirror failed and the registry went on."""
+    hosts.of(fault and fault + ALWAYS, "")
+    own = hosts.servers[-1].name
+    client = Client(store=tmp_path / "recorded", platform="linux/amd64")
+    with client.record() as trace:
+        client.fetch(f"{own}:1")
+        assert list(client.tags(own)) == ["1"]
+        trace.save_cassette(tmp_path / "x.json")
+    hosts.monkeypatch.undo()
+    store = Store(tmp_path / "replayed")
+    again = Client(store=store, platform="linux/amd64", transport=ReplayTransport.load(tmp_path / "x.json"))
+    again.fetch(f"{own}:1")
+    assert list(again.tags(own)) == ["1"]
+    for blob in IMAGE.everything():
+        assert store.content.info(blob).digest == blob  # type: ignore[arg-type]
