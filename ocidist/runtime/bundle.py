@@ -135,7 +135,9 @@ def _volumes(inside: Inside, config: ImageConfig, options: BundleOptions) -> lis
         taken.add(path)
         info = inside.stat(path)
         how = ["nosuid", "nodev", "tmpcopyup"]
-        if info is not None and stat.S_ISDIR(info.st_mode):
+        if info is not None:
+            if not stat.S_ISDIR(info.st_mode):  # nothing can be mounted over it
+                continue
             how.append(f"mode={stat.S_IMODE(info.st_mode):o}")
             if not options.rootless:  # there all files are root's
                 how += [f"uid={info.st_uid}", f"gid={info.st_gid}"]

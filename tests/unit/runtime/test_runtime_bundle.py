@@ -232,7 +232,8 @@ def test_h71_hostile_account_files_are_refused_and_a_number_still_runs(store: St
 
 
 def test_volumes_of_a_read_only_bundle_can_be_written(store: Store, tmp_path: Path) -> None:
-    """Each is a tmpfs with the content, mode and owner it has in the image; what belongs to the kernel stays."""
+    """Each is a tmpfs with the content, mode and owner it has in the image; what belongs to the kernel stays, and a
+    file."""
     names = [
         "/data",
         "/new",
@@ -244,6 +245,7 @@ def test_volumes_of_a_read_only_bundle_can_be_written(store: Store, tmp_path: Pa
         "/etc/../mounted",
         "/../lib/x",
         "/kernel",
+        "/etc/passwd",
     ]
     link = Entry("kernel", link="data/../proc/sys")
     img = opened(store, app({"Volumes": {name: {} for name in names}}, link))
