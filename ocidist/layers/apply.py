@@ -23,7 +23,7 @@ from ocidist.layers import links
 from ocidist.layers.changes import HELD, Nothing, Opaque, marker, split, target
 from ocidist.layers.compression import Readable, open_stream
 from ocidist.layers.feed import start
-from ocidist.layers.policy import ApplyResult, Policy
+from ocidist.layers.policy import ApplyResult, Policy, in_first_namespace
 from ocidist.layers.records import Member, Records
 from ocidist.layers.rootless import ATTRIBUTE, encode_owner
 from ocidist.layers.space import Space
@@ -162,7 +162,10 @@ class _Applier:
 
     def failure(self, error: OSError, root: str) -> OcidistError:
         if error.errno in _ENTRY_ERRORS:
-            return LayerError(self.layer, self.shown(), error.strerror or str(error))
+            reason = error.strerror or str(error)
+            if error.errno == errno.EINVAL and self.privileged and not in_first_namespace():
+                reason += ": its owner may have no id in this user namespace; map more of them (/etc/subuid, /etc/subgid)"
+            return LayerError(self.layer, self.shown(), reason)
         return failure(os.path.join(root, self.shown().lstrip("/")), error)
 
     def room(self) -> int:

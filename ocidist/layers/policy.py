@@ -24,6 +24,8 @@ xattrs             as archived, but for                    those of ``user.`` al
 
 What is skipped hides what the layers beneath have there. Sockets are not archived by tar. Extended attributes that the file system refuses are dropped.
 
+The root of a user namespace without other ids (``unshare -r``) can give nothing to anybody: it is an ordinary user here.
+
 How a layer's tree stands to those beneath it is a :class:`Layering`: ``Merged`` where one tree takes all layers
 in turn, others where each layer has a directory of its own.
 """
@@ -40,9 +42,28 @@ from ocidist.spec.digest import Digest
 if TYPE_CHECKING:
     from ocidist.layers.tree import Directory, Tree
 
-__all__ = ["ApplyResult", "Layering", "Merged", "Policy"]
+__all__ = ["ApplyResult", "Layering", "Merged", "Policy", "in_first_namespace"]
 
+_FIRST = 0xEFFFFFFD
+"""PROC_USER_INIT_INO of Linux, include/linux/proc_ns.h."""
 _HOST_S_OWN = (b"security.selinux", b"trusted.overlay.", b"user.overlay.")
+
+
+def in_first_namespace() -> bool:
+    """Whether this process is in the machine's first user namespace, the only one with attributes of ``trusted.``."""
+    try:
+        return os.stat("/proc/self/ns/user").st_ino == _FIRST
+    except OSError:  # another system, which has one
+        return True
+
+
+def _is_alone() -> bool:
+    """Whether the user namespace has one user, as ``unshare -r`` makes it (user_namespaces(7))."""
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            return sum(int(line.split()[2]) for line in file) == 1
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 class Layering(Protocol):
@@ -124,8 +145,9 @@ class Policy:
 
     @classmethod
     def of_process(cls) -> Policy:
-        """Privileged for an effective user id of 0."""
-        return cls(hasattr(os, "geteuid") and os.geteuid() == 0)
+        """Privileged for an effective user id of 0, unless its user namespace has no other, so that nothing can be given
+        to anybody."""
+        return cls(hasattr(os, "geteuid") and os.geteuid() == 0 and not _is_alone())
 
     def keeps_xattr(self, name: bytes) -> bool:
         """Whether an extended attribute of an archive is set."""

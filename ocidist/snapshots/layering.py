@@ -13,6 +13,7 @@ from typing import Callable, Collection, Sequence
 
 from ocidist.files import forget_acls
 from ocidist.layers.apart import Mark, ways
+from ocidist.layers.policy import in_first_namespace
 from ocidist.layers.reading import Reader, TreeReader
 from ocidist.layers.records import Member
 from ocidist.layers.space import require
@@ -43,7 +44,7 @@ class Over:
     ) -> None:
         self._lower, self._scope, self._count = lower, scope, count
         self._privileged = privileged
-        self._space = "trusted." if privileged else "user."
+        self._space = "trusted." if privileged and in_first_namespace() else "user."
         self._hidden: dict[bytes, None] = {}  # real paths, in order
         self._opaque: dict[bytes, None] = {}
         self._marked: set[bytes] = set()  # directories that hold whiteouts by attribute

@@ -2,8 +2,8 @@
 
 ``committed/…/fs`` is what one layer adds, with whiteouts as the kernel wants them; a chain of parents makes a tree.
 ``active/…/{fs,work}`` are the upper and the work directory of a mount. Nothing here mounts: :meth:`mounts` says how.
-As root the kernel's attributes are ``trusted.overlay.*``, for others ``user.overlay.*`` (mount option userxattr,
-Linux 5.11).
+As root the kernel's attributes are ``trusted.overlay.*``, for others and in user namespaces ``user.overlay.*`` (mount option
+userxattr, Linux 5.11).
 
 Source: Documentation/filesystems/overlayfs.rst of Linux.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Sequence
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
-from ocidist.layers.policy import Policy
+from ocidist.layers.policy import Policy, in_first_namespace
 from ocidist.layers.reading import FOLDER, TreeReader
 from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Usage
@@ -97,7 +97,7 @@ class OverlaySnapshotter(FolderSnapshotter):
         if info.kind == "active":
             work = os.path.join(os.path.dirname(layers[0]), "work")
             options += [f"upperdir={_escaped(layers[0])}", f"workdir={_escaped(work)}"]
-        if not Policy.of_process().privileged:
+        if not (Policy.of_process().privileged and in_first_namespace()):
             options.append("userxattr")
         if len(os.fsencode(",".join(options))) > _MAX_OPTIONS:
             raise StoreError(

@@ -17,6 +17,7 @@ from typing import Callable
 from ocidist.files import forget_acls
 from ocidist.layers import links
 from ocidist.layers.copying import copy_file
+from ocidist.layers.policy import Policy
 from ocidist.layers.reading import FOLDER, PATH_ONLY, Reader, TreeReader
 from ocidist.layers.tree import listed
 from ocidist.snapshots.protocols import Usage
@@ -205,7 +206,7 @@ def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = 
     ``check`` is called before each entry and within large files; what it raises comes as it is, and OSErrors too,
     their ``filename`` the path from the root of the tree.
     """
-    privileged = hasattr(os, "geteuid") and os.geteuid() == 0
+    privileged = Policy.of_process().privileged
     names: dict[tuple[int, int], bytes] = {}
     folders, path = [b""], b""
     into, first_in = TreeReader(target), TreeReader(target)
