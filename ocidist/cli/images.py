@@ -106,6 +106,16 @@ def run_gc(args: argparse.Namespace, context: Context) -> int:
             f"{'is' if len(report.held) == 1 else 'are'} held for up to 24 hours; "
             f"gc --all removes {'it' if len(report.held) == 1 else 'them'} too"
         )
+    if report.kept_ingests:
+        one = len(report.kept_ingests) == 1
+        found = f"{_count(report.kept_ingests, 'ingest')} ({human(report.kept_ingest_bytes)}) {'is' if one else 'are'} "
+        lists = f"`active` lists {'it' if one else 'them'}"
+        if args.all:
+            context.warn(f"{found}under way; {lists}")
+        else:
+            context.warn(
+                f"{found}under way or can be resumed; {lists}, gc --all removes what nobody is writing"
+            )
 
     for problem in report.problems:
         context.warn(problem)

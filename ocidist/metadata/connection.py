@@ -8,6 +8,7 @@ alone, and in a shared store other users read a copy of it, which is replaced wh
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
@@ -16,7 +17,7 @@ import weakref
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Callable, Iterator, TypeVar
 
-from ocidist.content.disk import PRIVATE, SHARED, make_folders, remove_file
+from ocidist.content.disk import PRIVATE, SHARED, failure, make_folders, remove_file
 from ocidist.errors import StoreError, quoted
 from ocidist.files import NotRegular, create, random_name, set_mode
 
@@ -175,9 +176,9 @@ class DatabaseFile:
             if str(error) == "interrupted":
                 # An exception that came as the look began was swallowed, and can only have been Ctrl-C's.
                 raise (self._ended or KeyboardInterrupt()) from None
-            raise StoreError(self.path, _explained(error)) from error
+            raise StoreError(self.path, _explained(error, self.path)) from error
         except UnicodeDecodeError as error:  # of sqlite's own words about a damaged file
-            raise StoreError(self.path, _explained(ValueError("malformed"))) from error
+            raise StoreError(self.path, _explained(ValueError("malformed"), self.path)) from error
         except UnicodeEncodeError as error:
             raise StoreError(self.path, "a name or label is not valid Unicode") from error
         except OSError as error:
@@ -391,7 +392,7 @@ def _is_busy(error: Exception) -> bool:
     return "locked" in text or "busy" in text
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception, path: str) -> str:
     text = quoted(str(error) or type(error).__name__)[1:-1]
     if "not a database" in text or "malformed" in text or "no such table" in text or "no such column" in text:
         return (
@@ -400,6 +401,8 @@ def _explained(error: Exception) -> str:
         )
     if "readonly database" in text:
         return "the database of names can't be written to by this user"
+    if "disk is full" in text:
+        return failure(path, OSError(errno.ENOSPC, f"the database of names: {text}")).reason
     if _is_busy(error):
         return f"other processes held the database for {BUSY:.0f} s"
     return f"the database of names: {text}"

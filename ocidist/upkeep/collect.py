@@ -56,7 +56,8 @@ class CollectReport:
     """What went, or with ``dry_run`` would go; ``kept`` counts the blobs that stay. ``held`` are those among them
     that stay for up to 24 hours only: nothing but the leases of fetch, ingest and interrupted pulls holds them.
     ``snapshot_bytes`` is the size of the files in the trees that went, those of interrupted unpacking (``unpackings``)
-    among them, and ``ingest_bytes`` that of the ingests. ``unknown`` and ``unknown_snapshots`` stay because they are
+    among them, and ``ingest_bytes`` that of the ingests; ``kept_ingests`` and ``kept_ingest_bytes`` are those that stay,
+    under way or to be resumed. ``unknown`` and ``unknown_snapshots`` stay because they are
     older than the database of names, which knows nothing of them: it may have been lost. ``problems`` are sentences, one for each
     manifest that can't be followed, with the image or lease that holds it and what to do, and each tree that can't be
     removed."""
@@ -74,6 +75,8 @@ class CollectReport:
     unpackings: int = 0
     unknown: tuple[Removed, ...] = ()
     unknown_snapshots: tuple[str, ...] = ()
+    kept_ingests: tuple[str, ...] = ()
+    kept_ingest_bytes: int = 0
 
     @property
     def freed(self) -> int:
@@ -140,6 +143,7 @@ def collect(
         sizes = {status.key: status.offset for status in content.statuses()}
         before = float("inf") if everything else now - DAY
         ingests = tuple(content.local.sweep(before, keep=keys, dry_run=dry_run))
+        left = [key for key in sizes if key not in ingests]
         stuck: list[str] = unseen
         if not dry_run:
             strangers = list(_strangers(content, kept, {info.digest for info in here}))
@@ -158,6 +162,8 @@ def collect(
             snapshot_bytes=in_trees + sum(sizes_of_stale[path] for path in stale),
             problems=(*marking.problems.values(), *dict.fromkeys(stuck)),
             ingest_bytes=sum(sizes.get(key, 0) for key in ingests),
+            kept_ingests=tuple(left),
+            kept_ingest_bytes=sum(sizes[key] for key in left),
             unpackings=len(stale),
             unknown=unknown,
             unknown_snapshots=tuple(lost),
@@ -406,19 +412,19 @@ def _sweep(
                 stays.append(blob.digest)
                 continue
             gone.append(blob.digest)
-        for name in names:
-            scope.check()
-            try:
-                snapshots.remove(name)
-            except StoreError as error:
-                stuck.append(str(error))
+    finally:
+        if gone:  # before the trees go: a config that is fetched again must not say that its tree is here
+            content.metadata.forget(gone)
+    for name in names:
+        scope.check()
         try:
-            snapshots.remove_stale()
+            snapshots.remove(name)
         except StoreError as error:
             stuck.append(str(error))
-    finally:
-        if gone:
-            content.metadata.forget(gone)
+    try:
+        snapshots.remove_stale()
+    except StoreError as error:
+        stuck.append(str(error))
     ids = list(ended)
     if ids:
         content.metadata.delete_leases(ids, scope.check)

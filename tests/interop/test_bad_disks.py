@@ -47,6 +47,7 @@ def refused_or_done(program: Program, command: str, reasons: tuple[str, ...], **
     assert len(said.splitlines()) == 1, said
     assert any(reason in said for reason in reasons), said
     assert str(program.root) in said
+    assert "full" not in said or "free some (rmi, gc, gc --all)" in said, said
     assert out == b""
     return False
 

@@ -208,6 +208,25 @@ def test_gc_counts_what_the_trees_free(tmp_path: Path, capsys: pytest.CaptureFix
     assert told == f"ocidist: freed {size}: {len(blobs)} blobs, 1 snapshot, 0 stale ingests\n"
 
 
+def test_gc_says_which_ingests_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Interrupted ones take room until they are a day old; with --all those alone that somebody is writing."""
+    with Store(tmp_path / "root") as store:
+        for key in ("one", "two"):
+            with store.ingest(key, total=100) as writer:
+                writer.write(b"x" * 50)
+    stay = "under way or can be resumed; `active` lists them, gc --all removes what nobody is writing"
+    for words in (["gc"], ["gc", "--dry-run"]):
+        assert main(words) == 0
+        assert f"2 ingests (100 B) are {stay}\n" in capsys.readouterr().err
+    with Store(tmp_path / "root") as store, store.ingest("two", total=100) as writer:
+        assert main(["gc", "--all", "--dry-run"]) == 0
+        assert "1 ingest (50 B) is under way; `active` lists it\n" in capsys.readouterr().err
+    assert main(["gc", "--all"]) == 0
+    told = capsys.readouterr().err
+    assert "2 stale ingests" in told
+    assert "active" not in told
+
+
 def test_gc_says_what_a_day_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """After a fetch; --all removes it, and then nothing more is said."""
     words = ["--cassette", "demo", "--platform", "linux/amd64", "--progress", "none"]

@@ -16,6 +16,7 @@ import pytest
 from ocidist.cli.main import main
 from ocidist.client import Client
 from ocidist.errors import InvalidManifest, OcidistError, StoreError
+from ocidist.metadata.database import Metadata
 from ocidist.scope import Scope
 from ocidist.snapshots.folders import UNPACKING
 from ocidist.snapshots.protocols import SnapshotInfo
@@ -25,6 +26,7 @@ from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import parse
 from ocidist.spec.platform import Platform
 from ocidist.store import Store
+from ocidist.upkeep.collect import SNAPSHOT_LABEL
 from tests.parts.images import MANIFEST, Blob, TestImage, index, small_image, small_index, to_json
 from tests.unit.registry.fake import FakeRegistry
 from tests.unit.test_hostile_images import image as hosted
@@ -460,3 +462,29 @@ def test_a_folder_of_the_snapshots_that_is_lost_is_made_again(tmp_path: Path, lo
                 assert store.gc(Scope()).problems == ()
             store.snapshots.prepare("key")
             store.snapshots.commit(str(Digest.of(b"chain")), "key")
+
+
+def test_a_collector_that_is_killed_leaves_no_config_that_names_a_tree_that_went(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its image may be fetched again before the next one runs: `check` would call the tree missing."""
+    image = small_image()
+    source = pull(store, image)
+    config = Digest(image.manifest["config"]["digest"])
+    store._snapshots = Snapshots(SnapshotInfo("chain", "", "committed", time.time()))  # type: ignore[assignment]
+    store.set_labels(config, {SNAPSHOT_LABEL + "native": "chain"})
+    store.remove_image(NAME)
+    drop_leases(store)
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Metadata, "forget", killed)
+        with pytest.raises(SystemExit):
+            store.gc(Scope())
+    assert not store.content.has(config)
+    store.push(Descriptor("a/b", config, len(image.everything()[str(config)].raw)), source, Scope())
+    for digest, _, chain in store.metadata.labeled(SNAPSHOT_LABEL):
+        assert Digest(digest) == config
+        assert chain in [info.key for info in store.snapshots.walk()]
