@@ -146,7 +146,7 @@ def locate(path: str | os.PathLike[str], *, follow: bool = False) -> tuple[int, 
     component is a name, also of a link, unless ``follow``. Raises OSError: StrangersLink for a link of another user's.
     """
     text = os.fspath(path)
-    if not hasattr(os, "O_PATH"):  # a system that can't hold a link: by path up to the last component
+    if sys.platform != "linux":  # a system that can't hold a link: by path up to the last component
         if follow and os.path.islink(text):
             text = os.path.realpath(text)
         above, name = os.path.split(text)

@@ -19,6 +19,7 @@ from ocidist.errors import Cancelled, CredentialError
 from ocidist.remotes.registry import helper
 from ocidist.remotes.registry.credentials import Credential, CredentialStore, StaticCredentials
 from ocidist.scope import Scope
+from tests.parts.required import require
 
 Install = Callable[[str, str], Path]
 
@@ -354,6 +355,7 @@ def test_b27_what_a_helper_leaves_running_is_not_waited_for(
     config: Path, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An agent that it started holds its pipes; the answer is there."""
+    require("processes")
     monkeypatch.setattr(helper, "_GRACE", 0.1, raising=False)
     install("all", f'sleep 600 & echo $! > {tmp_path}/agent; echo \'{{"Username":"u","Secret":"s3cret"}}\'')
     try:
