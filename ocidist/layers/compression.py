@@ -4,7 +4,7 @@ The media type is not asked: what registries serve under one media type differs,
 Rules that hold for every compression, with and without accelerators:
 
 * members (gzip, bzip2), frames (zstd) and streams (xz) may follow each other; zstd's skippable frames are skipped;
-* zero bytes after the last one are padding and accepted; anything else there is refused;
+* zero bytes after the last one are padding and accepted, in xz between two as well; anything else there is refused;
 * a stream that ends inside a member is refused, also if all of its data was seen but its trailer wasn't.
 
 This is the one module that looks for accelerators (``isal``, ``zlib_ng``, ``backports.zstd``, the program ``zstd``), at
@@ -106,6 +106,12 @@ class _Source:
                 self.push(bytes(data[count:]))
                 return
             count -= len(data)
+
+    def skip_zeros(self) -> None:
+        while data := self.read():
+            if rest := bytes(data).lstrip(b"\0"):
+                self.push(rest)
+                return
 
     def only_padding(self) -> None:
         """Read to the end; refuse anything but zeros."""
@@ -292,6 +298,8 @@ def _framed(source: _Source, name: str, scope: Scope | None) -> Iterator[bytes]:
             pass
         else:
             yield from _frame(source, name, make(), errors)
+        if name == "xz":
+            source.skip_zeros()
         if detect(source.peek(10)) != name:
             source.only_padding()
             return

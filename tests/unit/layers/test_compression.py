@@ -273,6 +273,16 @@ def frames() -> dict[str, bytes]:
     return made
 
 
+@pytest.mark.parametrize("source", [io.BytesIO, Dribble])
+def test_e60_streams_of_xz_may_have_padding_between_them(source: type[io.BytesIO]) -> None:
+    """The .xz file format 1.2, "Stream Padding"; what is no stream behind it is refused as ever."""
+    one, two = lzma.compress(PLAIN[:5000]), lzma.compress(PLAIN[5000:9000])
+    for count in (0, 4, 70_000):
+        assert read(one + bytes(count) + two + bytes(count), source) == (PLAIN[:9000], "xz")
+    with pytest.raises(LayerError, match="other data"):
+        read(one + bytes(4) + b"other data", source)
+
+
 @pytest.mark.parametrize("step", [1, 3, 100_000])
 def test_the_end_of_a_zstd_frame_is_found(step: int) -> None:
     """However its bytes arrive, and whatever stands behind it."""
