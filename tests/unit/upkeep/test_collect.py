@@ -9,15 +9,18 @@ import shutil
 import sqlite3
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Iterator
 
 import pytest
 
 from ocidist.cli.main import main
 from ocidist.client import Client
+from ocidist.content.disk import failure
 from ocidist.errors import InvalidManifest, OcidistError, StoreError
 from ocidist.metadata.database import Metadata
 from ocidist.scope import Scope
+from ocidist.snapshots import folders
 from ocidist.snapshots.folders import UNPACKING
 from ocidist.snapshots.protocols import SnapshotInfo
 from ocidist.spec import mediatype
@@ -28,6 +31,7 @@ from ocidist.spec.platform import Platform
 from ocidist.store import Store
 from ocidist.upkeep.collect import SNAPSHOT_LABEL
 from tests.parts.images import MANIFEST, Blob, TestImage, index, small_image, small_index, to_json
+from tests.parts.required import require
 from tests.unit.registry.fake import FakeRegistry
 from tests.unit.test_hostile_images import image as hosted
 from tests.unit.test_hostile_images import of
@@ -488,3 +492,38 @@ def test_a_collector_that_is_killed_leaves_no_config_that_names_a_tree_that_went
     for digest, _, chain in store.metadata.labeled(SNAPSHOT_LABEL):
         assert Digest(digest) == config
         assert chain in [info.key for info in store.snapshots.walk()]
+
+
+def test_i80_what_is_immutable_in_a_tree_is_told_and_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Root can remove all else: it is not another user's."""
+    require("os:geteuid")
+    with Store(tmp_path / "root") as store:
+        store.snapshots.prepare(f"{UNPACKING}chain").joinpath("file").write_bytes(b"12345")
+
+    def refusing(path: object, at: int | None = None, check: object = None) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), "file")
+
+    monkeypatch.setattr(folders, "remove_tree", refusing)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for _ in range(2):
+        assert main(["--root", str(tmp_path / "root"), "gc"]) == 1
+        said = capsys.readouterr().err
+        assert "some of it is immutable; `chattr -R -f -i -a " in said
+        assert "sudo" not in said
+    assert "freed 0 B" in said
+    monkeypatch.undo()
+    assert main(["--root", str(tmp_path / "root"), "gc"]) == 0
+    assert "1 interrupted unpack" in capsys.readouterr().err
+
+
+def test_c36_a_disk_without_inodes_is_not_told_as_full_of_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The free bytes would mislead."""
+    require("os:statvfs")
+    free = os.statvfs("/")
+    fields = {name: getattr(free, name) for name in dir(free) if name.startswith("f_")}
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**{**fields, "f_files": 9, "f_favail": 0}))
+    error = failure("/x", OSError(errno.ENOSPC, "No space left on device"))
+    assert "it has no inodes left" in str(error)
+    assert "are free" not in str(error)
