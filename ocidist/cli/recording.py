@@ -111,7 +111,8 @@ def save(trace: Trace, record: str | None, to: str | None, warn: Callable[[str],
             save_cassette(exchanges, path)
         except BaseException:
             if path != Path(record):
-                path.unlink(missing_ok=True)
+                with suppress(OSError), within(path.parent) as at:
+                    os.unlink(named(path, at), dir_fd=at)
             raise
         if left := withheld(exchanges):
             warn(left)

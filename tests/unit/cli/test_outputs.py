@@ -12,6 +12,7 @@ import pytest
 
 from ocidist.cli import outputs
 from ocidist.cli.main import main
+from ocidist.net import cassette
 from tests.parts.required import require
 from tests.parts.tars import entry
 from tests.parts.tars import layer as tar
@@ -203,3 +204,23 @@ def test_no_folder_is_made_up_on_the_way_to_a_recording(
     assert os.listdir(tmp_path) == []
     assert main(["--cassette", "demo", "--record", str(tmp_path / "new"), "inspect", DEMO]) == 0
     assert os.listdir(tmp_path / "new") == ["recording.json"]
+
+
+def test_i72_a_folder_exchanged_while_it_is_recorded_to(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is taken back is in the folder that was there, and nothing of the victim's goes."""
+    (shared / "mine").mkdir()
+    precious = shared.parent / "victim" / "recording.json"
+    precious.write_bytes(b"precious")
+    save = cassette.save_cassette
+
+    def exchanged(*words: Any) -> Any:
+        (shared / "mine").rename(shared / "away")
+        (shared / "folder").rename(shared / "mine")
+        return save(*words)
+
+    monkeypatch.setattr(cassette, "save_cassette", exchanged)
+    assert main(["--cassette", "demo", "--record", str(shared / "mine"), "resolve", DEMO]) == 1
+    assert "another user's symbolic link" in capsys.readouterr().err
+    assert precious.read_bytes() == b"precious"
