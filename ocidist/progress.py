@@ -9,7 +9,8 @@ are views of :class:`ProgressState`, which knows nothing of clocks, terminals or
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Mapping, Union
+from itertools import islice
+from typing import Iterator, Mapping, Union
 
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -134,13 +135,65 @@ _DOING = {"fetch": "fetching", "push": "pushing", "unpack": "unpacking", "check"
 _DID = {"fetch": "fetched", "push": "pushed", "unpack": "unpacked"}
 
 
+class _Rows(Mapping[Digest, ProgressRow]):
+    """Rows in order, in blocks: the next state shares all but one of them, for `check` has a row for each blob."""
+
+    __slots__ = ("_blocks", "_count", "_places")
+
+    def __init__(
+        self, places: dict[Digest, int], blocks: tuple[tuple[ProgressRow, ...], ...], count: int
+    ) -> None:
+        self._places, self._blocks, self._count = (
+            places,
+            blocks,
+            count,
+        )  # a place from count on is a later state's
+
+    def __getitem__(self, digest: Digest) -> ProgressRow:
+        place = self._places[digest]
+        if place >= self._count:
+            raise KeyError(digest)
+        return self._blocks[place // _BLOCK][place % _BLOCK]
+
+    def __iter__(self) -> Iterator[Digest]:
+        return (row.digest for block in self._blocks for row in block)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def having(self, row: ProgressRow) -> _Rows:
+        """These and ``row``, which takes the place of the one with its digest."""
+        places, count = self._places, self._count
+        place = places.get(row.digest, count)
+        if place >= count:  # new to this state
+            if len(places) > count:  # to another that came from it something is new already
+                places = dict(islice(places.items(), count))
+            place = places[row.digest] = count
+            count += 1
+        number, at = divmod(place, _BLOCK)
+        block = self._blocks[number] if number < len(self._blocks) else ()
+        block = (*block[:at], row, *block[at + 1 :])
+        return _Rows(places, (*self._blocks[:number], block, *self._blocks[number + 1 :]), count)
+
+
+_BLOCK = 256
+
+
+def _no_rows() -> Mapping[Digest, ProgressRow]:
+    return _Rows({}, (), 0)
+
+
+def _having(rows: Mapping[Digest, ProgressRow], row: ProgressRow) -> Mapping[Digest, ProgressRow]:
+    return rows.having(row) if isinstance(rows, _Rows) else {**rows, row.digest: row}
+
+
 @dataclass(frozen=True)
 class ProgressState:
     """Every row so far, in the order in which they were queued. Immutable: ``apply`` returns the next."""
 
     reference: str = ""
     descriptor: Descriptor | None = None
-    rows: Mapping[Digest, ProgressRow] = field(default_factory=dict)
+    rows: Mapping[Digest, ProgressRow] = field(default_factory=_no_rows)
     transferred: int = 0
     error: str = ""
     interrupted: bool = False
@@ -154,7 +207,7 @@ class ProgressState:
             if target.digest in self.rows:
                 return self
             row = ProgressRow(target.digest, target.media_type, target.size)
-            return replace(self, rows={**self.rows, target.digest: row})
+            return replace(self, rows=_having(self.rows, row))
         if isinstance(event, Failed) and event.digest is None:
             rows = self.rows
             if event.interrupted:  # and with the whole whatever was under way
@@ -172,7 +225,7 @@ class ProgressState:
         if isinstance(event, (Advanced, Finished)) and event.phase != "unpack" and old.status != "unpacking":
             moved += max(new.done - old.done, 0) if new.status not in ("exists", "mounted") else 0
         error = event.error if isinstance(event, Failed) else self.error
-        return replace(self, rows={**self.rows, old.digest: new}, transferred=moved, error=error)
+        return replace(self, rows=_having(self.rows, new), transferred=moved, error=error)
 
     @property
     def done(self) -> int:

@@ -17,20 +17,26 @@ def configure_images(parser: argparse.ArgumentParser) -> None:
 
 
 def run_images(args: argparse.Namespace, context: Context) -> int:
+    from ocidist.upkeep.inventory import images
+
     wanted = set()
     for ref in args.refs:
         name = context.store.find_image(ref)
         if name is None:
             _checked(ref)
-        wanted.add(name)
-    rows = [row for row in context.store.images if not args.refs or row.ref in wanted]
+        else:
+            wanted.add(name)
+    only = wanted if args.refs else None
     if args.quiet:
         from ocidist.view.text import visible
 
-        for row in rows:
-            context.line(visible(row.ref))
+        for record in context.store.image_records():
+            if only is None or record.name in only:
+                context.line(visible(record.name))
     else:
-        schema = context.store.images.schema
+        with context.quiet() as scope:
+            rows = images(context.store.content.within(scope), scope, only)
+        schema = rows.schema
         if args.format == "table" and not any(row.replayed for row in rows):
             schema = Schema(
                 schema.name, tuple(column for column in schema.columns if column.name != "replayed")

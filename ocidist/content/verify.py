@@ -96,7 +96,8 @@ def stream(body: Body, target: Descriptor, write: Callable[[memoryview], object]
     try:
         _from_start(body, target)
         hasher = target.digest.hasher()
-        held, spare = memoryview(bytearray(BLOCK)), memoryview(bytearray(BLOCK))
+        room = BLOCK if target.size < 0 else min(BLOCK, target.size + 1)  # a small one costs no two blocks
+        held, spare = memoryview(bytearray(room)), memoryview(bytearray(room))
         filled = total = 0
         while True:
             scope.check()

@@ -171,7 +171,7 @@ def _hashed(content: HeldContent, digest: Digest, scope: Scope) -> str:
 
 def _read(content: HeldContent, digest: Digest, scope: Scope) -> str:
     size = content.local.info(digest).size  # refuses all but regular files
-    hasher, block, done = digest.hasher(), memoryview(bytearray(BLOCK)), 0
+    hasher, block, done = digest.hasher(), memoryview(bytearray(min(BLOCK, size + 1))), 0
     with content.open(Descriptor(UNKNOWN, digest, -1), scope) as body:
         while True:
             scope.check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Iterable, Iterator
+from typing import TYPE_CHECKING, Collection, Iterable, Iterator
 
 from ocidist.content import verify
 from ocidist.errors import OcidistError
@@ -96,11 +96,16 @@ def active_rows(statuses: Iterable[IngestStatus]) -> Iterator[ActiveRow]:
         yield ActiveRow(status.key, status.offset, status.started_at, status.total or None)
 
 
-def images(content: HeldContent) -> Rows[ImageRow]:
-    """Every name whose record can be read, sorted."""
-    scope = Scope()
+def images(
+    content: HeldContent, scope: Scope | None = None, only: Collection[str] | None = None
+) -> Rows[ImageRow]:
+    """Every name whose record can be read, sorted; with ``only``, those of them. Raises the scope's end."""
+    scope = scope if scope is not None else Scope()
     rows = []
     for record in content.metadata.sorted_images()[0]:
+        scope.check()
+        if only is not None and record.name not in only:
+            continue
         target = record.target
         size = sum(item.size for item in walk(content, target, scope) if content.has(item.digest, item.size))
         platforms = tuple(_platforms(content, target, scope))
