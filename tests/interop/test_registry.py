@@ -388,6 +388,7 @@ def test_b29_no_secret_is_in_what_a_run_leaves_behind(tmp_path: Path, auth: str)
     """Cassette, HAR, JSON lines, debug lines and progress have no password, token or signature; the cassette replays."""
     with place(tmp_path / "place", small_index(), auth=auth, redirect=True) as found:
         ours = tmp_path / "ours"
+        ours.mkdir()
         said = ""
         for number, trace in enumerate(("run.har", "run.jsonl")):
             program = Program(tmp_path / "home", ours / f"root-{number}", options=[*AMD64, *found.options])
