@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
+from ocidist.layers.reading import nothing
 from ocidist.rows import Column, Rows, Schema
 from ocidist.upkeep.prefix import complete, is_prefix
 
@@ -86,14 +87,14 @@ class CommittedLayer:
     chain_id: Digest
 
 
-def snapshots(store: Store) -> Rows[SnapshotRow]:
-    """Every snapshot: key, parent, kind, size (bytes), created_at."""
-    return Rows(SNAPSHOTS, (_row(store, info) for info in store.snapshots.walk()))
+def snapshots(store: Store, scope: Scope | None = None) -> Rows[SnapshotRow]:
+    """Every snapshot: key, parent, kind, size (bytes), created_at. Raises the scope's end."""
+    return Rows(SNAPSHOTS, (_row(store, info, scope) for info in store.snapshots.walk()))
 
 
-def _row(store: Store, info: SnapshotInfo) -> SnapshotRow:
+def _row(store: Store, info: SnapshotInfo, scope: Scope | None) -> SnapshotRow:
     try:
-        size = store.snapshots.usage(info.key).size
+        size = store.snapshots.usage(info.key, nothing if scope is None else scope.check).size
     except StoreError:
         size = None
     return SnapshotRow(info.key, info.parent, info.kind, size, info.created_at)

@@ -228,6 +228,7 @@ class Context:
     def progress(self) -> Iterator[Scope]:
         """A scope whose events are painted on stderr, as ``--progress`` says; none with ``--quiet``."""
         from ocidist.cli import bars
+        from ocidist.cli.recording import Lacking
         from ocidist.errors import Cancelled, OcidistError
         from ocidist.progress import Failed
         from ocidist.scope import Scope
@@ -240,11 +241,12 @@ class Context:
             colour=not settings.no_color,
             dumb=settings.term == "dumb",
         )
+        lacking = Lacking(painter.observe) if self.args.record else None
         with (
             painter,
             Scope.within(
                 self.timeout,
-                observer=painter.observe,
+                observer=lacking or painter.observe,
                 tick=painter.tick,
                 limits=self.limits,
                 replayed=bool(self._cassette),
@@ -259,6 +261,8 @@ class Context:
                 if interrupted or not painter.state.error:
                     painter.observe(Failed(None, "interrupted" if interrupted else str(error), interrupted))
                 raise
+        if lacking is not None:
+            lacking.say(self.warn)
 
     # -- output --
 

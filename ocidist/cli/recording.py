@@ -12,8 +12,10 @@ from ocidist.files import create, named, random_name, within
 
 if TYPE_CHECKING:
     from ocidist.net.recording import Trace
+    from ocidist.progress import Event
+    from ocidist.spec.digest import Digest
 
-__all__ = ["check", "save"]
+__all__ = ["Lacking", "check", "save"]
 
 LIMIT = 999  # recordings in a folder
 
@@ -98,6 +100,31 @@ def _try(folder: Path, *, make: bool = False) -> None:
                 os.unlink(name, dir_fd=at)
     except OSError as error:
         raise StoreError(str(folder), error.strerror or str(error)) from error
+
+
+class Lacking:
+    """An observer that hands events on, and counts the blobs that were in the store already: no recording has them."""
+
+    def __init__(self, observe: Callable[[Event], None]) -> None:
+        self._observe = observe
+        self._here: set[Digest] = set()
+        self._resolved: set[Digest] = set()  # asked for all the same
+
+    def __call__(self, event: Event) -> None:
+        from ocidist.progress import Finished, Named
+
+        if isinstance(event, Finished) and event.outcome == "exists" and event.phase == "fetch":
+            self._here.add(event.digest)
+        elif isinstance(event, Named) and event.descriptor is not None:
+            self._resolved.add(event.descriptor.digest)
+        self._observe(event)
+
+    def say(self, warn: Callable[[str], None]) -> None:
+        """Say how many there were, if any."""
+        number = len(self._here - self._resolved)
+        if number:
+            blobs = "1 blob was" if number == 1 else f"{number} blobs were"
+            warn(f"{blobs} in the store already, which this recording lacks; with a new --root it has all")
 
 
 def save(trace: Trace, record: str | None, to: str | None, warn: Callable[[str], None]) -> None:

@@ -192,5 +192,6 @@ def run_snapshots(args: argparse.Namespace, context: Context) -> None:
     del args
     from ocidist.rootfs import snapshots
 
-    rows = snapshots(context.store)
+    with context.quiet() as scope:
+        rows = snapshots(context.store, scope)
     context.listing(rows.schema, rows)

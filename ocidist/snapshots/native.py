@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 from ocidist.content.disk import failure
 from ocidist.errors import StoreError
-from ocidist.layers.reading import TreeReader
+from ocidist.layers.reading import TreeReader, nothing
 from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Usage
 from ocidist.snapshots.trees import copy_tree, tree_usage
@@ -61,10 +61,10 @@ class NativeSnapshotter(FolderSnapshotter):
         how = "ro" if info.kind == "view" else "rw"
         return (Mount("bind", os.path.abspath(self._tree(key)), ("rbind", how)),)
 
-    def usage(self, key: str) -> Usage:
+    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
         """Entries and bytes of its own tree. Raises StoreError."""
         tree = self.path(key)
         try:
-            return tree_usage(tree)
+            return tree_usage(tree, check)
         except OSError as error:
             raise failure(str(tree), error) from error

@@ -13,12 +13,12 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
 from ocidist.layers.policy import Policy, in_first_namespace
-from ocidist.layers.reading import FOLDER, TreeReader
+from ocidist.layers.reading import FOLDER, TreeReader, nothing
 from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Usage
 from ocidist.snapshots.stacked import StackedReader
@@ -106,11 +106,11 @@ class OverlaySnapshotter(FolderSnapshotter):
             )
         return (Mount("overlay", "overlay", tuple(options)),)
 
-    def usage(self, key: str) -> Usage:
+    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
         """Entries and bytes of its own layer. Raises StoreError."""
         folder = self.path(key)
         try:
-            return tree_usage(folder)
+            return tree_usage(folder, check)
         except OSError as error:
             raise failure(str(folder), error) from error
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Protocol, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
 
-from ocidist.layers.reading import Reader
+from ocidist.layers.reading import Reader, nothing
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
@@ -82,7 +82,9 @@ class Snapshotter(Protocol):
         """What shows the tree of an active snapshot or a view at a place of the user's."""
         ...
 
-    def usage(self, key: str) -> Usage: ...
+    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
+        """Entries and bytes of its own files. ``check`` may end it. Raises StoreError."""
+        ...
 
     def prepare(self, key: str, parent: str = "", scope: Scope | None = None) -> Path:
         """A private directory (0700 above it) to write what comes over the parent's tree; redone if it is stale.

@@ -159,8 +159,9 @@ def _open_folder(name: Path | str, at: int | None) -> int:
 # -- measuring --
 
 
-def tree_usage(path: Path) -> Usage:
-    """What a tree takes, the root included. What vanishes meanwhile doesn't count; OSErrors come as they are."""
+def tree_usage(path: Path, check: Callable[[], object] = _nothing) -> Usage:
+    """What a tree takes, the root included. What vanishes meanwhile doesn't count; OSErrors come as they are.
+    ``check`` is called for each directory and each thousandth name; what it raises ends it."""
     seen: set[tuple[int, int]] = set()
     folders = [b""]
     reader = TreeReader(path)
@@ -168,17 +169,8 @@ def tree_usage(path: Path) -> Usage:
         size, inodes = _disk(reader.stat(b"")), 1
         for folder in folders:  # grows while it runs
             try:
-                fd = reader.folder(folder)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            with os.scandir(fd) as entries:  # one after the other: a directory may hold a million
-                for entry in entries:
-                    try:
-                        found = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
+                for name, found in reader.entries(folder, check):  # one by one: there may be a million
                     if stat.S_ISDIR(found.st_mode):
-                        name = os.fsencode(entry.name)
                         folders.append(folder + b"/" + name if folder else name)
                     elif found.st_nlink > 1:
                         if (found.st_dev, found.st_ino) in seen:
@@ -186,6 +178,8 @@ def tree_usage(path: Path) -> Usage:
                         seen.add((found.st_dev, found.st_ino))
                     size += _disk(found)
                     inodes += 1
+            except (FileNotFoundError, NotADirectoryError):
+                continue
     finally:
         reader.close()
     return Usage(inodes, size)

@@ -51,6 +51,24 @@ def test_what_was_recorded_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
     run(capsys, "resolve", DEMO, "--record", str(whole.with_name("other.json")))
 
 
+def test_a_recording_without_what_was_here_already_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It can't be replayed into an empty store; one made with a new root can."""
+    part, whole, fresh = tmp_path / "part.json", tmp_path / "whole.json", str(tmp_path / "fresh")
+    run(capsys, "pull", DEMO)
+    with Store(tmp_path / "root") as store:
+        count = len(store.blobs)
+    _, (lacking, line) = run(capsys, "pull", DEMO, "--record", str(part))
+    found = f"ocidist: {count - 1} blobs were in the store already, which this recording lacks"
+    assert lacking == f"{found}; with a new --root it has all"
+    assert line.startswith("ocidist: recorded ")
+    run(capsys, "--root", fresh, "--cassette", str(part), "pull", DEMO, code=1)
+    _, (line,) = run(capsys, "--root", str(tmp_path / "other"), "pull", DEMO, "--record", str(whole))
+    assert line.startswith("ocidist: recorded ")
+    run(capsys, "--root", fresh, "--cassette", str(whole), "pull", DEMO)
+
+
 def test_a_recording_is_not_recorded_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file that holds one is refused before the network is used; in a folder each run has a file of its own."""
     one, folder = tmp_path / "one.json", tmp_path / "lesson"
