@@ -68,6 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except RecursionError:
         return _complain(OcidistError("a document is nested too deeply to be read"), 1)
+    except (
+        RuntimeError
+    ) as error:  # before Python 3.12 so comes what ends the making of a class, as in an import
+        if isinstance(error.__cause__, _Terminated):
+            return _end("terminated", 143)
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return _end("interrupted", 130)
+        raise
 
 
 def _has_working_directory() -> bool:

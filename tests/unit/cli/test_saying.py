@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ocidist.cli import main as cli
 from ocidist.cli.main import main
 from ocidist.scope import Scope
 from ocidist.store import Store
@@ -224,3 +225,22 @@ def test_the_names_of_containerds_root_are_its_own(
     assert run(capsys, *command)[1] == []
     for words in (["gc"], ["gc", "--dry-run"]):
         assert "owned by containerd" in run(capsys, "--root", str(root), *words, code=1)[1][0]
+
+
+@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt, 130), (cli._Terminated, 143)])
+def test_a_signal_while_a_module_makes_a_class_ends_as_any_other(
+    end: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before Python 3.12 it comes wrapped in a RuntimeError: a traceback, and 1."""
+
+    class Ending:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise end
+
+    def importing(words: list[str]) -> int:
+        type("Made", (), {"at": Ending()})
+        return 0
+
+    monkeypatch.setattr(cli, "_run", importing)
+    assert main(["list"]) == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
