@@ -235,6 +235,7 @@ def test_a_client_certificate_that_is_refused_is_told(serve: Serve, ca: Any, tmp
 
 def test_what_is_wrong_with_a_key_is_said_of_it(ca: Any, tmp_path: Path) -> None:
     """It is missing, no file, or of another certificate."""
+    require("sockets")
     certificate, _ = ca.leaf()
     _, other = ca.leaf()
     for key, words in (
