@@ -1,6 +1,6 @@
 """``ocidist`` and ``python -m ocidist``: from words to a command, and from errors to exit codes.
 
-Exit: 0; 1 an error, one line on stderr; 2 usage; 130 interrupted; 143 terminated. A closed pipe is no error.
+Exit: 0; 1 an error, one line on stderr; 2 usage; 129 hung up; 130 interrupted; 143 terminated. A closed pipe is no error.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from ocidist.errors import OcidistError, UsageError
 
 __all__ = ["build", "console", "global_parser", "main"]
 
-EXITS = "Exit codes: 0 done; 1 an error, in one line; 2 usage; 130 interrupted; 143 terminated."
+EXITS = "Exit codes: 0 done; 1 an error, in one line; 2 usage; 129 hung up; 130 interrupted; 143 terminated."
+_SIGNALS = {"SIGTERM": "terminated", "SIGHUP": "hung up"}
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: ends everything as Ctrl-C does, so that what was transferred is kept."""
+class _Signalled(KeyboardInterrupt):
+    """SIGTERM, or a terminal that was closed: ends everything as Ctrl-C does, so that what was transferred is kept.
+    The arguments are a word for it and the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = end.code if isinstance(end.code, int) else 0
         sys.stdout.flush()
         return code
-    except _Terminated:
-        return _end("terminated", 143)
+    except _Signalled as end:
+        return _end(*end.args)
     except KeyboardInterrupt:
         return _end("interrupted", 130)
     except BrokenPipeError:
@@ -71,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (
         RuntimeError
     ) as error:  # before Python 3.12 so comes what ends the making of a class, as in an import
-        if isinstance(error.__cause__, _Terminated):
-            return _end("terminated", 143)
+        if isinstance(error.__cause__, _Signalled):
+            return _end(*error.__cause__.args)
         if isinstance(error.__cause__, KeyboardInterrupt):
             return _end("interrupted", 130)
         raise
@@ -90,7 +92,7 @@ def console() -> NoReturn:
     """The console script: as :func:`main`, and the process ends, whatever worker is still in a system call."""
     gc.set_threshold(50_000)  # what is loaded stays, so looking for cycles in it is in vain
     set_up()
-    _take_sigterm()
+    _take_signals()
     try:
         code = main()
     except KeyboardInterrupt:  # a second one, while the first was being told
@@ -109,17 +111,19 @@ def console() -> NoReturn:
     sys.exit(code)
 
 
-def _take_sigterm() -> None:
+def _take_signals() -> None:
     import signal
 
-    def terminate(*_: object) -> NoReturn:
-        raise _Terminated
+    def end(number: int, _: object) -> NoReturn:
+        raise _Signalled(_SIGNALS[signal.Signals(number).name], 128 + number)
 
-    try:
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, terminate)
-    except (ValueError, AttributeError):  # not the main thread, or a system without it
-        pass
+    for name in _SIGNALS:
+        try:
+            number = getattr(signal, name)
+            if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+                signal.signal(number, end)
+        except (ValueError, AttributeError):  # not the main thread, or a system without it
+            pass
 
 
 def _ignore_sigint() -> None:

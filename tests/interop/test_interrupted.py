@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     from tests.parts.registry import RegistryProcess
 
 AT_ONCE = 0.5  # seconds
-ENDS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
-by_signal = pytest.mark.parametrize(("sign", "code", "word"), ENDS, ids=["int", "term"])
+ENDS = [
+    (signal.SIGINT, 130, "interrupted"),
+    (signal.SIGTERM, 143, "terminated"),
+    (signal.SIGHUP, 129, "hung up"),
+]
+by_signal = pytest.mark.parametrize(("sign", "code", "word"), ENDS, ids=["int", "term", "hup"])
 
 
 class Scene:

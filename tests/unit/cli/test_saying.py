@@ -227,7 +227,9 @@ def test_the_names_of_containerds_root_are_its_own(
         assert "owned by containerd" in run(capsys, "--root", str(root), *words, code=1)[1][0]
 
 
-@pytest.mark.parametrize(("end", "code"), [(KeyboardInterrupt, 130), (cli._Terminated, 143)])
+@pytest.mark.parametrize(
+    ("end", "code"), [(KeyboardInterrupt, 130), (cli._Signalled("terminated", 143), 143)]
+)
 def test_a_signal_while_a_module_makes_a_class_ends_as_any_other(
     end: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
