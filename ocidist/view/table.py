@@ -17,7 +17,7 @@ FORMATS = ("table", "json", "jsonl", "csv")
 BUFFERED = 500  # rows that a streamed table looks at before it settles its widths
 GAP = "  "
 _DIGEST = re.compile(r"[a-z0-9+._-]+:[0-9a-f]{32,}\Z")
-_RATHER_WHOLE = ("bytes", "count", "age", "time", "digest")  # a part of them says something else, or nothing
+_WHOLE = ("bytes", "count", "age", "time")  # a part of them says something else
 NARROW = 6  # cells under which no column is cut
 
 
@@ -103,9 +103,9 @@ def _table(
         kept = _kept(schema, widths, width)
         head, first = ([[line[at] for at in kept] for line in lines] for lines in (head, first))
         schema = Schema(schema.name, tuple(schema.columns[at] for at in kept))
-        whole = [at for at, column in enumerate(schema.columns) if column.room == "whole"]
-        rather = [at for at, column in enumerate(schema.columns) if column.kind in _RATHER_WHOLE]
-        widths = fit([widths[at] for at in kept], width, len(GAP), {*whole, *rather})
+        whole = {at for at, c in enumerate(schema.columns) if c.room == "whole" or c.kind in _WHOLE}
+        digests = {at for at, column in enumerate(schema.columns) if column.kind == "digest"}
+        widths = fit([widths[at] for at in kept], width, len(GAP), whole | digests)
         widths = fit(widths, width, len(GAP), whole)
     for line in chain(head, first, lines):
         write(_line(schema, line, widths, cut=width is not None) + "\n")

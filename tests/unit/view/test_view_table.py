@@ -161,7 +161,7 @@ def test_g67_a_cell_takes_any_value(kind: str, value: Any) -> None:
 
 @given(
     st.lists(st.tuples(st.text(), st.integers(0, 2**63), st.floats(0, 1e9), st.lists(st.text())), max_size=5),
-    st.integers(40, 120),
+    st.integers(50, 120),
 )
 def test_lines_of_a_rendered_table_fit(rows: list[tuple[Any, ...]], cells: int) -> None:
     """No line is wider than asked for, once there is room for each column's least."""
@@ -174,6 +174,20 @@ def test_unknown_names_are_refused() -> None:
         stream("xml", SCHEMA, [], print)
     with pytest.raises(ValueError, match="digest"):
         Column("x", "colour")
+
+
+@pytest.mark.parametrize("cells", [8, 20, 40])
+def test_numbers_keep_their_units_however_little_room_there_is(cells: int) -> None:
+    """ "18.5 …" could be bytes or gigabytes: a line that is too long says more."""
+    schema = Schema("blobs", (Column("name", room="whole"), Column("size", "bytes"), Column("age", "age")))
+    row = ("registry.example/some/name:1.0", 18_500, 0.0)
+    assert render(schema, [row], cells, now=180.0).splitlines()[1].split() == [
+        row[0],
+        "18.5",
+        "kB",
+        "3",
+        "minutes",
+    ]
 
 
 # -- what goes first where there is too little room --
