@@ -40,6 +40,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
         verb = self.prog.removeprefix("ocidist").strip()
+        if self.behind and message.startswith("unrecognized arguments"):
+            message += " (words for the container go behind --)"
         raise UsageError(f"{verb}: {message}; {self.prog} --help tells more" if verb else message)
 
 

@@ -84,6 +84,8 @@ class Platform:
         features = tuple((first.group(3) or "").split("+")[1:])
         if len(parts) > 1:
             variant = parts[2] if len(parts) == 3 else ""
+            if cls("", system).normalized().architecture in _KNOWN_ARCHITECTURES and system not in _KNOWN_OS:
+                raise UsageError(f"platform {quoted(text)} begins with an architecture; write linux/{text}")
             return cls(system, parts[1], variant, version, features).normalized()
         lone = cls(system, "", os_version=version).normalized()
         if lone.os in _KNOWN_OS:

@@ -130,7 +130,7 @@ def test_labels_that_are_left_out_are_told(root: Path, capsys: pytest.CaptureFix
         ([REF, "b", "--network", "bridge"], 2, "--network"),
         ([REF], 2, "DIR"),
         ([REF, ""], 2, "DIR is empty"),
-        ([REF, "b", "sh"], 2, "unrecognized"),
+        ([REF, "b", "sh"], 2, "behind --"),
         ([REF, "b", "--env", "A=\udcff"], 1, "is no UTF-8"),
         ([REF, "b", "--", "\udcff"], 1, "is no UTF-8"),
     ],

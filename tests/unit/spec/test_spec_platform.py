@@ -108,6 +108,12 @@ def test_what_is_no_platform_is_refused(text: str) -> None:
         Platform.parse(text)
 
 
+def test_a_platform_without_its_system_is_told_the_whole_one() -> None:
+    """The second word would be an architecture that nothing has."""
+    with pytest.raises(UsageError, match="write linux/arm/v7"):
+        Platform.parse("arm/v7")
+
+
 def entry(platform: str, **options: object) -> Descriptor:
     """A descriptor as an index has it: the platform as written, not normalised."""
     parts = platform.split("/")
