@@ -15,6 +15,7 @@ from ocidist.errors import UsageError
 
 _SAFE = re.compile(r"[A-Za-z0-9_@%+=:,./-]")
 _LONGEST = 1 << 20  # bytes of stdin
+_PATIENCE = 1.0  # seconds that a key press may take
 
 
 def configure_completion(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,7 @@ def run_completion(args: argparse.Namespace, context: Context) -> None:
 
 def _offer(shell: str, context: Context) -> None:
     from ocidist.cli.offers import offers, read
+    from ocidist.scope import Scope
     from ocidist.store import Store
 
     if context.stdin.isatty():
@@ -41,7 +43,8 @@ def _offer(shell: str, context: Context) -> None:
     line = read(text, variables)
 
     def open_store(root: str | None) -> Store:
-        return Store(root or context.args.root or None, readonly=True)
+        store = Store(root or context.args.root or None, readonly=True)
+        return store.within(Scope.within(_PATIENCE))  # another process may hold the database
 
     found = offers(line, open_store, variables.get("HOME", ""))
     context.line("files" if found.files else "words")

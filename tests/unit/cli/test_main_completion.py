@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import sqlite3
 import subprocess
+import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -189,3 +194,17 @@ def test_without_a_store_nothing_is_offered_and_nothing_is_made(tmp_path: Path) 
         for verb in ("rmi", "get", "active", "rootfs rm", "rootfs prepare"):
             assert words(f"--root {root} {verb} ") == []
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_i74_a_key_press_waits_for_no_other_process(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that holds the database of names: nothing is offered then."""
+    with closing(sqlite3.connect(root / "meta.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        line = f"ocidist --root {root} rmi red"
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{line}\0red\0".encode())))
+        began = time.monotonic()
+        assert main(["completion", "bash", "--offer"]) == 0
+        assert time.monotonic() - began < 8  # sqlite3's own patience is 30 s
+    assert capsys.readouterr().out == "words\n"
