@@ -283,7 +283,7 @@ def test_an_ordinary_user_unpacks_with_debian_s_own_python(tmp_path: Path) -> No
     try:
         (home / "layer.tar.gz").write_bytes(gzipped(*MIXED).getvalue())
         shutil.copytree(
-            Path(__file__).resolve().parents[3] / "ocidist",
+            Path(__file__).resolve().parents[2] / "ocidist",
             home / "ocidist",
             ignore=shutil.ignore_patterns("__pycache__"),
         )
