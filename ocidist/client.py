@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from copy import copy
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, Union
 
 from ocidist.errors import InvalidReference, UsageError, quoted
@@ -450,7 +450,7 @@ class Client:
                     slots=self._slots_of(source),
                     asked=one,
                 )
-                self.store.tag(full, target, inner, replayed=PurePath(replay.name).name if replay else "")
+                self.store.tag(full, target, inner, replayed="" if replay is None else replay.mark)
                 return chain, open_image(self.store, full, target, None, one, inner)
 
         with self.store.lease(scope=outer) as lease, of_reference(full):

@@ -140,14 +140,16 @@ def logout(host: str) -> bool:
 class Replaying:
     """The banner of :func:`replay`; used in ``with`` the client is what it was at the end of the block."""
 
-    def __init__(self, name: str, requests: int, before: Connections) -> None:
-        self.name, self.requests, self._before = name, requests, before
+    def __init__(self, name: str, requests: int, connections: Connections, before: Connections) -> None:
+        self.name, self.requests, self._connections, self._before = name, requests, connections, before
 
     def __enter__(self) -> Replaying:
+        self._connections.before = self._before
         return self
 
     def __exit__(self, *exc: object) -> None:
-        client().connections = self._before
+        here = client()
+        here.connections = self._connections.end(here.connections)
 
     def __repr__(self) -> str:
         from ocidist.view.text import visible
@@ -172,9 +174,10 @@ def replay(cassette: str | Path) -> Replaying:
     from ocidist.net import replay as replays
 
     transport = replays.find(cassette)
-    before = client().connections
-    client().use(transport)
-    return Replaying(str(cassette), len(transport.exchanges), before)
+    here = client()
+    before = here.connections
+    here.use(transport)
+    return Replaying(str(cassette), len(transport.exchanges), here.connections, before)
 
 
 def online() -> None:
@@ -186,12 +189,12 @@ def online() -> None:
 def trace() -> Iterator[Trace]:
     """Collect the exchanges of a block: ``with oci.trace() as t: …``, then ``t.rows()``, ``t.to_har()``."""
     here = client()
-    before = here.connections
     found = here.record(bodies=False)
+    mine = here.connections
     try:
         yield found
     finally:
-        here.connections = before
+        here.connections = mine.end(here.connections)
 
 
 def demo(*, platform: Platform | str | None = None) -> Image:

@@ -129,9 +129,16 @@ class Redactor:
         """``data`` without the secrets; ``data`` itself where it shows none."""
         if not self._forms or not data:
             return data
-        text = data.decode("latin-1")
-        found = self.text(text, besides)
-        return data if found is text else found.encode("latin-1")
+        # As text too: a server that took a secret's bytes for latin-1 says it back encoded twice.
+        for encoding in ("latin-1",) if data.isascii() else ("utf-8", "latin-1"):
+            try:
+                text = data.decode(encoding)
+            except UnicodeDecodeError:
+                continue
+            found = self.text(text, besides)
+            if found is not text:
+                data = found.encode(encoding)
+        return data
 
     def shown_in(self, block: bytes) -> bool:
         """Whether a block of a body shows a secret. In one that is no text only raw, UTF-16 and base64 are looked for:

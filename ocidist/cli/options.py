@@ -114,16 +114,26 @@ def add_global(parser: argparse.ArgumentParser, *, top: bool) -> None:
     add("--refresh", metavar="TOKEN", help="an identity token instead of a password")
     add("--plain-http", action="store_true", default=False, help="speak http to this registry")
     add("-k", "--insecure", action="store_true", default=False, help="don't check certificates")
-    add("--ca-cert", metavar="FILE", help="trust these certificates too (PEM)")
+    add("--ca-cert", metavar="FILE", type=not_empty, help="trust these certificates too (PEM)")
     add(
         "--hosts-dir",
         metavar="DIR",
         action="append",
         help="where HOST/hosts.toml names mirrors ($OCIDIST_HOSTS_DIR)",
     )
-    add("--cassette", metavar="PATH", help='replay recorded exchanges, no network ("demo" comes along)')
-    add("--record", metavar="PATH", help="record this run: a new .json, or a folder that each run adds to")
-    add("--trace", metavar="FILE", help="write the exchanges as FILE.har or FILE.jsonl")
+    add(
+        "--cassette",
+        metavar="PATH",
+        type=not_empty,
+        help='replay recorded exchanges, no network ("demo" comes along)',
+    )
+    add(
+        "--record",
+        metavar="PATH",
+        type=not_empty,
+        help="record this run: a new .json, or a folder that each run adds to",
+    )
+    add("--trace", metavar="FILE", type=not_empty, help="write the exchanges as FILE.har or FILE.jsonl")
     add("--debug", action="store_true", default=False, help="debug lines on stderr")
     add("--connect-to", metavar="HOST:PORT=ADDR:PORT", action="append", help=argparse.SUPPRESS)
     parser.formatter_class = argparse.HelpFormatter

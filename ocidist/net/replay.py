@@ -22,7 +22,7 @@ import os
 import re
 import threading
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, Iterable
 from urllib.parse import urlsplit
 
@@ -63,6 +63,11 @@ class ReplayTransport:
         self._by_meaning = self._meanings()
         self._served = [0] * len(self.exchanges)
         self._lock = threading.Lock()
+
+    @property
+    def mark(self) -> str:
+        """What names that it gave are marked with; never empty, which would mean a registry."""
+        return PurePath(self.name).name or "cassette"
 
     @classmethod
     def load(cls, path: str | Path | Traversable) -> ReplayTransport:

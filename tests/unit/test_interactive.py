@@ -103,6 +103,27 @@ def test_after_a_trace_or_a_replay_mirrors_are_asked_as_before(mirror: FaultyReg
     assert len(mirror.registry.records) == 3
 
 
+def test_a_replay_that_begins_within_a_trace_stays() -> None:
+    """The banner says until when; and online() within one is for good too."""
+    with oci.trace():
+        oci.replay("demo")
+    assert interactive.client().offline
+    with oci.trace():
+        oci.online()
+    assert not interactive.client().offline
+
+
+def test_traces_and_replays_end_in_any_order() -> None:
+    """As in two threads, or two cells."""
+    before = interactive.client().connections
+    first, second = oci.replay("demo").__enter__(), oci.trace()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert interactive.client().offline  # within the trace, which began in it
+    second.__exit__(None, None, None)
+    assert interactive.client().connections is before
+
+
 def test_a_pull_into_another_store_asks_mirrors(mirror: FaultyRegistry, tmp_path: Path) -> None:
     """It is the same client but for the store."""
     found = oci.pull(MIRRORED, platform="linux/amd64", store=tmp_path / "other", progress=False)

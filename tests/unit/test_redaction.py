@@ -154,3 +154,12 @@ def test_i81_an_error_holds_no_secret_in_use() -> None:
         for text in (str(error), repr(error), repr(vars(error)), repr(pickle.dumps(error))):
             assert secrets.MARK not in secrets.undone(text.encode()).decode("latin-1")
             assert basic not in text
+
+
+def test_i81_a_secret_that_was_taken_for_latin_1_is_found_in_bytes() -> None:
+    """A server that reads UTF-8 so, and answers in UTF-8."""
+    redactor = Redactor()
+    redactor.learn(["pässwörd1234"])
+    body = "you said pässwörd1234, and ü".encode().decode("latin-1").encode()
+    assert redactor.data(body) == b"you said scrubbed, and " + "ü".encode().decode("latin-1").encode()
+    assert redactor.data(clean := "ü and ä".encode()) is clean

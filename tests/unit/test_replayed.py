@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -88,6 +89,29 @@ def test_i83_a_replayed_pull_takes_no_name_that_was_pulled(
     client.store.tag(DEMO, client.pull(DEMO).descriptor, Scope())
     assert client.pull(DEMO).reference == DEMO
     assert [row.replayed for row in client.store.images] == [""], "it is what was pulled"
+
+
+@pytest.mark.parametrize("path", [".", "./", "../here"])
+def test_i83_a_cassette_in_the_working_directory_marks_the_name(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its path has no name of its own; without a mark it would take the names that were pulled."""
+    shutil.copytree(CASSETTES, tmp_path / "here")
+    for other in (tmp_path / "here").glob("*.json"):
+        if other.name != "first-pull.json":
+            other.unlink()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["--cassette", path, "pull", "registry.example/demo/shop:1.0"]) == 0
+    capsys.readouterr()
+    assert main(["--format", "json", "images"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["replayed"] == ("here" if "here" in path else "cassette")
+
+
+@pytest.mark.parametrize("option", ["--cassette", "--record", "--trace"])
+def test_i83_an_empty_path_is_not_the_network(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A variable of a script that is not set: who wants a replay does not want the registry."""
+    assert main([option, "", "pull", "registry.example/demo/shop:1.0"]) == 2
+    assert "the path is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cassette", ["token-auth", "identity-token", "basic-auth"])

@@ -5,7 +5,7 @@ A value to put aside and take up again: after a trace or a replay the client is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ class Connections:
     """``transport`` is made at first use where it is None; ``offline`` says that it stands in for the network.
 
     ``traces`` collect every exchange. ``session`` is for registries of which hosts.toml has nothing, ``sessions`` for an
-    endpoint and the registry that it answers for.
+    endpoint and the registry that it answers for. ``before`` are those that a trace or a replay, once it has ``ended``,
+    gives back.
     """
 
     transport: Transport | None = None
@@ -32,6 +33,8 @@ class Connections:
     traces: tuple[Trace, ...] = ()
     session: RegistrySession | None = None
     sessions: dict[tuple[Endpoint, str], RegistrySession] = field(default_factory=dict)
+    before: Connections | None = None
+    ended: bool = False
 
     @classmethod
     def over(cls, transport: Transport | None) -> Connections:
@@ -47,4 +50,12 @@ class Connections:
         from ocidist.net.recording import Recorder
 
         recorder = Recorder(transport, trace)
-        return replace(self, transport=recorder, traces=(*self.traces, trace), session=None, sessions={})
+        return Connections(recorder, self.offline, self.replay, (*self.traces, trace), before=self)
+
+    def end(self, current: Connections) -> Connections:
+        """End this trace or replay; the connections to go on with in place of ``current``. Those that were chosen within
+        it for good stay; traces and replays may end in any order."""
+        self.ended = True
+        while current.ended and current.before is not None:
+            current = current.before
+        return current
