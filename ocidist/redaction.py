@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import threading
 from functools import cache
-from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Iterable, Iterator, Mapping, Sequence
 
 __all__ = ["GIVEN", "LONGEST", "PLACEHOLDER", "RECEIVED", "RECORDED", "SECRETS", "Redactor"]
 
@@ -36,13 +36,16 @@ _MANY = 8  # secrets
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
-class _Forms(NamedTuple):
+class _Forms:
     """``shown``: lowercase. ``encoded``: what base64 has of it for certain, and whether a character before and one
     behind have some bits more. ``raw``: both as bytes."""
 
-    shown: tuple[str, ...]
-    encoded: tuple[tuple[str, bool, bool], ...]
-    raw: tuple[bytes, ...]
+    __slots__ = ("encoded", "raw", "shown")
+
+    def __init__(
+        self, shown: tuple[str, ...], encoded: tuple[tuple[str, bool, bool], ...], raw: tuple[bytes, ...]
+    ) -> None:
+        self.shown, self.encoded, self.raw = shown, encoded, raw
 
 
 class Redactor:
@@ -119,8 +122,10 @@ class Redactor:
         """The secrets by how their forms begin: with them a short text is looked through once, however many they are."""
         if self._indexed[0] is not forms:
             starts: dict[str, list[str]] = {}
-            for secret, (shown, encoded, _) in forms.items():
-                for start in {form[:_START] for form in (*shown, *(form for form, _, _ in encoded))}:
+            for secret, each in forms.items():
+                for start in {
+                    form[:_START] for form in (*each.shown, *(form for form, _, _ in each.encoded))
+                }:
                     starts.setdefault(start, []).append(secret)
             self._indexed = forms, starts
         return self._indexed[1]

@@ -16,7 +16,7 @@ from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
 from ocidist.layers.reading import nothing
 from ocidist.rows import Column, Rows, Schema
-from ocidist.upkeep.prefix import complete, is_prefix
+from ocidist.spec.prefix import complete, is_prefix
 
 if TYPE_CHECKING:
     from ocidist.layers.compare import Change

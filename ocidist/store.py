@@ -20,7 +20,7 @@ from ocidist.metadata.content import DAY, LEASED, HeldContent, HeldWriter
 from ocidist.metadata.database import ImageRecord, Metadata
 from ocidist.metadata.replayed import marking
 from ocidist.spec.digest import Digest
-from ocidist.upkeep.prefix import complete, is_prefix
+from ocidist.spec.prefix import complete, is_prefix
 
 if TYPE_CHECKING:
     from pathlib import Path

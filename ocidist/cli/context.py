@@ -171,7 +171,7 @@ class Context:
         """A digest, or the one blob of the store (with ``trees``: or unpacked tree) whose digest begins so."""
         from itertools import chain
 
-        from ocidist.upkeep.prefix import complete, is_prefix
+        from ocidist.spec.prefix import complete, is_prefix
 
         blobs = (info.digest for info in self.store.content.walk())
         if not trees or not is_prefix(text):
