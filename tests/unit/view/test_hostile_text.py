@@ -147,7 +147,7 @@ VIEWS: dict[str, Callable[[], str]] = {
         [Part(IMAGES, [ImageRow(HOSTILE, HOSTILE, DIGESTS[0], 1, (HOSTILE,))], HOSTILE, HOSTILE)],
         [HOSTILE],
     ).html(),
-    "replaying": lambda: Replaying(HOSTILE, 1, None)._repr_html_(),
+    "replaying": lambda: Replaying(HOSTILE, 1, None, None)._repr_html_(),
 }
 
 
@@ -167,6 +167,6 @@ def test_g66_i78_reprs_in_a_notebook() -> None:
         for line in (*error._render_traceback_(), str(error)):
             check_text(line)
             assert "\n" not in line
-    check_text(repr(Replaying(HOSTILE, 1, None)))
+    check_text(repr(Replaying(HOSTILE, 1, None, None)))
     check_text(repr(Request("GET", HOSTILE, Headers([(HOSTILE, "")]))))
     check_text(repr(Exchange("GET", HOSTILE, reason=HOSTILE, body=Payload(b""))))
