@@ -43,10 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = end.code if isinstance(end.code, int) else 0
         sys.stdout.flush()
         return code
-    except _Signalled as end:
-        return _end(*end.args)
-    except KeyboardInterrupt:
-        return _end("interrupted", 130)
+    except KeyboardInterrupt as end:
+        return _end(end)
     except BrokenPipeError:
         let_go_of_stdout()
         return 0
@@ -70,13 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except RecursionError:
         return _complain(OcidistError("a document is nested too deeply to be read"), 1)
-    except (
-        RuntimeError
-    ) as error:  # before Python 3.12 so comes what ends the making of a class, as in an import
-        if isinstance(error.__cause__, _Signalled):
-            return _end(*error.__cause__.args)
+    except RuntimeError as error:
+        # Before Python 3.12 so comes what ends the making of a class, as in an import.
         if isinstance(error.__cause__, KeyboardInterrupt):
-            return _end("interrupted", 130)
+            return _end(error.__cause__)
         raise
 
 
@@ -270,9 +265,10 @@ def _complain(error: BaseException, code: int) -> int:
     return code
 
 
-def _end(how: str, code: int) -> int:
+def _end(end: KeyboardInterrupt) -> int:
+    how, code = end.args if isinstance(end, _Signalled) else ("interrupted", 130)
     say(f"{how}; run it again to go on", how, code=code)
-    return code
+    return int(code)
 
 
 def _wants_json(words: list[str]) -> bool:

@@ -14,14 +14,15 @@ from ocidist.errors import InvalidDigest
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-__all__ = ["ALGORITHMS", "Digest", "UnsupportedDigest"]
+__all__ = ["ALGORITHMS", "DIGITS", "Digest", "UnsupportedDigest"]
 
 ALGORITHMS = {"sha256": 64, "sha512": 128}
 """Algorithm -> hex digits (descriptor.md, "Registered Algorithms"; blake3 is refused by name)."""
 
 # \Z, not $ (which accepts a trailing newline); ASCII classes, not \d.
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+\Z")
-_HEX = re.compile(r"[0-9a-f]+\Z")
+DIGITS = frozenset("0123456789abcdef")
+"""Of the encoded part."""
 
 
 class Digest(str):
@@ -42,7 +43,7 @@ class Digest(str):
             raise InvalidDigest(text, f"algorithm {algorithm!r} is not supported; sha256 and sha512 are")
         if len(encoded) != length:
             raise InvalidDigest(text, f"{algorithm} takes {length} hexadecimal digits, not {len(encoded)}")
-        if not _HEX.match(encoded):
+        if not DIGITS.issuperset(encoded):
             raise InvalidDigest(text, "hexadecimal digits are 0-9 and lowercase a-f")
         return str.__new__(cls, text)
 

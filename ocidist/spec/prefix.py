@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Iterable
 
 from ocidist.errors import InvalidDigest
-from ocidist.spec.digest import ALGORITHMS, Digest
+from ocidist.spec.digest import ALGORITHMS, DIGITS, Digest
 
 __all__ = ["complete", "is_prefix"]
 
 SHORTEST = 4  # hexadecimal digits
 _SHOWN = 5  # candidates in an error
-_DIGITS = frozenset("0123456789abcdef")
 
 
 def is_prefix(text: str) -> bool:
@@ -40,7 +39,7 @@ def complete(text: str, digests: Iterable[str], what: str) -> Digest:
 def _digits(text: str) -> int:
     """Return how many hexadecimal digits a text is, after an algorithm or without one; 0 if it is anything else."""
     algorithm, colon, start = text.rpartition(":")
-    return len(start) if _DIGITS.issuperset(start) and (not colon or algorithm in ALGORITHMS) else 0
+    return len(start) if DIGITS.issuperset(start) and (not colon or algorithm in ALGORITHMS) else 0
 
 
 def _longest(text: str) -> int:

@@ -6,6 +6,7 @@ import time
 from itertools import chain, islice
 from typing import Any, Callable, Collection, Iterable, Iterator, Sequence
 
+from ocidist.spec.digest import DIGITS
 from ocidist.view import sizes
 from ocidist.view.schema import Column, Schema
 from ocidist.view.text import clip, middle, pad, visible, width
@@ -15,7 +16,6 @@ __all__ = ["FORMATS", "cell", "render", "stream"]
 FORMATS = ("table", "json", "jsonl", "csv")
 BUFFERED = 500  # rows that a streamed table looks at before it settles its widths
 GAP = "  "
-_DIGITS = frozenset("0123456789abcdef")
 _WHOLE = ("bytes", "count", "age", "time")  # a part of them says something else
 NARROW = 6  # cells under which no column is cut
 
@@ -126,7 +126,7 @@ def _shorten(schema: Schema, line: Sequence[str]) -> list[str]:
 def short_digest(text: str) -> str:
     """``sha256:abcdef123456`` of a whole digest; other text as it is."""
     algorithm, _, digits = text.partition(":")
-    whole = algorithm.isalnum() and len(digits) >= 32 and _DIGITS.issuperset(digits)
+    whole = algorithm.isalnum() and len(digits) >= 32 and DIGITS.issuperset(digits)
     return f"{algorithm}:{digits[:12]}" if whole else text
 
 
