@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, Union
 
 from ocidist.errors import InvalidReference, UsageError, quoted
+from ocidist.graph.copy import DEFAULT_WORKERS, Slots, copy_graph
 from ocidist.image import Image, of_reference, open_image
 from ocidist.limits import DEFAULT, Limits
 from ocidist.progress import Named
@@ -21,7 +22,6 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform
 from ocidist.spec.reference import DEFAULT_DOMAIN, Reference
-from ocidist.transfer import DEFAULT_WORKERS, Slots, copy_graph
 
 if TYPE_CHECKING:
     from ocidist.net.http import HTTPOptions
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ocidist.remotes.registry.hosts_toml import Endpoint
     from ocidist.remotes.registry.session import RegistrySession
     from ocidist.settings import Settings
-    from ocidist.store import Store
+    from ocidist.stores.local import Store
 
     Auth = Union[CredentialSource, Credential, tuple[str, str], None]
 
@@ -111,7 +111,7 @@ class Client:
     def store(self) -> Store:
         """The local store; its folders are made when something is first written."""
         with self._lock:
-            from ocidist.store import Store
+            from ocidist.stores.local import Store
 
             if not isinstance(self._store, Store):
                 root = self._store if self._store is not None else self.settings.root
@@ -396,7 +396,7 @@ class Client:
         scope.emit(Named(full))
         target, raw = source.resolve(name, scope)
         scope.emit(Named(full, target))
-        from ocidist.unpacking import Suiting, mended
+        from ocidist.transfer import Suiting, mended
 
         asked = self.asked(platform)
 
@@ -426,7 +426,7 @@ class Client:
     ) -> Pulled:
         """Fetch all content, unpack the layers while they arrive, check the ChainID, and name the image last."""
         outer = self._scope(scope)
-        from ocidist.unpacking import mended, pull_graph
+        from ocidist.transfer import mended, pull_graph
 
         source, name, full = self.source(locator)
         asked = self.asked(platform)

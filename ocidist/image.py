@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ocidist.documents import shown
 from ocidist.errors import BlobNotFound, DigestMismatch, InvalidManifest, PlatformNotFound, SizeMismatch
+from ocidist.graph.copy import MAX_DEPTH, pick, read_small
 from ocidist.remotes.protocols import Source
 from ocidist.rows import Column, Rows, Schema
 from ocidist.spec import manifest as manifests
@@ -18,7 +19,6 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.platform import Platform, fits, is_image, require_fit
-from ocidist.transfer import MAX_DEPTH, pick, read_small
 
 if TYPE_CHECKING:
     import os
@@ -218,7 +218,7 @@ class Image:
         from ocidist.runtime.bundle import write_bundle
         from ocidist.runtime.options import BundleOptions
         from ocidist.scope import Scope
-        from ocidist.store import Store
+        from ocidist.stores.local import Store
 
         if not isinstance(self.source, Store):
             raise UsageError(f"{self.reference}: a bundle is made of an image of the store; pull it first")

@@ -18,16 +18,16 @@ from ocidist.spec.chain import chain_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.reference import Reference
-from ocidist.upkeep.check import DamageRow, references
-from ocidist.upkeep.trees import remake, unpackable
+from ocidist.stores.upkeep.check import DamageRow, references
+from ocidist.stores.upkeep.trees import remake, unpackable
 
 if TYPE_CHECKING:
     from ocidist.client import Client
     from ocidist.content.protocols import Body, Info, Writer
-    from ocidist.metadata.content import HeldContent
     from ocidist.remotes.protocols import Source
     from ocidist.scope import Scope
-    from ocidist.store import Store
+    from ocidist.stores.leased import LeasedContent
+    from ocidist.stores.local import Store
 
 __all__ = ["RepairRow", "repair"]
 
@@ -51,7 +51,7 @@ _OTHERS = {
 
 @dataclass(frozen=True)
 class RepairRow:
-    """What came of one :class:`~ocidist.upkeep.check.DamageRow`. ``outcome`` is where it was fetched from, or why
+    """What came of one :class:`~ocidist.stores.upkeep.check.DamageRow`. ``outcome`` is where it was fetched from, or why
     it could not be, and what can be done."""
 
     kind: str
@@ -186,7 +186,7 @@ def _located(
     return target, remote
 
 
-def _replace(content: HeldContent, target: Descriptor, source: Source, scope: Scope) -> None:
+def _replace(content: LeasedContent, target: Descriptor, source: Source, scope: Scope) -> None:
     """``target`` into the store whatever lies in its place; the rename at the end of a commit replaces that."""
     again, origin = _Again(content), getattr(source, "origin", None)
     labels = {str(origin[0]): str(origin[1])} if origin else None
@@ -201,7 +201,7 @@ def _replace(content: HeldContent, target: Descriptor, source: Source, scope: Sc
 class _Again:
     """A store in which nothing is here yet, so that what is damaged is brought once more."""
 
-    def __init__(self, content: HeldContent) -> None:
+    def __init__(self, content: LeasedContent) -> None:
         self._content = content
 
     def info(self, digest: Digest) -> Info:

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
-from ocidist.layers.reading import nothing
 from ocidist.rows import Column, Rows, Schema
 from ocidist.spec.prefix import complete, is_prefix
+from ocidist.trees.directory import nothing
 
 if TYPE_CHECKING:
-    from ocidist.layers.compare import Change
     from ocidist.layers.diff import MadeLayer
-    from ocidist.layers.reading import Reader
     from ocidist.scope import Scope
     from ocidist.snapshots.protocols import Mount, SnapshotInfo
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.digest import Digest
-    from ocidist.store import Store
+    from ocidist.stores.local import Store
+    from ocidist.trees.compare import Change
+    from ocidist.trees.directory import Reader
 
 __all__ = [
     "ChangeRow",
@@ -223,7 +223,7 @@ def _trees(store: Store, upper: str, lower: str | None) -> Iterator[tuple[Reader
 
 def _reader(store: Store, name: str) -> tuple[Reader, str]:
     """A tree by its snapshot's key or target, else by its directory; and the key of the snapshot's parent."""
-    from ocidist.layers.reading import TreeReader
+    from ocidist.trees.directory import TreeReader
 
     try:
         info = find(store, name)
@@ -244,7 +244,7 @@ def changes(store: Store, upper: str, lower: str | None, scope: Scope) -> Rows[C
 
     Columns: kind, type, size (bytes), path. Raises StoreError, the scope's end.
     """
-    from ocidist.layers.compare import compare
+    from ocidist.trees.compare import compare
 
     with _trees(store, upper, lower) as (below, above):
         try:

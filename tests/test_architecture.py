@@ -22,8 +22,8 @@ PACKAGE = "ocidist"
 
 # Top down: a unit imports only from units above it, and from itself.
 TOP_DOWN = """
-redaction errors files settings spec view rows progress limits scope net content metadata remotes transfer layers snapshots
-upkeep store unpacking rootfs runtime explore build documents image server client repair diagnosis cli notebook interactive
+redaction errors files settings spec view rows progress limits scope terminal net content images remotes graph trees layers
+snapshots stores transfer rootfs runtime explore build documents image server client repair diagnosis cli notebook interactive
 integrations containerd
 __init__ __main__
 """
@@ -40,7 +40,7 @@ OUTSIDE = ("notebook", "integrations", "containerd")
 
 # In the core: module -> packages that it may import inside a function, at first use.
 OPTIONAL = {
-    "layers/compression.py": {"isal", "zlib_ng", "backports", "compression"},
+    "layers/compression/inflate.py": {"isal", "zlib_ng", "backports", "compression"},
     "net/tls.py": {"certifi"},  # where a system has no authorities of its own
     "remotes/registry/hosts_toml.py": {"tomli"},  # before Python 3.11
     "rows.py": {"pandas"},
@@ -319,16 +319,21 @@ def test_the_tree_keeps_the_rule(rule: Callable[[Module], Iterator[str]]) -> Non
 
 PLANTED = [
     (order, "spec/x.py", "from ocidist.net import http", "spec imports ocidist.net.http"),
-    (order, "spec/x.py", "import ocidist.store", "stands below"),
+    (order, "spec/x.py", "import ocidist.stores.local", "stands below"),
     (order, "spec/x.py", "def f():\n    from ocidist.cli.main import main", "cli.main"),
     (order, "spec/x.py", "from ocidist import client", "ocidist.client"),
     (order, "spec/x.py", "from ocidist import open", "ocidist.open"),
     (order, "spec/x.py", "import ocidist\nocidist.open('x')\nocidist.__version__", "imports ocidist,"),
     (order, "spec/x.py", "from ..net.http import A", "ocidist.net.http.A"),
-    (order, "spec/__init__.py", "from ..store import Store", "ocidist.store.Store"),
-    (order, "rows.py", "from . import store", "ocidist.store"),
-    (order, "spec/x.py", "from importlib import import_module\nimport_module('ocidist.store')", ":2:"),
-    (order, "spec/x.py", "if TYPE_CHECKING:\n    from ocidist.store import Store", "ocidist.store"),
+    (order, "spec/__init__.py", "from ..stores.local import Store", "ocidist.stores.local.Store"),
+    (order, "rows.py", "from . import stores", "ocidist.stores"),
+    (order, "spec/x.py", "from importlib import import_module\nimport_module('ocidist.stores.local')", ":2:"),
+    (
+        order,
+        "spec/x.py",
+        "if TYPE_CHECKING:\n    from ocidist.stores.local import Store",
+        "ocidist.stores.local",
+    ),
     (order, "errors.py", "from ocidist.spec.digest import Digest", "ocidist.spec"),
     (
         order,
@@ -338,32 +343,32 @@ PLANTED = [
     ),
     (order, "gadgets.py", "x = 1", "no place in ORDER"),
     (standard_library, "spec/x.py", "import requests", "imports requests"),
-    (standard_library, "store.py", "def f():\n    import pandas as pd", "imports pandas"),
+    (standard_library, "stores/local.py", "def f():\n    import pandas as pd", "imports pandas"),
     (standard_library, "rows.py", "import pandas as pd", "before it is used"),
-    (standard_library, "layers/compression.py", "from isal import igzip", "before it is used"),
-    (standard_library, "layers/apply.py", "def f():\n    from isal import igzip", "imports isal"),
+    (standard_library, "layers/compression/inflate.py", "from isal import igzip", "before it is used"),
+    (standard_library, "layers/apply/layer.py", "def f():\n    from isal import igzip", "imports isal"),
     (standard_library, "net/x.py", "try:\n    import zstandard\nexcept ImportError:\n    pass", "zstandard"),
-    (environment, "store.py", "import os\nos.environ['A']", "os.environ"),
+    (environment, "stores/local.py", "import os\nos.environ['A']", "os.environ"),
     (environment, "cli/main.py", "import os\nos.getenv('A')", "os.getenv"),
-    (environment, "store.py", "from os import environ", "environ"),
-    (environment, "store.py", "from pathlib import Path\nPath.home()", "Path.home"),
-    (environment, "store.py", "from pathlib import Path\nPath('~').expanduser()", "expanduser"),
-    (environment, "store.py", "import os.path\nos.path.expanduser('~')", "expanduser"),
-    (network, "store.py", "import socket", "socket"),
+    (environment, "stores/local.py", "from os import environ", "environ"),
+    (environment, "stores/local.py", "from pathlib import Path\nPath.home()", "Path.home"),
+    (environment, "stores/local.py", "from pathlib import Path\nPath('~').expanduser()", "expanduser"),
+    (environment, "stores/local.py", "import os.path\nos.path.expanduser('~')", "expanduser"),
+    (network, "stores/local.py", "import socket", "socket"),
     (network, "net/replay.py", "def f():\n    from http.client import HTTPSConnection", "http.client"),
     (network, "remotes/registry/auth.py", "import urllib.request", "urllib.request"),
     (network, "client.py", "from urllib import request", "urllib.request"),
     (network, "net/message.py", "import ssl", "ssl"),
     (sockets, "net/tls.py", "import socket\nsocket.create_connection(('a', 1))", "create_connection"),
     (sockets, "net/body.py", "import http.client\nhttp.client.HTTPSConnection('a')", ":2:"),
-    (prints, "store.py", "print('x')", "print()"),
+    (prints, "stores/local.py", "print('x')", "print()"),
     (prints, "notebook/widgets.py", "def f():\n    print('x')", ":2:"),
     (prints, "cli/main.py", "breakpoint()", "breakpoint()"),
-    (length, "store.py", "x = 1\n" * 501, "501 lines"),
+    (length, "stores/local.py", "x = 1\n" * 501, "501 lines"),
     (names, "net/utils.py", "", "'utils'"),
     (names, "helpers/x.py", "", "'helpers'"),
     (names, "net/_common.py", "", "'_common'"),
-    (postponed, "store.py", "import os", "__future__"),
+    (postponed, "stores/local.py", "import os", "__future__"),
 ]
 
 ALLOWED = [
@@ -373,11 +378,11 @@ ALLOWED = [
     (order, "cli/main.py", "import ocidist\nocidist.__version__"),
     (order, "__init__.py", "from ocidist.client import Client"),
     (standard_library, "rows.py", "def f():\n    import pandas"),
-    (standard_library, "layers/compression.py", "def f():\n    from isal import igzip"),
+    (standard_library, "layers/compression/inflate.py", "def f():\n    from isal import igzip"),
     (standard_library, "notebook/widgets.py", "import ipywidgets"),
-    (standard_library, "store.py", "import sqlite3, json\nfrom ocidist.errors import OcidistError"),
+    (standard_library, "stores/local.py", "import sqlite3, json\nfrom ocidist.errors import OcidistError"),
     (environment, "settings.py", "import os\nos.environ['A']"),
-    (environment, "store.py", "settings.home\nPath(root) / 'home'"),
+    (environment, "stores/local.py", "settings.home\nPath(root) / 'home'"),
     (network, "net/http.py", "import socket, ssl, http.client"),
     (network, "client.py", "import urllib.parse\nfrom http import HTTPStatus"),
     (network, "net/reasons.py", "import ssl"),
@@ -385,9 +390,9 @@ ALLOWED = [
     (sockets, "net/body.py", "import http.client\nhttp.client.HTTPResponse.read"),
     (prints, "cli/main.py", "print('x')"),
     (prints, "view/text.py", "printed = visible('print()')"),
-    (length, "store.py", "x = 1\n" * 500),
+    (length, "stores/local.py", "x = 1\n" * 500),
     (names, "net/dial.py", ""),
-    (postponed, "store.py", '"""Doc."""\nfrom __future__ import annotations\nimport os'),
+    (postponed, "stores/local.py", '"""Doc."""\nfrom __future__ import annotations\nimport os'),
     (postponed, "cli/__init__.py", '"""Only a sentence."""'),
 ]
 

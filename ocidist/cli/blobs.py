@@ -15,9 +15,9 @@ from ocidist.view.schema import Column, Schema
 
 if TYPE_CHECKING:
     from ocidist.content.protocols import Info
-    from ocidist.metadata.content import HeldWriter
     from ocidist.scope import Scope
-    from ocidist.store import Store
+    from ocidist.stores.leased import LeasedWriter
+    from ocidist.stores.local import Store
 
 BLOBS = Schema(
     "blobs", (Column("digest", "digest"), Column("size", "bytes"), Column("created_at", "age", "AGE"))
@@ -53,7 +53,7 @@ def configure_active(parser: argparse.ArgumentParser) -> None:
 
 
 def run_active(args: argparse.Namespace, context: Context) -> None:
-    from ocidist.upkeep.inventory import ACTIVE, active_rows
+    from ocidist.stores.upkeep.inventory import ACTIVE, active_rows
 
     context.listing(ACTIVE, active_rows(context.store.content.statuses(args.keys)))
 
@@ -117,7 +117,7 @@ def _common(one: bytes, other: bytes) -> int:
     return low
 
 
-def _writer(key: str, size: int, expected: Digest | None, store: Store, scope: Scope) -> HeldWriter:
+def _writer(key: str, size: int, expected: Digest | None, store: Store, scope: Scope) -> LeasedWriter:
     """The writer, once nobody else holds it: ``xargs -P10`` may bring one object twice."""
     from ocidist.errors import Locked
     from ocidist.scope import POLL

@@ -33,7 +33,7 @@ def run_completion(args: argparse.Namespace, context: Context) -> None:
 def _offer(shell: str, context: Context) -> None:
     from ocidist.cli.offers import offers, read
     from ocidist.scope import Scope
-    from ocidist.store import Store
+    from ocidist.stores.local import Store
 
     if context.stdin.isatty():
         raise UsageError("completion --offer reads what the completion scripts send on stdin")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ocidist.scope import Scope
     from ocidist.settings import Settings
     from ocidist.spec.digest import Digest
-    from ocidist.store import Store
+    from ocidist.stores.local import Store
     from ocidist.view.schema import Schema
 
 __all__ = ["Context"]
@@ -68,7 +68,7 @@ class Context:
     @property
     def store(self) -> Store:
         if self._store is None:
-            from ocidist.store import Store
+            from ocidist.stores.local import Store
 
             args = self.args
             self._store = Store(args.root or None, snapshotter=args.snapshotter, shared=args.shared)
@@ -227,11 +227,11 @@ class Context:
     @contextmanager
     def progress(self) -> Iterator[Scope]:
         """A scope whose events are painted on stderr, as ``--progress`` says; none with ``--quiet``."""
-        from ocidist.cli import bars
         from ocidist.cli.recording import Lacking
         from ocidist.errors import Cancelled, OcidistError
         from ocidist.progress import Failed
         from ocidist.scope import Scope
+        from ocidist.terminal import bars
 
         settings, stream = self.settings, sys.stderr
         painter = bars.make(

@@ -17,7 +17,7 @@ def configure_images(parser: argparse.ArgumentParser) -> None:
 
 
 def run_images(args: argparse.Namespace, context: Context) -> int:
-    from ocidist.upkeep.inventory import images
+    from ocidist.stores.upkeep.inventory import images
 
     wanted = set()
     for ref in args.refs:

@@ -86,7 +86,7 @@ def configure_manifest(parser: argparse.ArgumentParser) -> None:
 
 def run_manifest(args: argparse.Namespace, context: Context) -> None:
     """The exact bytes: of an index where REF is one, unless --platform chooses an image of it."""
-    from ocidist.transfer import read_small
+    from ocidist.graph.copy import read_small
 
     with context.quiet() as scope, _or_store(context, args.ref):
         if args.platform:

@@ -27,7 +27,7 @@ def run_apply(args: argparse.Namespace, context: Context) -> None:
 
     from ocidist.errors import StoreError
     from ocidist.files import within
-    from ocidist.layers.apply import apply_layer
+    from ocidist.layers.apply.layer import apply_layer
 
     context.announce_stdin("a layer (a tar, compressed or not)")
     with context.quiet() as scope, ExitStack() as stack:
@@ -51,7 +51,7 @@ def configure_rootfs_unpack(parser: argparse.ArgumentParser) -> None:
 
 def run_rootfs_unpack(args: argparse.Namespace, context: Context) -> None:
     from ocidist.errors import ContentError, InvalidManifest, LayerError, UsageError
-    from ocidist.unpacking import explained
+    from ocidist.transfer import explained
 
     with context.progress() as scope:
         try:

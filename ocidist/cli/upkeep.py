@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ocidist.cli.context import Context
 
 if TYPE_CHECKING:
-    from ocidist.upkeep.check import CheckReport
+    from ocidist.stores.upkeep.check import CheckReport
 
 
 def configure_check(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def configure_check(parser: argparse.ArgumentParser) -> None:
 
 
 def run_check(args: argparse.Namespace, context: Context) -> int:
-    from ocidist.upkeep.check import check
+    from ocidist.stores.upkeep.check import check
     from ocidist.view.sizes import human
 
     store = context.store

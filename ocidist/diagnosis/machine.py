@@ -207,7 +207,7 @@ def _mirrors(client: Client, host: str) -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    from ocidist.layers.compression import zstd_program
+    from ocidist.layers.compression.inflate import zstd_program
 
     for what, modules, without, package in _EXTRAS:
         found = next((name for name in modules if _importable(name)), "")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Callable, Iterator
 from ocidist.diagnosis.advice import advice_for
 from ocidist.diagnosis.finding import FAILED, OK, SKIPPED, Finding
 from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, TransportError, UsageError
+from ocidist.graph.copy import MAX_DEPTH, pick, read_small
 from ocidist.net import probe
 from ocidist.net.message import Headers, Request
 from ocidist.net.proxy import host_port
@@ -27,7 +28,6 @@ from ocidist.spec import mediatype
 from ocidist.spec.manifest import Index
 from ocidist.spec.platform import Platform
 from ocidist.spec.reference import Reference
-from ocidist.transfer import MAX_DEPTH, pick, read_small
 from ocidist.view.sizes import human
 
 if TYPE_CHECKING:

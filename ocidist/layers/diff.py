@@ -19,14 +19,14 @@ from typing import Callable
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import LayerError, StoreError
-from ocidist.layers.changes import MAX_PATH, PREFIX
-from ocidist.layers.compare import Change, compare
-from ocidist.layers.deflating import GzipWriter
-from ocidist.layers.packing import END, pack_header, padding
-from ocidist.layers.reading import Reader
-from ocidist.layers.rootless import take_owner
+from ocidist.layers.compression.deflate import GzipWriter
+from ocidist.layers.tar.packing import END, pack_header, padding
+from ocidist.layers.whiteouts import MAX_PATH, PREFIX
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
+from ocidist.trees.compare import Change, compare
+from ocidist.trees.directory import Reader
+from ocidist.trees.owners import take_owner
 
 __all__ = ["MadeLayer", "write_layer"]
 

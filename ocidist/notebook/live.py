@@ -28,9 +28,9 @@ from ocidist.view.text import visible
 if TYPE_CHECKING:
     from types import FrameType
 
-    from ocidist.cli.bars import Quiet
     from ocidist.notebook.widget import ProgressWidget
     from ocidist.progress import Event
+    from ocidist.terminal.bars import Quiet
 
 __all__ = ["Live", "live"]
 
@@ -148,7 +148,7 @@ class Live:
 
     def _begin(self) -> None:
         if not _in_notebook():
-            from ocidist.cli.bars import make
+            from ocidist.terminal.bars import make
 
             stream = self._stream if self._stream is not None else sys.stderr
             self._bars = make("auto", stream, stream.isatty(), colour=self._colour, dumb=self._dumb)

@@ -26,11 +26,11 @@ from ocidist.runtime.options import BundleOptions, Mount
 from ocidist.runtime.place import claimed, refuse_full
 
 if TYPE_CHECKING:
-    from ocidist.layers.reading import Reader
     from ocidist.scope import Scope
     from ocidist.spec.config import ImageConfig
     from ocidist.spec.manifest import Manifest
-    from ocidist.store import Store
+    from ocidist.stores.local import Store
+    from ocidist.trees.directory import Reader
 
 __all__ = ["Bundle", "write_bundle"]
 
@@ -146,7 +146,7 @@ def _volumes(inside: Inside, config: ImageConfig, options: BundleOptions) -> lis
 
 
 def _write(path: Path, tree: Reader, document: Mapping[str, Any], scope: Scope) -> None:
-    from ocidist.snapshots import trees
+    from ocidist.snapshots import whole_trees as trees
 
     try:
         raw = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8")

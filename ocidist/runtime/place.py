@@ -16,7 +16,7 @@ from typing import Iterator
 
 from ocidist.errors import BundleError
 from ocidist.files import forget_acls, locate, replacing
-from ocidist.layers.reading import FOLDER
+from ocidist.trees.directory import FOLDER
 
 __all__ = ["Place", "claimed", "refuse_full"]
 
@@ -119,7 +119,7 @@ def _claimed(path: Path, parent: int, name: str) -> Iterator[Place]:
 
 
 def _clear(fd: int, parent: int, name: str, mode: int | None) -> None:
-    from ocidist.snapshots.trees import remove_tree
+    from ocidist.snapshots.whole_trees import remove_tree
 
     try:
         with suppress(FileNotFoundError):

@@ -24,11 +24,11 @@ from ocidist.content.disk import failure, make_folder, make_folders, place_of, r
 from ocidist.content.lock import FileLock, is_held
 from ocidist.errors import InvalidDigest, StoreError
 from ocidist.files import NotRegular, read_small, replacing
-from ocidist.layers.reading import FOLDER
 from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
-from ocidist.snapshots.trees import BY_DESCRIPTOR, remove_tree
+from ocidist.snapshots.whole_trees import BY_DESCRIPTOR, remove_tree
 from ocidist.spec.digest import Digest
+from ocidist.trees.directory import FOLDER
 
 if TYPE_CHECKING:
     from typing import Any

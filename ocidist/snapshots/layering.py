@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Callable, Collection, Sequence
 
 from ocidist.files import forget_acls
-from ocidist.layers.apart import Mark, ways
-from ocidist.layers.policy import in_first_namespace
-from ocidist.layers.reading import Reader, TreeReader
-from ocidist.layers.records import Member
-from ocidist.layers.space import require
-from ocidist.layers.tree import Directory, Tree
+from ocidist.layers.apply.apart import Mark, ways
+from ocidist.layers.apply.contained import Directory, Tree
+from ocidist.layers.apply.policy import in_first_namespace
+from ocidist.layers.apply.space import require
+from ocidist.layers.tar.records import Member
 from ocidist.scope import Scope
-from ocidist.snapshots.stacked import OPAQUE, WHITEOUT
-from ocidist.snapshots.trees import copy_entry, copy_metadata
+from ocidist.snapshots.whole_trees import copy_entry, copy_metadata
+from ocidist.trees.directory import Reader, TreeReader
+from ocidist.trees.stacked import OPAQUE, WHITEOUT
 
 __all__ = ["NeedsOrder", "Over", "settle"]
 

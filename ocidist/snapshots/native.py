@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Callable, Sequence
 
 from ocidist.content.disk import failure
 from ocidist.errors import StoreError
-from ocidist.layers.reading import TreeReader, nothing
 from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Usage
-from ocidist.snapshots.trees import copy_tree, tree_usage
+from ocidist.snapshots.whole_trees import copy_tree, tree_usage
+from ocidist.trees.directory import TreeReader, nothing
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope

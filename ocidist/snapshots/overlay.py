@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Callable, Sequence
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
-from ocidist.layers.policy import Policy, in_first_namespace
-from ocidist.layers.reading import FOLDER, TreeReader, nothing
+from ocidist.layers.apply.policy import Policy, in_first_namespace
 from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Usage
-from ocidist.snapshots.stacked import StackedReader
-from ocidist.snapshots.trees import copy_metadata, remove_tree, tree_usage
+from ocidist.snapshots.whole_trees import copy_metadata, remove_tree, tree_usage
+from ocidist.trees.directory import FOLDER, TreeReader, nothing
+from ocidist.trees.stacked import StackedReader
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Sequence
 
 from ocidist.errors import LimitExceeded
-from ocidist.layers.apart import Mark
+from ocidist.layers.apply.apart import Mark
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
 
-from ocidist.layers.reading import Reader, nothing
+from ocidist.trees.directory import Reader, nothing
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope

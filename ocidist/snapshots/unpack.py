@@ -26,8 +26,8 @@ from ocidist.errors import (
     LimitExceeded,
     OcidistError,
 )
-from ocidist.layers.policy import Policy
-from ocidist.layers.space import require
+from ocidist.layers.apply.policy import Policy
+from ocidist.layers.apply.space import require
 from ocidist.progress import Advanced, Finished, Waiting
 from ocidist.scope import Scope
 from ocidist.snapshots.folders import UNPACKING
@@ -183,8 +183,8 @@ def _one_of_them(
     job: _Job, crew: Crew, worker: Worker | None, layer: Descriptor, diff_id: Digest, root: Path
 ) -> None:
     """A layer onto the tree of those beneath it: merged where a process extracted it, else applied."""
-    from ocidist.layers.merge import fits, merge
-    from ocidist.snapshots.trees import remove_tree
+    from ocidist.layers.apply.merge import fits, merge
+    from ocidist.snapshots.whole_trees import remove_tree
 
     if worker is not None:
         crew.finish(worker)
@@ -208,7 +208,7 @@ def _one_of_them(
 
 
 def _empty(root: Path, scope: Scope) -> None:
-    from ocidist.snapshots.trees import remove_tree
+    from ocidist.snapshots.whole_trees import remove_tree
 
     remove_tree(root, check=scope.check)
     os.mkdir(root, 0o755)
@@ -345,7 +345,7 @@ class _Job:
 
     def apply(self, layer: Descriptor, diff_id: Digest, root: Path, parent: str | None) -> None:
         """Apply a layer to ``root``, in this process; over ``parent`` where the snapshotter keeps layers apart."""
-        from ocidist.layers.apply import apply_layer
+        from ocidist.layers.apply.layer import apply_layer
 
         with ExitStack() as stack:
             policy = Policy(self.privileged)

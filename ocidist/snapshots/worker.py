@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from ocidist.errors import LimitExceeded, OcidistError
-from ocidist.layers.apart import Apart
-from ocidist.layers.apply import apply_layer
-from ocidist.layers.policy import Merged, Policy
+from ocidist.layers.apply.apart import Apart
+from ocidist.layers.apply.layer import apply_layer
+from ocidist.layers.apply.policy import Merged, Policy
 from ocidist.limits import Limits
 from ocidist.scope import Scope
 

@@ -24,7 +24,7 @@ from ocidist.errors import (
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 
 Content = Any
 MAKERS: dict[str, Callable[[Path], Content]] = {

@@ -759,7 +759,7 @@ def test_a_listing_loads_little() -> None:
     process = python(
         """
         import sys
-        from ocidist.store import Store
+        from ocidist.stores.local import Store
         list(Store(sys.argv[1]).content.walk())
         print(sorted({"ssl", "sqlite3", "json", "http.client", "logging", "tarfile"} & set(sys.modules)))
         """,

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ocidist.errors import Cancelled, StoreError
-from ocidist.metadata.database import Metadata
+from ocidist.images.sqlite import Metadata
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -148,7 +148,7 @@ def test_many_processes_make_one_database(metadata: Metadata) -> None:
     """The first use of a root by several at once."""
     script = """
         import sys
-        from ocidist.metadata.database import Metadata
+        from ocidist.images.sqlite import Metadata
         from ocidist.spec.digest import Digest
         metadata = Metadata(sys.argv[1])
         for turn in range(10):
@@ -255,7 +255,7 @@ def test_c41_a_directory_that_can_not_be_written() -> None:
             import os, sys
             import sqlite3
             from ocidist.errors import StoreError
-            from ocidist.metadata.database import Metadata
+            from ocidist.images.sqlite import Metadata
             from ocidist.spec.digest import Digest
             import ocidist.spec.descriptor, hashlib, json, pathlib, urllib.parse
             if os.geteuid() == 0:

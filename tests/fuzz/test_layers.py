@@ -26,11 +26,11 @@ from typing import Callable, Iterator
 import pytest
 
 from ocidist.errors import LayerError, OcidistError
-from ocidist.layers.apply import Policy, apply_layer
-from ocidist.layers.compression import open_stream, use_accelerators
-from ocidist.layers.records import MAX_EXTENDED, Records
+from ocidist.layers.apply.layer import Policy, apply_layer
+from ocidist.layers.compression.inflate import open_stream, use_accelerators
+from ocidist.layers.tar.records import MAX_EXTENDED, Records
 from ocidist.scope import Scope
-from ocidist.snapshots.trees import remove_tree
+from ocidist.snapshots.whole_trees import remove_tree
 from tests.parts.required import program, require
 from tests.parts.tars import END, directory, entry, hardlink, pax, record, symlink
 from tests.parts.trees import snapshot

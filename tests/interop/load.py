@@ -20,11 +20,11 @@ from typing import Any, Callable
 from ocidist.client import Client
 from ocidist.content.verify import read_all
 from ocidist.errors import AlreadyExists, BlobNotFound, Locked, OcidistError
+from ocidist.graph.walk import walk
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
-from ocidist.upkeep.graph import walk
+from ocidist.stores.local import Store
 
 THREADS = 8
 LONGEST = 240.0  # seconds for one action, on a machine that does much else

@@ -25,8 +25,8 @@ from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
-from ocidist.store import Store
-from ocidist.upkeep.check import check
+from ocidist.stores.local import Store
+from ocidist.stores.upkeep.check import check
 from tests.parts.images import Entry, TestImage, blob_path, image, noise
 from tests.parts.realimages import busybox_index
 from tests.parts.required import require, shared_images

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from ocidist.scope import Scope
-from ocidist.store import Store
-from ocidist.upkeep.check import check
+from ocidist.stores.local import Store
+from ocidist.stores.upkeep.check import check
 from tests.parts.processes import CHECKOUT
 from tests.parts.required import program, require
 

@@ -9,7 +9,7 @@ import pytest
 
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.required import require
 from tests.parts.shells import Shell
 

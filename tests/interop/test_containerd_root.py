@@ -14,7 +14,7 @@ import pytest
 
 from ocidist.errors import StoreError
 from ocidist.scope import Scope
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.images import index, push_layout, small_image, write_layout
 from tests.parts.processes import Program
 from tests.parts.trees import snapshot

@@ -14,8 +14,8 @@ from typing import Callable, Iterator, Mapping
 import pytest
 
 from ocidist.errors import OcidistError
-from ocidist.layers.apply import apply_layer
-from ocidist.layers.records import Records
+from ocidist.layers.apply.layer import apply_layer
+from ocidist.layers.tar.records import Records
 from ocidist.scope import Scope
 from tests.parts.containerd import Containerd
 from tests.parts.corpora import cpython_archive, go_archives, go_folder

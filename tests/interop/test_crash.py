@@ -16,7 +16,7 @@ import pytest
 
 from ocidist.client import Client
 from ocidist.scope import Scope
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.interop import roots
 from tests.parts import syscalls
 from tests.parts.processes import CHECKOUT, Program, Result, clean_environment

@@ -14,13 +14,13 @@ import pytest
 
 from ocidist.cli.main import main
 from ocidist.client import Client
-from ocidist.layers.apply import apply_layer
-from ocidist.layers.reading import Reader, TreeReader
+from ocidist.graph.copy import copy_graph
+from ocidist.layers.apply.layer import apply_layer
 from ocidist.scope import Scope
-from ocidist.snapshots.trees import remove_tree
+from ocidist.snapshots.whole_trees import remove_tree
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
-from ocidist.transfer import copy_graph
+from ocidist.stores.local import Store
+from ocidist.trees.directory import Reader, TreeReader
 from tests.parts.images import Entry, image
 from tests.parts.required import require
 from tests.parts.sources import MemorySource

@@ -166,7 +166,7 @@ def test_what_is_missing_is_named_by_what_can_be_installed(
 ) -> None:
     """Packages of an index, not extras of this project, which is on none; a zstd program will do."""
     monkeypatch.setattr("ocidist.diagnosis.machine._importable", lambda name: False)
-    monkeypatch.setattr("ocidist.layers.compression.zstd_program", lambda: program)
+    monkeypatch.setattr("ocidist.layers.compression.inflate.zstd_program", lambda: program)
     found = {row.check: row for row in examine(Client(store=tmp_path))}
     assert found["gzip"].advice == "pip install isal"
     assert found["DataFrames"].advice == "pip install pandas"

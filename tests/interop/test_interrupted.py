@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Callable, Iterator
 import pytest
 
 from ocidist.client import Client
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.interop import roots
 from tests.parts.images import TestImage
 from tests.parts.processes import Program

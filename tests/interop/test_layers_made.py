@@ -14,8 +14,8 @@ from typing import Iterator
 import pytest
 
 from ocidist.layers.diff import write_layer
-from ocidist.layers.reading import TreeReader
 from ocidist.scope import Scope
+from ocidist.trees.directory import TreeReader
 from tests.parts.containerd import Containerd
 from tests.parts.images import layout_root
 from tests.parts.peers import by_containerd, by_umoci, layout_of

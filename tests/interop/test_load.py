@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Iterator
 import pytest
 
 from ocidist.scope import Scope
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.interop import roots
 from tests.interop.load import Held, Journal
 from tests.parts.processes import CHECKOUT, clean_environment

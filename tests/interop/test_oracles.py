@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ocidist.layers.apply import apply_layer
+from ocidist.layers.apply.layer import apply_layer
 from ocidist.scope import Scope
 from tests.parts.required import program, require
 from tests.parts.tars import directory, entry, gzipped, hardlink, layer, pax, record, symlink
@@ -290,7 +290,7 @@ def test_an_ordinary_user_unpacks_with_debian_s_own_python(tmp_path: Path) -> No
         code = (
             "import os, sys; sys.path.insert(0, sys.argv[1])\n"
             "from pathlib import Path\n"
-            "from ocidist.layers.apply import apply_layer\n"
+            "from ocidist.layers.apply.layer import apply_layer\n"
             "from ocidist.scope import Scope\n"
             "root = Path(sys.argv[1]) / 'root'; root.mkdir()\n"
             "os.umask(0o077)\n"

@@ -17,7 +17,7 @@ from ocidist.snapshots.unpack import unpack
 from ocidist.spec.chain import chain_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, hardlink, layer, symlink
 from tests.parts.trees import assert_same, snapshot, whole_tree

@@ -12,12 +12,12 @@ from typing import Callable, Iterator
 import pytest
 
 from ocidist.client import Client
+from ocidist.graph.copy import copy_graph
 from ocidist.image import Image
-from ocidist.layers.apply import apply_layer
+from ocidist.layers.apply.layer import apply_layer
 from ocidist.scope import Scope
 from ocidist.snapshots import parallel
-from ocidist.store import Store
-from ocidist.transfer import copy_graph
+from ocidist.stores.local import Store
 from tests.parts.images import image, noise
 from tests.parts.required import lacking, require
 from tests.parts.sources import MemorySource

@@ -16,8 +16,8 @@ from typing import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
-from ocidist.layers.apply import apply_layer
-from ocidist.layers.compression import open_stream
+from ocidist.layers.apply.layer import apply_layer
+from ocidist.layers.compression.inflate import open_stream
 from ocidist.scope import Scope
 from tests.parts.containerd import Containerd
 from tests.parts.corpora import cpython_archive

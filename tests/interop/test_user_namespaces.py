@@ -19,8 +19,8 @@ from pathlib import Path
 from ocidist.client import Client
 from ocidist.errors import OcidistError
 from ocidist.scope import Scope
-from ocidist.store import Store
-from ocidist.transfer import copy_graph
+from ocidist.stores.local import Store
+from ocidist.graph.copy import copy_graph
 from tests.parts.images import Entry, image
 from tests.parts.sources import MemorySource
 

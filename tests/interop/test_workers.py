@@ -30,7 +30,7 @@ from ocidist.snapshots import parallel, unpack
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.tars import entry, layer
 os.chdir({folder!r})
 sys.path.insert(0, {place!r})

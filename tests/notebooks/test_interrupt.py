@@ -9,7 +9,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.notebooks.execute import VIEW, environment
 from tests.notebooks.slow import NAME, SIZES, TAG, large_image, slow_registry
 from tests.parts.required import require

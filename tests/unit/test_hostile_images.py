@@ -23,6 +23,7 @@ from ocidist.errors import (
     TransportError,
     Unsupported,
 )
+from ocidist.graph.copy import copy_graph
 from ocidist.limits import Limits
 from ocidist.net.message import Request
 from ocidist.scope import Scope
@@ -30,8 +31,7 @@ from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform
-from ocidist.store import Store
-from ocidist.transfer import copy_graph
+from ocidist.stores.local import Store
 from tests.parts.scripted import ScriptedResponse
 from tests.parts.tars import entry, layer
 from tests.unit.registry.fake import PASSWORD, FakeRegistry

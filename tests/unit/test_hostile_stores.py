@@ -14,11 +14,11 @@ import pytest
 from ocidist.cli.main import main
 from ocidist.content.ingest import folder_name
 from ocidist.errors import DeadlineExceeded, OcidistError, StoreError
-from ocidist.metadata.connection import APPLICATION, DatabaseFile
-from ocidist.metadata.database import Metadata
+from ocidist.images.connection import APPLICATION, DatabaseFile
+from ocidist.images.sqlite import Metadata
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.required import require
 
 RAW = b"bytes of a blob"

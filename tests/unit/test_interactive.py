@@ -315,7 +315,7 @@ def test_an_interrupted_script_ends_with_a_short_traceback(tmp_path: Path) -> No
     assert run.returncode == -signal.SIGINT
     assert "interrupted; what was transferred is kept; the same call goes on from there" in err
     assert err.rstrip().endswith("KeyboardInterrupt")
-    assert "transfer.py" not in err
+    assert "graph/copy.py" not in err
 
 
 def test_doctor_is_a_function_however_often_it_is_called() -> None:

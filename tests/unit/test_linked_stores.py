@@ -13,7 +13,7 @@ from ocidist.content.lock import FileLock
 from ocidist.errors import StoreError
 from ocidist.snapshots import folders
 from ocidist.snapshots.native import NativeSnapshotter
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.required import require
 
 FOLDERS = (

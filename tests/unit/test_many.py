@@ -18,8 +18,8 @@ from ocidist.progress import Advanced, Event, Finished, ProgressRow, ProgressSta
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
-from ocidist.upkeep import inventory
+from ocidist.stores.local import Store
+from ocidist.stores.upkeep import inventory
 from tests.parts.images import small_image
 from tests.unit.test_store import pull
 

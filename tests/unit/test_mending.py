@@ -14,7 +14,7 @@ from ocidist.net.replay import load_demo
 from ocidist.progress import Event, Retrying
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.required import require
 
 DEMO = "registry.example/demo/shop:1.0"
@@ -107,7 +107,7 @@ def test_what_can_not_be_had_again_is_kept(tmp_path: Path) -> None:
 
 def test_a_whole_blob_that_came_meanwhile_is_not_discarded(tmp_path: Path) -> None:
     """Two mend one image at once: the second does not take away what the first has brought."""
-    from ocidist.upkeep.damage import damaged, discard
+    from ocidist.stores.upkeep.damage import damaged, discard
 
     here = client(tmp_path / "root")
     pulled = here.pull(DEMO)
@@ -134,7 +134,7 @@ def test_a_failure_that_is_not_the_stores_is_told_as_it_is(
         tries.append(1)
         raise BlobNotFound("sha256:0", "no such blob")
 
-    monkeypatch.setattr("ocidist.unpacking.pull_graph", failing)
+    monkeypatch.setattr("ocidist.transfer.pull_graph", failing)
     with pytest.raises(BlobNotFound, match="no such blob"):
         here.pull(DEMO)
     assert len(tries) == 1

@@ -25,7 +25,7 @@ from ocidist.errors import DeadlineExceeded, OcidistError, StoreError
 from ocidist.net.replay import load_demo
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.required import require
 from tests.unit.upkeep.damages import DEMO
 

@@ -18,7 +18,7 @@ from ocidist.net import replay as replays
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.required import require
 
 CASSETTES = Path(__file__).resolve().parents[2] / "cassettes"

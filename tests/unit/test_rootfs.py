@@ -19,19 +19,19 @@ import pytest
 
 from ocidist.cli.main import main
 from ocidist.errors import OcidistError, StoreError
-from ocidist.layers.apply import apply_layer
-from ocidist.layers.reading import Reader
+from ocidist.layers.apply.layer import apply_layer
 from ocidist.rootfs import commit, find, prepare, remove
 from ocidist.scope import Scope
 from ocidist.snapshots import native
 from ocidist.snapshots.protocols import Mount
-from ocidist.snapshots.trees import copy_tree
+from ocidist.snapshots.whole_trees import copy_tree
 from ocidist.spec.chain import chain_ids
 from ocidist.spec.config import ImageConfig
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
-from ocidist.store import Store
-from ocidist.upkeep import collect
+from ocidist.stores.local import Store
+from ocidist.stores.upkeep import collect
+from ocidist.trees.directory import Reader
 from tests.parts.processes import CHECKOUT, Program
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, layer, symlink

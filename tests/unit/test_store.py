@@ -18,6 +18,7 @@ from ocidist.content.fill import ref_key
 from ocidist.content.local import LocalContent
 from ocidist.content.verify import MemoryBody, read_all
 from ocidist.errors import AlreadyExists, BlobNotFound, InvalidReference, StoreError
+from ocidist.graph.copy import copy_graph
 from ocidist.rootfs import snapshots
 from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo
@@ -27,8 +28,7 @@ from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
-from ocidist.store import Store
-from ocidist.transfer import copy_graph
+from ocidist.stores.local import Store
 from ocidist.view.table import render
 from tests.parts.images import TestImage, small_image, small_index
 
@@ -643,7 +643,7 @@ def test_c38_gc_all_knows_a_killed_pull_from_a_running_one(store: Store) -> None
     """Its lock is the system's, so it ends with the process."""
     source = Source(small_image())
     code = (
-        "import sys; from ocidist.store import Store; store = Store(sys.argv[1])\n"
+        "import sys; from ocidist.stores.local import Store; store = Store(sys.argv[1])\n"
         "with store.lease() as lease: print(lease, flush=True); sys.stdin.read()"
     )
     import subprocess

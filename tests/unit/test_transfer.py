@@ -10,13 +10,13 @@ import pytest
 
 from ocidist.content import verify
 from ocidist.errors import Cancelled, InvalidManifest, OcidistError, TransferError, TransportError
+from ocidist.graph.copy import Slots, copy_graph
 from ocidist.progress import Failed, Finished, ProgressState, Queued
 from ocidist.scope import Scope
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform
-from ocidist.transfer import Slots, copy_graph
 
 
 class Bytes:

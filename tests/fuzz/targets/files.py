@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ocidist.errors import CredentialError, StoreError, TransportError, UsageError
-from ocidist.metadata.database import Metadata
+from ocidist.images.sqlite import Metadata
 from ocidist.net.cassette import read_cassette
 from ocidist.net.message import Headers, Request
 from ocidist.net.replay import ReplayTransport

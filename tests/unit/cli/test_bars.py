@@ -9,11 +9,11 @@ import threading
 
 import pytest
 
-from ocidist.cli.bars import MODES, Bars, Json, Plain, Quiet, glyphs_for, make
 from ocidist.progress import Advanced, Event, Failed, Finished, Named, Queued
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.mediatype import OCI_INDEX, OCI_LAYER_GZIP
+from ocidist.terminal.bars import MODES, Bars, Json, Plain, Quiet, glyphs_for, make
 from ocidist.view.progress import ASCII, BLOCKS
 
 INDEX = Descriptor(OCI_INDEX, Digest.of(b"index"), 1800)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from ocidist.cli.main import main
+from ocidist.graph.copy import copy_graph
 from ocidist.scope import Scope
 from ocidist.spec.platform import Platform
-from ocidist.store import Store
-from ocidist.transfer import copy_graph
+from ocidist.stores.local import Store
 from tests.parts.images import Entry, TestImage, image, index, small_image
 from tests.parts.required import require
 from tests.parts.sources import MemorySource

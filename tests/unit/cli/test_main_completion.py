@@ -18,7 +18,7 @@ from ocidist.cli.main import main
 from ocidist.cli.offers import Offers, offers, read
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.required import require
 
 REDIS, BLOB = "docker.io/library/redis:7", Digest.of(b"{}")

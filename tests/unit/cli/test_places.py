@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ocidist.cli.main import main
-from ocidist.layers import reading
-from ocidist.store import Store
+from ocidist.stores.local import Store
+from ocidist.trees import directory as reading
 from tests.parts.required import require
 
 

@@ -14,7 +14,7 @@ from ocidist.errors import InvalidDigest, StoreError
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from ocidist.spec.prefix import complete, is_prefix
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.images import TestImage, small_image
 from tests.parts.images import image as made
 from tests.unit.test_store import pull

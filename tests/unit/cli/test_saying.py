@@ -11,7 +11,7 @@ import pytest
 from ocidist.cli import main as cli
 from ocidist.cli.main import main
 from ocidist.scope import Scope
-from ocidist.store import Store
+from ocidist.stores.local import Store
 
 DEMO = "registry.example/demo/shop:1.0"
 REMOTE = DEMO.rpartition(":")[0]

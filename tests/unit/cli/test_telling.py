@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from ocidist.cli.bars import INTERVAL, Bars, Json, Plain
 from ocidist.cli.main import main
 from ocidist.client import Client
 from ocidist.net import replay as replays
@@ -18,6 +17,7 @@ from ocidist.progress import Advanced, Event, Failed, Finished, Named, ProgressS
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.terminal.bars import INTERVAL, Bars, Json, Plain
 from ocidist.view.progress import lines, status
 from ocidist.view.progress_html import progress_html
 

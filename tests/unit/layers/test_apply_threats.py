@@ -15,12 +15,12 @@ from typing import Callable, Iterator
 import pytest
 
 from ocidist.errors import LayerError, OcidistError, UnsafeEntry
-from ocidist.layers import apply as apply_module
-from ocidist.layers.apply import ApplyResult, Policy, apply_layer
-from ocidist.layers.links import symlink as symlink_at
-from ocidist.layers.tree import Directory, Tree
+from ocidist.layers.apply import layer as apply_module
+from ocidist.layers.apply.contained import Directory, Tree
+from ocidist.layers.apply.layer import ApplyResult, Policy, apply_layer
+from ocidist.layers.apply.links import symlink as symlink_at
 from ocidist.scope import Scope
-from ocidist.snapshots.trees import remove_tree
+from ocidist.snapshots.whole_trees import remove_tree
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, hardlink, header, layer, pax, record, symlink
 from tests.parts.trees import snapshot

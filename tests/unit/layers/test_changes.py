@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ocidist.errors import LayerError, UnsafeEntry
-from ocidist.layers.changes import Nothing, Opaque, Put, Whiteout, change, split, strip
+from ocidist.layers.whiteouts import Nothing, Opaque, Put, Whiteout, change, split, strip
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from typing import Callable, Iterator
 import pytest
 
 from ocidist.errors import Cancelled, LayerError, MissingExtra
-from ocidist.layers import compression
-from ocidist.layers.compression import detect, inflater, open_stream
-from ocidist.layers.zstd import Frame
+from ocidist.layers.compression import inflate as compression
+from ocidist.layers.compression.inflate import detect, inflater, open_stream
+from ocidist.layers.compression.zstd import Frame
 from ocidist.scope import Scope
 from tests.parts.required import program, require
 

@@ -18,16 +18,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from ocidist.errors import Cancelled, LayerError, OcidistError
-from ocidist.layers.apply import apply_layer
-from ocidist.layers.compare import compare, in_both
+from ocidist.layers.apply.layer import apply_layer
 from ocidist.layers.diff import MadeLayer, write_layer
-from ocidist.layers.differences import differences
-from ocidist.layers.reading import Reader, TreeReader
 from ocidist.scope import Scope
-from ocidist.snapshots.stacked import StackedReader
-from ocidist.snapshots.trees import copy_tree
+from ocidist.snapshots.whole_trees import copy_tree
 from ocidist.spec.digest import Digest
-from ocidist.upkeep.usage import measure
+from ocidist.stores.upkeep.usage import measure
+from ocidist.trees.compare import compare, in_both
+from ocidist.trees.differences import differences
+from ocidist.trees.directory import Reader, TreeReader
+from ocidist.trees.stacked import StackedReader
 from tests.parts.forest import TREES, Branch, plant
 from tests.parts.required import require
 from tests.parts.trees import assert_same, snapshot

@@ -12,8 +12,8 @@ from typing import Callable
 import pytest
 
 from ocidist.errors import LayerError
-from ocidist.layers.compression import open_stream
-from ocidist.layers.records import MAX_EXTENDED, Member, Records
+from ocidist.layers.compression.inflate import open_stream
+from ocidist.layers.tar.records import MAX_EXTENDED, Member, Records
 from tests.parts.tars import END, directory, entry, hardlink, header, padded, pax, record, symlink
 
 

@@ -13,9 +13,9 @@ from typing import Iterator
 
 import pytest
 
-from ocidist.layers.apply import Policy, apply_layer
-from ocidist.layers.rootless import ATTRIBUTE, decode_owner, encode_owner
+from ocidist.layers.apply.layer import Policy, apply_layer
 from ocidist.scope import Scope
+from ocidist.trees.owners import ATTRIBUTE, decode_owner, encode_owner
 from tests.parts.peers import layout_of
 from tests.parts.required import lacking, program, require
 from tests.parts.tars import directory, entry, gzipped, hardlink, layer, pax, record, symlink
@@ -113,7 +113,7 @@ def test_e56_the_tree_of_an_ordinary_user_equals_umoci_s(place: Path) -> None:
             os.chmod(os.path.join(folder, name), 0o755)
     code = (
         "import os, sys; sys.path.insert(0, 'code'); from pathlib import Path\n"
-        "from ocidist.layers.apply import apply_layer; from ocidist.scope import Scope\n"
+        "from ocidist.layers.apply.layer import apply_layer; from ocidist.scope import Scope\n"
         "os.mkdir('ours'); print(apply_layer(open('layer', 'rb'), Path('ours'), Scope()).disowned)\n"
     )
     commands = [
@@ -146,9 +146,9 @@ def test_owners_as_meant_are_what_a_layer_of_the_tree_says(place: Path) -> None:
     shutil.copytree(Path(__file__).resolve().parents[3] / "ocidist", place / "code/ocidist")
     code = (
         "import os, sys; sys.path.insert(0, 'code'); from pathlib import Path\n"
-        "from ocidist.layers.apply import apply_layer; from ocidist.scope import Scope\n"
-        "from ocidist.layers.reading import TreeReader; from ocidist.layers.diff import write_layer\n"
-        "from ocidist.layers.compare import compare\n"
+        "from ocidist.layers.apply.layer import apply_layer; from ocidist.scope import Scope\n"
+        "from ocidist.trees.directory import TreeReader; from ocidist.layers.diff import write_layer\n"
+        "from ocidist.trees.compare import compare\n"
         "os.umask(0o22)\n"
         "for name in ('lower', 'upper'):\n"
         "    os.mkdir(name); apply_layer(open('layer', 'rb'), Path(name), Scope())\n"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ocidist.errors import LayerError
-from ocidist.layers.apply import apply_layer
-from ocidist.layers.records import Records
-from ocidist.layers.sparse import MAX_EXTENTS
+from ocidist.layers.apply.layer import apply_layer
+from ocidist.layers.tar.records import Records
+from ocidist.layers.tar.sparse import MAX_EXTENTS
 from ocidist.scope import Scope
 from tests.parts.required import program, require
 from tests.parts.tars import END, entry, layer, octal, padded, pax, record

@@ -16,7 +16,7 @@ from ocidist.net.replay import ReplayTransport
 from ocidist.progress import Resumed, Retrying
 from ocidist.remotes.registry.hosts_toml import Endpoint
 from ocidist.scope import Scope
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.faulty import FaultyRegistry
 from tests.parts.images import Entry, image, sha256
 

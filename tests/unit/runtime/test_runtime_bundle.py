@@ -12,12 +12,12 @@ import pytest
 
 from ocidist.client import Client
 from ocidist.errors import BundleError, DeadlineExceeded, LayerError, OcidistError, UsageError
+from ocidist.graph.copy import copy_graph
 from ocidist.image import Image
 from ocidist.runtime.options import BundleOptions
 from ocidist.scope import Scope
-from ocidist.snapshots import trees
-from ocidist.store import Store
-from ocidist.transfer import copy_graph
+from ocidist.snapshots import whole_trees as trees
+from ocidist.stores.local import Store
 from tests.parts.images import Entry, TestImage, image
 from tests.parts.required import require
 from tests.parts.sources import MemorySource

@@ -11,9 +11,9 @@ from typing import Iterator
 import pytest
 
 from ocidist.errors import BundleError
-from ocidist.layers.reading import TreeReader
 from ocidist.runtime import accounts
 from ocidist.runtime.inside import MAX_FILE, Inside
+from ocidist.trees.directory import TreeReader
 from tests.parts.required import require
 
 

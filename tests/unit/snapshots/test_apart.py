@@ -17,16 +17,16 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from ocidist.errors import LayerError
-from ocidist.layers.apart import Apart
-from ocidist.layers.apply import apply_layer
+from ocidist.layers.apply.apart import Apart
+from ocidist.layers.apply.layer import apply_layer
+from ocidist.layers.apply.merge import fits, merge
+from ocidist.layers.apply.policy import Policy
 from ocidist.layers.diff import write_layer
-from ocidist.layers.merge import fits, merge
-from ocidist.layers.policy import Policy
-from ocidist.layers.reading import TreeReader
 from ocidist.scope import Scope
 from ocidist.snapshots.layering import NeedsOrder, Over, settle
-from ocidist.snapshots.stacked import StackedReader
-from ocidist.snapshots.trees import copy_tree
+from ocidist.snapshots.whole_trees import copy_tree
+from ocidist.trees.directory import TreeReader
+from ocidist.trees.stacked import StackedReader
 from tests.parts.forest import TREES, Branch, plant
 from tests.parts.required import lacking, require
 from tests.parts.tars import directory, entry, hardlink, layer, pax, record, symlink

@@ -26,22 +26,22 @@ from ocidist.cli import move as cli_move
 from ocidist.cli import rootfs as cli_rootfs
 from ocidist.cli.context import Context
 from ocidist.errors import Cancelled, LimitExceeded, StoreError, UnsafeEntry
-from ocidist.layers import apart
-from ocidist.layers.apply import apply_layer
-from ocidist.layers.merge import fits, merge
-from ocidist.layers.policy import Policy
-from ocidist.layers.reading import TreeReader
-from ocidist.layers.records import Member
-from ocidist.layers.tree import Directory, Tree
+from ocidist.layers.apply import apart
+from ocidist.layers.apply.contained import Directory, Tree
+from ocidist.layers.apply.layer import apply_layer
+from ocidist.layers.apply.merge import fits, merge
+from ocidist.layers.apply.policy import Policy
+from ocidist.layers.tar.records import Member
 from ocidist.limits import Limits
 from ocidist.scope import Scope
 from ocidist.snapshots import parallel
 from ocidist.snapshots.layering import Over, settle
-from ocidist.snapshots.trees import tree_usage
 from ocidist.snapshots.unpack import unpack
+from ocidist.snapshots.whole_trees import tree_usage
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
+from ocidist.trees.directory import TreeReader
 from tests.parts.required import require
 from tests.parts.tars import END, directory, entry, hardlink, header, layer, pax, record, symlink
 

@@ -11,18 +11,18 @@ from typing import Callable
 import pytest
 
 from ocidist.errors import Cancelled
-from ocidist.layers.apply import apply_layer
-from ocidist.layers.compare import compare, same_content
-from ocidist.layers.copying import copy_file
-from ocidist.layers.policy import Policy
-from ocidist.layers.reading import TreeReader
+from ocidist.layers.apply.layer import apply_layer
+from ocidist.layers.apply.policy import Policy
 from ocidist.rootfs import prepare, snapshots
 from ocidist.scope import Scope
 from ocidist.snapshots.layering import Over
 from ocidist.snapshots.native import NativeSnapshotter
-from ocidist.snapshots.trees import copy_tree
+from ocidist.snapshots.whole_trees import copy_tree
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
+from ocidist.trees.compare import compare, same_content
+from ocidist.trees.directory import TreeReader
+from ocidist.trees.file_data import copy_file
 from tests.parts.required import lacking, require
 from tests.parts.tars import directory, entry, hardlink, layer, padded, pax, record
 

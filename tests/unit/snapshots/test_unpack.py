@@ -22,7 +22,7 @@ from ocidist.snapshots.unpack import unpack
 from ocidist.spec.chain import chain_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.tars import directory, entry, layer, symlink
 
 MEDIA = "application/vnd.oci.image.layer.v1.tar+gzip"

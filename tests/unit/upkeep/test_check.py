@@ -19,8 +19,8 @@ from ocidist.repair import repair
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
-from ocidist.upkeep.check import DamageRow, check
+from ocidist.stores.local import Store
+from ocidist.stores.upkeep.check import DamageRow, check
 from tests.parts.required import require
 from tests.unit.upkeep.damages import DAMAGES, DEMO, REPAIRABLE, flip, folder, gone, link, named
 

@@ -18,7 +18,7 @@ from ocidist.cli.main import main
 from ocidist.client import Client
 from ocidist.content.disk import failure
 from ocidist.errors import InvalidManifest, OcidistError, StoreError
-from ocidist.metadata.database import Metadata
+from ocidist.images.sqlite import Metadata
 from ocidist.scope import Scope
 from ocidist.snapshots import folders
 from ocidist.snapshots.folders import UNPACKING
@@ -28,8 +28,8 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import parse
 from ocidist.spec.platform import Platform
-from ocidist.store import Store
-from ocidist.upkeep.collect import SNAPSHOT_LABEL
+from ocidist.stores.local import Store
+from ocidist.stores.upkeep.collect import SNAPSHOT_LABEL
 from tests.parts.images import MANIFEST, Blob, TestImage, index, small_image, small_index, to_json
 from tests.parts.required import require
 from tests.unit.registry.fake import FakeRegistry

@@ -12,11 +12,11 @@ import pytest
 
 from ocidist.content.lock import FileLock, Gate, is_held
 from ocidist.errors import BlobNotFound, DeadlineExceeded, Locked
-from ocidist.metadata.database import Metadata
+from ocidist.images.sqlite import Metadata
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.store import Store
+from ocidist.stores.local import Store
 from tests.parts.required import require
 
 RAW = b"some layer"

@@ -12,8 +12,8 @@ from ocidist.client import Client
 from ocidist.net.replay import load_demo
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
-from ocidist.store import Store
-from ocidist.upkeep.usage import Space, UsageRow, measure
+from ocidist.stores.local import Store
+from ocidist.stores.upkeep.usage import Space, UsageRow, measure
 from tests.parts.required import program, require
 
 DEMO = "registry.example/demo/shop:1.0"

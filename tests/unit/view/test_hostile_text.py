@@ -17,7 +17,7 @@ from ocidist.progress import Advanced, Failed, Finished, Named, Queued, Retrying
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.upkeep.inventory import IMAGES, ImageRow
+from ocidist.stores.upkeep.inventory import IMAGES, ImageRow
 from ocidist.view import html as markup
 from ocidist.view.card import Card, Part
 from ocidist.view.waterfall import Span, waterfall

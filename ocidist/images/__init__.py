@@ -1,0 +1,1 @@
+"""Names, labels and leases: ``sqlite`` keeps them in one file."""

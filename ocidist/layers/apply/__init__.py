@@ -1,0 +1,1 @@
+"""A layer applied to a directory: contained, in one pass (``layer``)."""

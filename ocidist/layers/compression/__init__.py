@@ -1,0 +1,1 @@
+"""Compressed layers: inflated (``inflate``, ``feed``) and deflated."""

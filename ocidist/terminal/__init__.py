@@ -1,0 +1,1 @@
+"""Bars on a terminal, for the command line and for a notebook without widgets."""
