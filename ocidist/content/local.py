@@ -62,6 +62,8 @@ LEVELS = 4  # folders above blobs/ALGORITHM: blobs, the content directory, the r
 class FileBody:
     """Bytes of a committed blob from ``start`` on, ``length`` of them at most. Closed by :meth:`close`."""
 
+    host = ""
+
     def __init__(self, file: io.FileIO, start: int, size: int, length: int | None) -> None:
         self.start = start
         self.size = size

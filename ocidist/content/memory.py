@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 
 from ocidist.content.ingest import check_key
 from ocidist.content.protocols import Info, IngestStatus
@@ -169,22 +169,24 @@ class MemoryWriter:
             raise UsageError(f"can't cut {len(ingest.data)} bytes back to {size}")
         del ingest.data[size:]
 
-    def digest(self) -> Digest:
-        """The digest of what is written so far."""
+    def catch_up(self, check: Callable[[], object] | None = None) -> None:
+        """Do nothing: all is hashed at once, at the end."""
+
+    def prepare(self, size: int, expected: Digest | None) -> Digest:
+        """Check size and digest."""
         ingest = self._open()
-        expected = ingest.status.expected
-        return Digest.of(ingest.data, expected.algorithm if expected else "sha256")
+        named, wanted = str(expected or ingest.status.key), expected or ingest.status.expected
+        if size and size != len(ingest.data):
+            raise SizeMismatch(named, f"{len(ingest.data)} bytes were written, {size} were promised")
+        digest = Digest.of(ingest.data, wanted.algorithm if wanted else "sha256")
+        if expected is not None and digest != expected:
+            raise DigestMismatch(named, f"the bytes hash to {digest}")
+        return digest
 
     def commit(self, size: int, expected: Digest | None, labels: Mapping[str, str] | None = None) -> Digest:
         """Check, and make it visible."""
-        ingest = self._open()
-        named = str(expected or ingest.status.key)
-        raw = bytes(ingest.data)
-        if size and size != len(raw):
-            raise SizeMismatch(named, f"{len(raw)} bytes were written, {size} were promised")
-        digest = self.digest() if expected is None else Digest.of(raw, expected.algorithm)
-        if expected is not None and digest != expected:
-            raise DigestMismatch(named, f"the bytes hash to {digest}")
+        digest = self.prepare(size, expected)
+        raw = bytes(self._open().data)
         now = time.time()
         owner = self._owner
         with owner._lock:

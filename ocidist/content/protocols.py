@@ -1,4 +1,7 @@
-"""The content-addressed store, in containerd's words: Provider, Ingester, Manager.
+"""Content-addressed bytes, in containerd's words: Provider, Ingester, Manager.
+
+:class:`Blobs` is what a folder or memory keeps. :class:`Content` adds labels and holds, in step with the leases and
+the collector; that is what a store works with.
 
 Invariants, which ``tests/contracts`` hold against every implementation:
 
@@ -10,14 +13,28 @@ Invariants, which ``tests/contracts`` hold against every implementation:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Callable, ContextManager, Iterable, Iterator, Mapping, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocidist.scope import Scope
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.digest import Digest
 
-__all__ = ["Body", "Info", "IngestStatus", "Ingester", "Manager", "Provider", "Writer"]
+__all__ = [
+    "Blobs",
+    "Body",
+    "Content",
+    "Info",
+    "IngestStatus",
+    "Ingester",
+    "Manager",
+    "Provider",
+    "Remover",
+    "Survey",
+    "Writer",
+]
 
 
 class Body(Protocol):
@@ -31,6 +48,11 @@ class Body(Protocol):
     @property
     def size(self) -> int | None:
         """Bytes of the whole object, None if unknown."""
+        ...
+
+    @property
+    def host(self) -> str:
+        """The network host that sends them; "" where they come from this machine."""
         ...
 
     def readinto(self, buffer: memoryview) -> int:
@@ -61,6 +83,18 @@ class IngestStatus(NamedTuple):
     expected: Digest | None = None
 
 
+class Survey(NamedTuple):
+    """All that lies where blobs are kept, whole or not.
+
+    ``blobs`` are digests with the sizes of what is under their names, 0 for what is not a regular file. ``strays`` are
+    paths that nothing in the store has, relative to its folder. ``unseen`` says what this user may not look at.
+    """
+
+    blobs: Mapping[Digest, int]
+    strays: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+
 class Provider(Protocol):
     """Reads of committed blobs. Raise :class:`~ocidist.errors.BlobNotFound`."""
 
@@ -81,11 +115,19 @@ class Writer(Protocol):
         ...
 
     def peek(self, offset: int, size: int) -> bytes:
-        """What is written at ``offset``: ``size`` bytes, fewer where the ingest ends sooner."""
+        """Return ``size`` bytes of what is written, from ``offset`` on; fewer where the ingest ends sooner."""
         ...
 
     def truncate(self, size: int) -> None:
-        """Cut back to ``size`` bytes (most often 0) and hash anew what stays."""
+        """Cut back to ``size`` bytes (most often 0) and hash again what stays."""
+        ...
+
+    def catch_up(self, check: Callable[[], object] | None = None) -> None:
+        """Hash what an earlier writer left, calling ``check`` (may raise) before each block."""
+        ...
+
+    def prepare(self, size: int, expected: Digest | None) -> Digest:
+        """Do all of a commit that needs nobody else: check size and digest, fsync the data. Idempotent."""
         ...
 
     def commit(self, size: int, expected: Digest | None, labels: Mapping[str, str] | None = None) -> Digest:
@@ -124,15 +166,88 @@ class Ingester(Protocol):
         ...
 
 
-class Manager(Protocol):
-    """What is there, and its removal."""
+class Blobs(Provider, Ingester, Protocol):
+    """Bytes by digest, and nothing known of them but that."""
 
-    def walk(self) -> Iterator[Info]: ...
-
-    def delete(self, digest: Digest) -> None:
-        """Raises BlobNotFound."""
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """True if the blob is here, and of that size (None: any). Nothing is hashed."""
         ...
 
-    def statuses(self, keys: Iterable[str] = ()) -> Iterator[IngestStatus]: ...
+    def walk(self) -> Iterator[Info]:
+        """Yield every blob by digest, without its labels."""
+        ...
 
-    def abort(self, key: str) -> None: ...
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob. Raises BlobNotFound."""
+        ...
+
+    def statuses(self, keys: Iterable[str] = ()) -> Iterator[IngestStatus]:
+        """Yield ingests under way or interrupted, oldest first; of ``keys`` alone if any are given."""
+        ...
+
+    def abort(self, key: str) -> None:
+        """Drop an ingest; one that is not there is no error. Raises Locked while a writer holds it."""
+        ...
+
+    def sweep(self, before: float, *, keep: Iterable[str] = (), dry_run: bool = False) -> list[str]:
+        """Drop the ingests that nobody holds and that were last written ``before``; return their keys."""
+        ...
+
+    def survey(self) -> Survey:
+        """Look at all that is kept, also at what :meth:`walk` passes over."""
+        ...
+
+    def identity(self, digest: Digest) -> tuple[int, ...]:
+        """Return what tells this copy of a blob from one that took its place; () if there is none."""
+        ...
+
+    def path(self, digest: Digest) -> Path | None:
+        """Return where the blob's file is, or would be; None for blobs that are not files on this machine."""
+        ...
+
+
+class Remover(Protocol):
+    """What only one who is alone in a store may do."""
+
+    def delete(self, digest: Digest) -> None:
+        """Remove a blob; its labels and what holds it stay. Raises BlobNotFound."""
+        ...
+
+    def forget(self, digests: Iterable[Digest]) -> None:
+        """Drop labels and holds of blobs that are gone."""
+        ...
+
+
+class Manager(Protocol):
+    """Labels and holds. What is committed is held by a lease, and has its labels, before it is visible."""
+
+    def labels(self, digest: Digest) -> dict[str, str]:
+        """Return the labels of a blob. Raises BlobNotFound."""
+        ...
+
+    def set_labels(self, digest: Digest, changes: Mapping[str, str | None]) -> dict[str, str]:
+        """Set labels (None or "" removes one); return all that the blob has then. Raises BlobNotFound."""
+        ...
+
+    def labeled(self, prefix: str) -> list[tuple[str, str, str]]:
+        """Return ``(digest, key, value)`` of every label whose key starts so, also of blobs that are gone."""
+        ...
+
+    def hold(self, digest: Digest, size: int | None = None, labels: Mapping[str, str] | None = None) -> bool:
+        """Hold and label a blob; False if it is not here. From then on no collector takes it."""
+        ...
+
+    def alone(self, scope: Scope, *, looking: bool = False) -> ContextManager[Remover]:
+        """Keep out whoever commits, holds or names while the block runs; with ``looking`` write nothing.
+
+        Nothing else of the store that waits for its turn may be called within.
+        """
+        ...
+
+
+class Content(Blobs, Manager, Protocol):
+    """What a store works with."""
+
+    def within(self, scope: Scope) -> Content:
+        """Return the same content, for work that ``scope`` bounds and whose writes its lease holds."""
+        ...

@@ -24,6 +24,8 @@ BLOCK = 1 << 20
 class MemoryBody:
     """A body over bytes at hand: ``raw[offset:end]`` of an object of ``len(raw)`` bytes."""
 
+    host = ""
+
     def __init__(self, raw: bytes | bytearray | memoryview, offset: int = 0, end: int | None = None) -> None:
         self.start = offset
         self.size = len(raw)

@@ -130,11 +130,6 @@ class LocalWriter:
         self._offset, self._hashed, self._synced = size, 0, False
         self._hasher = Digest.hasher_for(self._hasher.name)
 
-    def digest(self) -> Digest:
-        """The digest of what is written so far."""
-        self.catch_up()
-        return Digest.from_hash(self._hasher)
-
     def prepare(self, size: int, expected: Digest | None) -> Digest:
         """All of a commit that needs nobody else: check size and digest, fsync the data. Idempotent.
 

@@ -2,45 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterable, Mapping, NamedTuple
+from typing import Any, Iterable
 
 from ocidist.errors import OcidistError, StoreError, quoted
+from ocidist.images.protocols import DamagedRecord, ImageRecord
 
-if TYPE_CHECKING:
-    from ocidist.spec.descriptor import Descriptor
-
-__all__ = ["DamagedRecord", "ImageRecord", "Lease", "find_record", "read_record", "sort_out"]
-
-
-class ImageRecord(NamedTuple):
-    """A name and what it stands for. Times are seconds since the epoch, UTC."""
-
-    name: str
-    target: Descriptor
-    created_at: float
-    updated_at: float
-    labels: Mapping[str, str] = {}
-
-
-class Lease(NamedTuple):
-    """Holds its resources against the collector until it expires or is deleted.
-
-    ``resources`` are pairs of a kind ("content", "ingest", "snapshot") and a digest or key.
-    """
-
-    id: str
-    created_at: float
-    expires_at: float
-    resources: frozenset[tuple[str, str]] = frozenset()
-
-
-class DamagedRecord(NamedTuple):
-    """A name whose record can't be read: ``digest`` is the text in the digest's place, ``problem`` says why and what to
-    do."""
-
-    name: str
-    digest: str
-    problem: str
+__all__ = ["find_record", "read_record", "sort_out"]
 
 
 def sort_out(rows: Iterable[tuple[Any, ...]], path: str) -> tuple[list[ImageRecord], list[DamagedRecord]]:

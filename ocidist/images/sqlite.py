@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Callable, ContextManager, Iterable, Mappi
 
 from ocidist.errors import StoreError
 from ocidist.images.connection import MADE, DatabaseFile, Run
-from ocidist.images.records import DamagedRecord, ImageRecord, Lease, find_record, read_record, sort_out
+from ocidist.images.protocols import DamagedRecord, ImageRecord, Lease
+from ocidist.images.records import find_record, read_record, sort_out
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping
 
 from ocidist.content.local import FileBody, LocalContent
 from ocidist.content.lock import Gate
-from ocidist.content.protocols import Info, IngestStatus
+from ocidist.content.protocols import Info, IngestStatus, Writer
 from ocidist.content.writer import LocalWriter
 from ocidist.errors import AlreadyExists, BlobNotFound, StoreError
 from ocidist.images.sqlite import Metadata
@@ -185,7 +185,7 @@ class LeasedWriter:
         self.catch_up = inner.catch_up
         self.peek = inner.peek
         self.truncate = inner.truncate
-        self.digest = inner.digest
+        self.prepare = inner.prepare
         self.abort = inner.abort
         self.close = inner.close
 
@@ -197,7 +197,7 @@ class LeasedWriter:
             owner._keep(digest, {**self._labels, **(labels or {})})
             return self._inner.commit(size, expected)
 
-    def __enter__(self) -> LeasedWriter:
+    def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, *exc: object) -> None:

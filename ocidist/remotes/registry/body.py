@@ -30,6 +30,8 @@ class RegistryBody:
     ``retries`` allow.
     """
 
+    host = ""
+
     def __init__(
         self,
         session: RegistrySession,

@@ -407,6 +407,8 @@ def _inline(target: Descriptor, offset: int, length: int | None) -> Body:
 class _Ended:
     """The body of content of which nothing is missing: asking for it would be a request for no byte."""
 
+    host = ""
+
     def __init__(self, target: Descriptor, offset: int) -> None:
         if offset > target.size:
             raise SizeMismatch(target, f"byte {offset} is past its end")
