@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ocidist.remotes.protocols import Source
     from ocidist.rows import Rows
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import Snapshotter
+    from ocidist.snapshots.protocols import LocalTrees
     from ocidist.spec.config import ImageConfig
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.manifest import Manifest
@@ -84,7 +84,7 @@ class Store:
         )
         self._snapshotter = snapshotter
         self._shared = shared
-        self._snapshots: Snapshotter | None = None
+        self._snapshots: LocalTrees | None = None
 
     @property
     def root(self) -> Path:
@@ -131,7 +131,7 @@ class Store:
         return _reopened, (str(self.root), self.readonly, self._snapshotter, self._shared)
 
     @property
-    def snapshots(self) -> Snapshotter:
+    def snapshots(self) -> LocalTrees:
         """The snapshotter under ``ROOT/snapshots``, the root's own choice. Raises StoreError, UsageError."""
         if self._snapshots is None:
             from ocidist.snapshots.choice import choose
@@ -370,7 +370,7 @@ class Store:
 
         The config blob gets the label that keeps the snapshot as long as the image.
         """
-        from ocidist.snapshots.unpack import unpack
+        from ocidist.snapshots.unpack import LocalApplier
         from ocidist.spec.chain import chain_ids
 
         if manifest.config is None:
@@ -379,7 +379,8 @@ class Store:
         content = self.content.within(scope)
         if config.diff_ids:
             content.hold_trees(map(str, chain_ids(config.diff_ids)))
-        chain = unpack(content, self.snapshots, manifest.layers, config.diff_ids, scope, wait=wait)
+        applier = LocalApplier(content, self.snapshots)
+        chain = applier.unpack(manifest.layers, config.diff_ids, scope, wait=wait)
         content.set_labels(manifest.config.digest, {SNAPSHOT_LABEL + self.snapshots.name: str(chain)})
         return chain
 

@@ -28,7 +28,7 @@ from ocidist.stores.upkeep.trees import TreesReport, check_trees
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import Snapshotter
+    from ocidist.snapshots.protocols import LocalTrees
     from ocidist.stores.leased import LeasedContent
 
 __all__ = ["CheckReport", "DamageRow", "check", "references"]
@@ -78,9 +78,7 @@ class CheckReport:
     unseen: tuple[str, ...] = ()
 
 
-def check(
-    content: LeasedContent, snapshots: Snapshotter, scope: Scope, *, trees: bool = False
-) -> CheckReport:
+def check(content: LeasedContent, snapshots: LocalTrees, scope: Scope, *, trees: bool = False) -> CheckReport:
     """Hash every blob, and follow every name, label and snapshot; with ``trees`` compare unpacked trees with their
     layers, which needs a store that can be written and room to unpack the largest image once more.
 
@@ -203,7 +201,7 @@ class _Wanted:
 
 def references(
     content: LeasedContent,
-    snapshots: Snapshotter,
+    snapshots: LocalTrees,
     bad: dict[Digest, str],
     scope: Scope,
     unseen: list[str] | None = None,
@@ -344,7 +342,7 @@ class _Following:
 
 def _trees(
     content: LeasedContent,
-    snapshots: Snapshotter,
+    snapshots: LocalTrees,
     labelled: Iterable[tuple[str, str, str]],
     unseen: list[str],
 ) -> Iterator[DamageRow]:
@@ -372,7 +370,7 @@ def _trees(
             yield DamageRow("snapshot", chain, f"missing, but the config {digest} says that it is unpacked")
 
 
-def _stands(snapshots: Snapshotter, key: str) -> bool:
+def _stands(snapshots: LocalTrees, key: str) -> bool:
     try:
         snapshots.stat(key)
     except OcidistError:
@@ -380,7 +378,7 @@ def _stands(snapshots: Snapshotter, key: str) -> bool:
     return True
 
 
-def _has_tree(snapshots: Snapshotter, key: str) -> bool:
+def _has_tree(snapshots: LocalTrees, key: str) -> bool:
     try:
         return os.path.isdir(snapshots.path(key))
     except OcidistError:

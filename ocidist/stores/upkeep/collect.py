@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ocidist.content.protocols import Info
     from ocidist.images.sqlite import Lease
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
+    from ocidist.snapshots.protocols import LocalTrees, SnapshotInfo
     from ocidist.stores.leased import LeasedContent
 
 __all__ = ["CollectReport", "Removed", "collect"]
@@ -96,7 +96,7 @@ class CollectReport:
 
 def collect(
     content: LeasedContent,
-    snapshots: Snapshotter,
+    snapshots: LocalTrees,
     scope: Scope,
     *,
     dry_run: bool = False,
@@ -344,7 +344,7 @@ def _unknown(content: LeasedContent, text: str) -> Descriptor:
 
 def _garbage_snapshots(
     content: LeasedContent,
-    snapshots: Snapshotter,
+    snapshots: LocalTrees,
     live: Iterable[Lease],
     kept: set[Digest],
     strange: _Unknown,
@@ -369,7 +369,7 @@ def _garbage_snapshots(
     return sorted(garbage, key=lambda key: -_depth(key, parents)), lost
 
 
-def _tree_size(snapshots: Snapshotter, key: str, scope: Scope) -> int:
+def _tree_size(snapshots: LocalTrees, key: str, scope: Scope) -> int:
     """Bytes of the files in a snapshot, hardlinks once; 0 where that can't be seen."""
     try:
         return measure(os.fspath(snapshots.path(key)), scope).size
@@ -387,7 +387,7 @@ def _depth(key: str, parents: dict[str, str]) -> int:
 
 def _sweep(
     content: LeasedContent,
-    snapshots: Snapshotter,
+    snapshots: LocalTrees,
     blobs: Iterable[Removed],
     names: Iterable[str],
     ended: Iterable[str],
