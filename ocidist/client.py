@@ -8,42 +8,43 @@ from __future__ import annotations
 import threading
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Literal, Mapping, Union
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Literal, Mapping, Union
 
+from ocidist import remotes
 from ocidist.errors import InvalidReference, UsageError, quoted
-from ocidist.graph.copy import DEFAULT_WORKERS, Slots, copy_graph
-from ocidist.image import Image, of_reference, open_image
+from ocidist.graph.copy import DEFAULT_WORKERS, Slots
+from ocidist.image import Image, open_image
 from ocidist.limits import DEFAULT, Limits
-from ocidist.progress import Named
-from ocidist.remotes.protocols import Source
+from ocidist.net.recording import Recorder, Trace
+from ocidist.remotes.protocols import Remote, Source
+from ocidist.remotes.registry import mirrors, wire
+from ocidist.remotes.registry.client import Registry
 from ocidist.remotes.registry.connections import Connections
+from ocidist.remotes.registry.credentials import (
+    Credential,
+    CredentialSource,
+    CredentialStore,
+    StaticCredentials,
+)
+from ocidist.remotes.registry.hosts import read_hosts
+from ocidist.remotes.registry.replayed import ReplayedCredentials
+from ocidist.remotes.registry.session import ATTEMPTS, RegistrySession
 from ocidist.scope import Scope
+from ocidist.settings import Settings
 from ocidist.spec.descriptor import Descriptor
-from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform
 from ocidist.spec.reference import DEFAULT_DOMAIN, Reference
+from ocidist.stores.local import Store
+from ocidist.transfer import Pulled, Wanted, fetch, pull
 
 if TYPE_CHECKING:
     from ocidist.net.http import HTTPOptions
     from ocidist.net.message import Transport
-    from ocidist.net.recording import Trace
-    from ocidist.remotes.registry.credentials import Credential, CredentialSource
     from ocidist.remotes.registry.hosts_toml import Endpoint
-    from ocidist.remotes.registry.session import RegistrySession
-    from ocidist.settings import Settings
-    from ocidist.stores.local import Store
 
     Auth = Union[CredentialSource, Credential, tuple[str, str], None]
 
 __all__ = ["Client", "Pulled"]
-
-
-class Pulled:
-    """What a pull came to: the reference it was named, the root descriptor, the ChainID (None: artifact)."""
-
-    def __init__(self, reference: str, descriptor: Descriptor, chain_id: Digest | None, image: Image) -> None:
-        self.reference, self.descriptor = reference, descriptor
-        self.chain_id, self.image = chain_id, image
 
 
 class Client:
@@ -102,8 +103,6 @@ class Client:
         """Where things are on this machine, as the environment says."""
         with self._lock:
             if self._settings is None:
-                from ocidist.settings import Settings
-
                 self._settings = Settings.load()
             return self._settings
 
@@ -111,8 +110,6 @@ class Client:
     def store(self) -> Store:
         """The local store; its folders are made when something is first written."""
         with self._lock:
-            from ocidist.stores.local import Store
-
             if not isinstance(self._store, Store):
                 root = self._store if self._store is not None else self.settings.root
                 self._store = Store(Path(root))
@@ -164,8 +161,6 @@ class Client:
     def record(self, *, bodies: bool = True) -> Trace:
         """From here on collect every exchange; the trace saves them as a cassette (which needs ``bodies``),
         HAR or JSON lines."""
-        from ocidist.net.recording import Trace
-
         with self._lock:
             trace = Trace(bodies=bodies)
             self.connections = self.connections.traced(self.transport, trace)
@@ -186,10 +181,8 @@ class Client:
         """Authentication, redirects and retries, shared by all registries of this client."""
         with self._lock:
             if self.connections.session is None:
-                from ocidist.remotes.registry.session import RegistrySession
-
                 self.connections.session = RegistrySession(
-                    self.transport, self._credentials(), plain_http=self.plain_http
+                    self.transport, self.credentials, plain_http=self.plain_http
                 )
             return self.connections.session
 
@@ -206,8 +199,6 @@ class Client:
                 raise UsageError(f"{folder}: no such folder of hosts.toml files; correct --hosts-dir")
         if not folders:
             return ()
-        from ocidist.remotes.registry.hosts import read_hosts
-
         return read_hosts(host, folders) if self._note is None else read_hosts(host, folders, self._note)
 
     def session_at(self, endpoint: Endpoint, host: str, *, last: bool) -> RegistrySession:
@@ -223,22 +214,17 @@ class Client:
             return sessions[endpoint, host]
 
     def _new_session_at(self, endpoint: Endpoint, host: str, last: bool) -> RegistrySession:
-        from ocidist.remotes.registry import mirrors, wire
-        from ocidist.remotes.registry.session import ATTEMPTS, RegistrySession
-
         own = mirrors.is_own(endpoint, host)
         name = host if own else endpoint.host
         network = self._network(endpoint)
         for trace in self.connections.traces:
-            from ocidist.net.recording import Recorder
-
             network = Recorder(network, trace)
         plain: Iterable[str] | bool = self.plain_http if own else False
         return RegistrySession(
             mirrors.EndpointTransport(
                 network, endpoint, wire.endpoint_host(name), namespace="" if own else host
             ),
-            self._credentials() if own else self._credential_files(),
+            self.credentials if own else self._credential_files(),
             plain_http=(name,) if endpoint.scheme == "http" else plain,
             schemes={name: endpoint.scheme} if endpoint.scheme else None,
             attempts=ATTEMPTS if last else 1,
@@ -247,17 +233,9 @@ class Client:
     @property
     def credentials(self) -> CredentialSource:
         """Who tells a registry's credentials: what was given, else Docker's and podman's files."""
-        found: CredentialSource = self._credentials()
-        return found
-
-    def _credentials(self) -> Any:
-        from ocidist.remotes.registry.credentials import Credential, StaticCredentials
-
         auth = self._auth
         replay = self.connections.replay
         if auth is None and replay is not None:
-            from ocidist.remotes.registry.replayed import ReplayedCredentials
-
             return ReplayedCredentials(replay.exchanges)
         if auth is None:
             return self._credential_files()
@@ -265,16 +243,8 @@ class Client:
             return StaticCredentials(Credential(*auth))
         return StaticCredentials(auth) if isinstance(auth, Credential) else auth
 
-    def _credential_files(self) -> Any:
-        from ocidist.remotes.registry.credentials import CredentialStore
-
+    def _credential_files(self) -> CredentialStore:
         return CredentialStore(self.settings.auth_files, write_path=self.settings.docker_config)
-
-    def _slots_of(self, source: Source) -> Slots:
-        """The limit for the host that ``source`` reads from, shared by all transfers of this client."""
-        host = str(getattr(source, "host", type(source).__name__))
-        with self._lock:
-            return self._slots.setdefault(host, Slots(max(self.workers, 1)))
 
     def _scope(self, scope: Scope | None) -> Scope:
         scope = scope if scope is not None else Scope.within(self.timeout, limits=self.limits)
@@ -295,33 +265,17 @@ class Client:
 
     # -- where a locator leads --
 
-    def source(self, locator: str | Reference, object_: str | None = None) -> tuple[Source, str, str]:
-        """A remote, the object's name in it, and the full name of both (``docker.io/library/redis:7``).
+    def remote(self, locator: str | Reference, object_: str | None = None) -> Remote:
+        """Return what a locator leads to: its parts, and its full name (``docker.io/library/redis:7``).
 
         ``object_``, a tag or a digest, takes the place of what ``locator`` itself asks for.
         """
-        from ocidist import remotes
-
         if not isinstance(locator, (str, Reference)):
             raise UsageError(f"a locator is text or a Reference, not {type(locator).__name__}")
-        where = remotes.Locator.parse(str(locator))
-        if where.kind == "registry":
-            reference = Reference.of(where.body, object_)
-            return remotes.open(where, self), reference.object, reference.image_name
-        if where.kind == "store":
-            name = Reference.of(where.body, object_).image_name if object_ else where.body
-            return self.store, name, name
-        remote = remotes.open(where, self)
-        if not isinstance(remote, Source):
-            raise UsageError(f"{locator!s}: images can't be read from a remote of this kind")
-        if object_:
-            return remote, object_, f"{locator!s}{'@' if ':' in object_ else ':'}{object_}"
-        return remote, getattr(remote, "object", ""), str(locator)
+        return remotes.open(str(locator), self, object_)
 
-    def registry(self, host: str) -> Any:
-        """What a registry answers as a whole: ``catalog(scope)`` and ``ping(scope)``."""
-        from ocidist.remotes.registry.client import Registry
-
+    def registry(self, host: str) -> Registry:
+        """Return a registry as a whole: ``catalog(scope)`` and ``ping(scope)``."""
         return Registry(self.session, _host(host))
 
     # -- looking --
@@ -337,8 +291,8 @@ class Client:
         asked for that of its manifest, as :meth:`open` chooses it. With "all" an index stands for itself."""
         if self.asked(platform) not in (None, "all"):
             return self.open(locator, platform=platform, scope=scope).manifest_descriptor
-        source, name, _ = self.source(locator)
-        target, _ = source.resolve(name, self._scope(scope))
+        remote = self.remote(locator)
+        target, _ = remote.readable().resolve(remote.object, self._scope(scope))
         return target
 
     def open(
@@ -359,26 +313,17 @@ class Client:
             raise UsageError(
                 "platform 'all' is several images, and one is needed here; name one, as in linux/arm64"
             )
-        source, name, full = self.source(locator)
-        from ocidist.remotes.registry.client import RegistryRemote
-        from ocidist.remotes.registry.mirrors import Mirrored
-
-        if isinstance(
-            source, (RegistryRemote, Mirrored)
-        ):  # the bytes are needed: a HEAD in front would be one more
-            target, raw = source.resolve(name, scope, want_bytes=True)
-        else:
-            target, raw = source.resolve(name, scope)
-        return open_image(source, full, target, raw, asked, scope)
+        remote = self.remote(locator)
+        source = remote.readable()
+        target, raw = source.resolve(remote.object, scope, need_bytes=True)
+        return open_image(source, remote.name, target, raw, asked, scope)
 
     def tags(self, remote: str, *, scope: Scope | None = None) -> Iterator[str]:
         """The tags of a repository, in the registry's order, page by page."""
-        source, _, _ = self.source(remote)
-        tags = getattr(source, "tags", None)
-        if tags is None:
+        found = self.remote(remote).tags
+        if found is None:
             raise UsageError(f"{remote!s}: only a registry lists tags; write HOST/NAME")
-        found: Iterator[str] = tags(self._scope(scope))
-        return found
+        return found.tags(self._scope(scope))
 
     # -- moving --
 
@@ -391,31 +336,10 @@ class Client:
         scope: Scope | None = None,
     ) -> tuple[str, Descriptor]:
         """All content of an image into the store, without a name: it is held for 24 hours."""
-        scope = self._scope(scope)
-        source, name, full = self.source(locator, object_)
-        scope.emit(Named(full))
-        target, raw = source.resolve(name, scope)
-        scope.emit(Named(full, target))
-        from ocidist.transfer import Suiting, mended
-
-        asked = self.asked(platform)
-
-        def copied(scope: Scope) -> None:
-            copy_graph(
-                source,
-                self.store,
-                target,
-                scope,
-                root_bytes=raw,
-                platform=asked or Platform.host(),
-                workers=self.workers,
-                slots=self._slots_of(source),
-                watcher=Suiting(self.store, scope, None if asked == "all" else asked),
-            )
-
-        with self.store.fetching(scope), of_reference(full):
-            mended(copied, source, self.store, target, scope)
-        return full, target
+        remote = self.remote(locator, object_)
+        return remote.name, fetch(
+            remote, self.store, self._wanted(platform, remote.readable()), self._scope(scope)
+        )
 
     def pull(
         self,
@@ -425,37 +349,16 @@ class Client:
         scope: Scope | None = None,
     ) -> Pulled:
         """Fetch all content, unpack the layers while they arrive, check the ChainID, and name the image last."""
-        outer = self._scope(scope)
-        from ocidist.transfer import mended, pull_graph
+        remote, replay = self.remote(locator), self.connections.replay
+        wanted = self._wanted(platform, remote.readable())
+        mark = "" if replay is None else replay.mark
+        return pull(remote, self.store, wanted, self._scope(scope), replayed=mark)
 
-        source, name, full = self.source(locator)
-        asked = self.asked(platform)
-        one = None if asked == "all" else asked
-        outer.emit(Named(full))
-        target, raw = source.resolve(name, outer)
-        outer.emit(Named(full, target))
-
-        replay = self.connections.replay
-
-        def pulled(scope: Scope) -> tuple[Digest | None, Image]:
-            with scope.child(lease=lease) as inner:
-                chain = pull_graph(
-                    source,
-                    self.store,
-                    target,
-                    inner,
-                    root_bytes=raw,
-                    platform=asked or Platform.host(),
-                    workers=self.workers,
-                    slots=self._slots_of(source),
-                    asked=one,
-                )
-                self.store.tag(full, target, inner, replayed="" if replay is None else replay.mark)
-                return chain, open_image(self.store, full, target, None, one, inner)
-
-        with self.store.lease(scope=outer) as lease, of_reference(full):
-            chain, image = mended(pulled, source, self.store, target, outer)
-        return Pulled(full, target, chain, image)
+    def _wanted(self, platform: Platform | str | None, source: Source) -> Wanted:
+        """Return what a transfer moves. All those of this client from one host share a limit."""
+        with self._lock:
+            slots = self._slots.setdefault(source.host, Slots(max(self.workers, 1)))
+        return Wanted(self.asked(platform), self.workers, slots)
 
     # -- credentials --
 
@@ -465,13 +368,8 @@ class Client:
         Raises UsageError while a cassette is replayed, as :meth:`logout` does.
         """
         self._refuse_replayed("login")
-        from ocidist.remotes.registry.credentials import Credential, StaticCredentials
-        from ocidist.remotes.registry.session import RegistrySession
-
         host, credential = _host(host), Credential(username, password)
         session = RegistrySession(self.transport, StaticCredentials(credential), plain_http=self.plain_http)
-        from ocidist.remotes.registry.client import Registry
-
         Registry(session, host).ping(self._scope(scope))
         where = str(self._credential_files().put(host, credential))
         self.session.forget()

@@ -7,10 +7,9 @@ fetched is verified first and takes the damaged one's place by a rename, so a bl
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Iterable, Iterator
 
-from ocidist.content.fill import fill
-from ocidist.errors import BlobNotFound, OcidistError, StoreError, UsageError
+from ocidist.errors import OcidistError, UsageError
 from ocidist.progress import Failed, Queued
 from ocidist.remotes import Locator
 from ocidist.rows import Column, Rows, Schema
@@ -23,10 +22,8 @@ from ocidist.stores.upkeep.trees import remake, unpackable
 
 if TYPE_CHECKING:
     from ocidist.client import Client
-    from ocidist.content.protocols import Body, Info, Writer
     from ocidist.remotes.protocols import Source
     from ocidist.scope import Scope
-    from ocidist.stores.leased import LeasedContent
     from ocidist.stores.local import Store
 
 __all__ = ["RepairRow", "repair"]
@@ -144,10 +141,10 @@ def _fetched(client: Client, row: DamageRow, scope: Scope) -> tuple[str, bool]:
     digest, said = Digest(row.name), []
     for repository in _repositories(row):
         try:
-            remote, _, _ = client.source(f"{repository}@{digest}")
-            target, source = _located(remote, row.target, digest, scope)
+            source = client.remote(f"{repository}@{digest}").readable()
+            target = _located(source, row.target, digest, scope)
             scope.emit(Queued(target))
-            _replace(client.store.content.within(scope), target, source, scope)
+            client.store.replace(target, source, scope)
             return f"fetched from {repository}", True
         except OcidistError as error:
             scope.check()
@@ -171,51 +168,11 @@ def _repositories(row: DamageRow) -> Iterator[str]:
             yield name
 
 
-def _located(
-    remote: Source, known: Descriptor | None, digest: Digest, scope: Scope
-) -> tuple[Descriptor, Source]:
-    """The descriptor of a digest: from the manifest that names it, else from what the registry says."""
+def _located(source: Source, known: Descriptor | None, digest: Digest, scope: Scope) -> Descriptor:
+    """Return the descriptor of a digest: from the manifest that names it, else from what the registry says."""
     if known is not None and known.size >= 0:
-        return known, remote
-    locate = getattr(remote, "locate", None)
-    target, raw = locate(str(digest), "", scope) if locate is not None else remote.resolve(str(digest), scope)
+        return known
+    target, raw = source.resolve(str(digest), scope, need_bytes=True, hint="")
     if target.size < 0:
         raise UsageError("the registry does not tell its size: pull an image that has it")
-    if raw is not None:
-        target = Descriptor(target.media_type, target.digest, target.size, data=raw)
-    return target, remote
-
-
-def _replace(content: LeasedContent, target: Descriptor, source: Source, scope: Scope) -> None:
-    """``target`` into the store whatever lies in its place; the rename at the end of a commit replaces that."""
-    again, origin = _Again(content), getattr(source, "origin", None)
-    labels = {str(origin[0]): str(origin[1])} if origin else None
-    try:
-        fill(again, again, target, source, scope, key=f"repair-{target.digest}", labels=labels)
-    except StoreError as error:
-        if isinstance(error.__cause__, IsADirectoryError):
-            raise StoreError(str(error.path), "a directory lies in its place; move it away") from error
-        raise
-
-
-class _Again:
-    """A store in which nothing is here yet, so that what is damaged is brought once more."""
-
-    def __init__(self, content: LeasedContent) -> None:
-        self._content = content
-
-    def info(self, digest: Digest) -> Info:
-        raise BlobNotFound(str(digest), "to be fetched again")
-
-    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
-        raise BlobNotFound(target, "to be fetched again")
-
-    def writer(
-        self,
-        key: str,
-        *,
-        total: int = 0,
-        expected: Digest | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> Writer:
-        return self._content.writer(key, total=total, labels=labels)
+    return target if raw is None else replace(target, data=raw)

@@ -1,26 +1,15 @@
-"""Fetch and unpack as one: layers are unpacked in order while later ones still arrive."""
+"""Fetch and pull an image: resolve, copy, unpack, tag. Layers are unpacked in order while later ones still arrive."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Callable, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from ocidist.errors import (
-    Cancelled,
-    ContentError,
-    DeadlineExceeded,
-    DigestMismatch,
-    InvalidManifest,
-    LayerError,
-    OcidistError,
-    RegistryError,
-    StoreError,
-    TransferError,
-    TransportError,
-)
-from ocidist.graph.copy import DAMAGED, PlatformChoice, Slots, Watcher, copy_graph, read_small
-from ocidist.progress import Event, Queued, Retrying
-from ocidist.remotes.protocols import Source
+from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError
+from ocidist.graph.copy import PlatformChoice, Slots, Watcher, copy_graph, read_small
+from ocidist.image import Image, of_reference, open_image
+from ocidist.progress import Named
+from ocidist.remotes.protocols import Remote, Source
 from ocidist.scope import Scope
 from ocidist.spec import mediatype
 from ocidist.spec.config import ImageConfig
@@ -28,116 +17,104 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.platform import Platform, require_fit, select
+from ocidist.stores.repairing import LocalFirst, RepairingSink
 
 if TYPE_CHECKING:
     from ocidist.stores.local import Store
 
-T = TypeVar("T")
+__all__ = ["Pulled", "Wanted", "fetch", "pull"]
 
-__all__ = ["Suiting", "explained", "mended", "pull_graph"]
-
-ROUNDS = 4  # times that damaged blobs are looked for and fetched again
 _JOIN = 0.15  # seconds that an ended pull waits for its unpack to let go
 
 
-def pull_graph(
-    source: Source,
-    store: Store,
-    root: Descriptor,
-    scope: Scope,
-    *,
-    root_bytes: bytes | None,
-    platform: PlatformChoice,
-    workers: int,
-    slots: Slots | None = None,
-    asked: Platform | None = None,
-) -> Digest | None:
-    """All content of ``root`` into ``store``, and the chosen image's layers into a snapshot: its ChainID.
+class Pulled(NamedTuple):
+    """What a pull came to: the reference it was named, the root descriptor, the ChainID (None: artifact)."""
 
-    None for an artifact and for an image without layers, which have nothing to unpack. With platform "all" every image
-    is fetched and this machine's is unpacked. ``workers`` of 0 does all of it in the calling thread. ``asked`` is as for
-    :class:`Suiting`.
+    reference: str
+    descriptor: Descriptor
+    chain_id: Digest | None
+    image: Image
+
+
+class Wanted(NamedTuple):
+    """Which images of an index to move, and how many objects at once.
+
+    ``asked`` is the platform that the user asked for, None if none was: then an image of another platform that is not in
+    an index will do. ``workers`` of 0 does all of it in the calling thread.
     """
-    unpacking = _Unpacking(store, scope, asked, early=platform != "all" and workers > 0)
-    try:
-        copy_graph(
-            source,
-            store,
-            root,
-            scope,
-            root_bytes=root_bytes,
-            platform=platform,
-            workers=workers,
-            slots=slots,
-            watcher=unpacking,
-        )
-        return unpacking.finish(threads=workers > 0)
-    except OcidistError:
-        # A bad layer ends the copy as well: what is to be told is the layer, not the end that followed.
-        unpacking.end()
-        error = unpacking.error
-        if error is not None and not isinstance(error, (Cancelled, DeadlineExceeded)):
-            raise error from None
-        raise
-    except BaseException:
-        unpacking.end()
-        raise
+
+    asked: PlatformChoice
+    workers: int
+    slots: Slots
+
+    @property
+    def one(self) -> Platform | None:
+        """The platform that a single image has to fit."""
+        return self.asked if isinstance(self.asked, Platform) else None
 
 
-def mended(attempt: Callable[[Scope], T], source: Source, store: Store, root: Descriptor, scope: Scope) -> T:
-    """What ``attempt`` returns, called with a child of ``scope``. Where it fails over content, the blobs that it
-    wanted and that are in the store are hashed; if some are damaged they are deleted, and it is tried again. Else
-    its error is raised."""
-    wanted = {root: None}  # a damaged index does not tell what it names, but what was queued does
-
-    def observe(event: Event) -> None:
-        if isinstance(event, Queued):
-            wanted[event.descriptor] = None
-        scope.emit(event)
-
-    def once() -> T:
-        with scope.child(observer=observe) as inner:
-            return attempt(inner)
-
-    for number in range(1, ROUNDS + 1):
-        try:
-            return once()
-        except OcidistError as error:
-            # A blob that can't be had anywhere else is not deleted, however damaged.
-            if source is store or not _over_content(error):
-                raise
-            gone = store.discard_damaged(list(wanted), scope)
-            if not gone:
-                raise
-            for digest in gone:
-                scope.emit(Retrying(digest, number, 0, DAMAGED))
-    return once()
+def fetch(remote: Remote, store: Store, wanted: Wanted, scope: Scope) -> Descriptor:
+    """Copy all content of an image into the store, without a name; its root descriptor."""
+    source = remote.readable()
+    scope.emit(Named(remote.name))
+    target, raw = source.resolve(remote.object, scope)
+    scope.emit(Named(remote.name, target))
+    sink = RepairingSink(store)
+    with store.fetching(scope), of_reference(remote.name):
+        while True:
+            try:
+                _copy(source, sink, store, target, raw, wanted, Suiting(store, scope, wanted.one), scope)
+                return target
+            except OcidistError as error:
+                if source is store or not sink.suspect(error, scope):
+                    raise
 
 
-def _over_content(error: BaseException) -> bool:
-    """Whether the store's content may be why, and not the network, a registry or the disk."""
-    if not isinstance(error, (ContentError, LayerError, TransferError, InvalidManifest)):
-        return False
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, (TransportError, RegistryError, StoreError, Cancelled, DeadlineExceeded)):
-            return False
-        cause = cause.__cause__
-    return True
+def pull(remote: Remote, store: Store, wanted: Wanted, scope: Scope, *, replayed: str = "") -> Pulled:
+    """Copy all content of an image, unpack it while it arrives, check the ChainID, and name the image last.
+
+    With platform "all" every image is fetched and this machine's is unpacked. ``replayed`` is as for ``Store.tag``.
+    """
+    source = remote.readable()
+    scope.emit(Named(remote.name))
+    target, raw = source.resolve(remote.object, scope)
+    scope.emit(Named(remote.name, target))
+    sink = RepairingSink(store)
+    with store.lease(scope=scope) as lease, of_reference(remote.name):
+        while True:
+            try:
+                with scope.child(lease=lease) as inner, Unpacking(store, inner, wanted) as unpacking:
+                    _copy(source, sink, store, target, raw, wanted, unpacking, inner)
+                    chain = unpacking.finish()
+                    store.tag(remote.name, target, inner, replayed=replayed)
+                    image = open_image(store, remote.name, target, None, wanted.one, inner)
+                    return Pulled(remote.name, target, chain, image)
+            except OcidistError as error:
+                if source is store or not sink.suspect(error, scope):
+                    raise
 
 
-def explained(error: OcidistError, store: Store, name: str, scope: Scope) -> OcidistError:
-    """``error``, or where the store's copy of the image ``name`` is damaged one that says so, and the way out."""
-    try:
-        bad = store.damaged(store.resolve(name, scope)[0], scope)
-    except DigestMismatch as mismatch:  # of a manifest that no name stands for
-        bad = [mismatch.descriptor.digest] if isinstance(mismatch.descriptor, Descriptor) else []
-    except OcidistError:
-        bad = []
-    if not bad:
-        return error
-    image = store.find_image(name) or next(iter(store.holders(bad[0])), "its image")
-    return ContentError(str(bad[0]), f"the copy in the store is damaged; pull {image} again")
+def _copy(
+    source: Source,
+    sink: RepairingSink,
+    store: Store,
+    target: Descriptor,
+    raw: bytes | None,
+    wanted: Wanted,
+    watcher: Watcher,
+    scope: Scope,
+) -> None:
+    copy_graph(
+        LocalFirst(source, store),
+        sink,
+        target,
+        scope,
+        root_bytes=raw,
+        platform=wanted.asked or Platform.host(),
+        workers=wanted.workers,
+        slots=wanted.slots,
+        watcher=watcher,
+    )
 
 
 class Suiting(Watcher):
@@ -165,12 +142,13 @@ class Suiting(Watcher):
                 require_fit(self.asked, config.platform)
 
 
-class _Unpacking(Suiting):
-    """Unpacks one image, starting as soon as its config is here."""
+class Unpacking(Suiting):
+    """Unpacks one image in a thread, starting as soon as its config is in the store. It ends with its block."""
 
-    def __init__(self, store: Store, scope: Scope, asked: Platform | None, *, early: bool) -> None:
-        super().__init__(store, scope, asked)
-        self.early = early
+    def __init__(self, store: Store, scope: Scope, wanted: Wanted) -> None:
+        super().__init__(store, scope, wanted.one)
+        self.threads = wanted.workers > 0
+        self.early = self.threads and wanted.asked != "all"
         self.here: set[Digest] = set()
         self.thread: threading.Thread | None = None
         self.chain: Digest | None = None
@@ -217,13 +195,13 @@ class _Unpacking(Suiting):
                 self.scope.check()
                 self.changed.wait(0.1)
 
-    def finish(self, *, threads: bool) -> Digest | None:
-        """Wait for the unpack, or do it now."""
+    def finish(self) -> Digest | None:
+        """Return the ChainID once all is unpacked; None for an artifact, and for an image without layers."""
         if self.thread is None:
             if not self.images:
                 return None
             value = self.chosen()
-            if not threads or not self.start(value):
+            if not self.threads or not self.start(value):
                 return self.unpack(value)
         while self.thread is not None and self.thread.is_alive():
             self.scope.tick()
@@ -238,10 +216,20 @@ class _Unpacking(Suiting):
         best = select([target for target, _ in self.images], Platform.host())
         return next(value for target, value in self.images if target.digest == best.digest)
 
-    def end(self) -> None:
-        """Stop, and wait a moment for the thread to see it."""
+    def __enter__(self) -> Unpacking:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is None:
+            return
         self.scope.cancel()
         with self.changed:
             self.changed.notify_all()
         if self.thread is not None:
             self.thread.join(_JOIN)
+        # A bad layer ends the copy as well: what matters is the layer, not the end that followed.
+        first = self.error
+        if first is None or first is error or isinstance(first, (Cancelled, DeadlineExceeded)):
+            return
+        if isinstance(error, OcidistError):
+            raise first from None

@@ -152,6 +152,7 @@ def run_get(args: argparse.Namespace, context: Context) -> None:
     from ocidist.content import verify
     from ocidist.errors import DigestMismatch
     from ocidist.spec.descriptor import Descriptor
+    from ocidist.stores.upkeep.damage import holders
 
     content = context.store.content
     info = content.info(context.digest(args.digest))
@@ -161,7 +162,7 @@ def run_get(args: argparse.Namespace, context: Context) -> None:
         try:
             verify.stream(body, target, context.stdout.write, scope)
         except DigestMismatch as error:
-            image = next(iter(context.store.holders(target.digest)), "its image")
+            image = next(holders(context.store, target.digest, scope), "its image")
             reason = f"the copy in the store is damaged: delete {target.digest}, then pull {image} again"
             raise DigestMismatch(target, reason) from error
         finally:

@@ -43,7 +43,7 @@ def run_bundle(args: argparse.Namespace, context: Context) -> None:
     from ocidist.errors import BlobNotFound, ContentError, InvalidManifest, LayerError, UsageError
     from ocidist.runtime.options import BundleOptions, Mount, parse_pair
     from ocidist.spec.descriptor import Descriptor
-    from ocidist.transfer import explained
+    from ocidist.stores.upkeep.damage import explained
 
     options = BundleOptions(
         args=tuple(args.words) if args.words is not None else None,

@@ -46,9 +46,9 @@ def configure_resolve(parser: argparse.ArgumentParser) -> None:
 
 def run_resolve(args: argparse.Namespace, context: Context) -> None:
     with context.quiet() as scope, _or_store(context, args.ref):
-        _, _, full = context.client.source(args.ref)
+        remote = context.client.remote(args.ref)
         target = context.client.resolve(args.ref, scope=scope)
-    context.result(RESOLVED, (full, target.media_type, target.digest, target.size))
+    context.result(RESOLVED, (remote.name, target.media_type, target.digest, target.size))
 
 
 def configure_tags(parser: argparse.ArgumentParser) -> None:
@@ -93,8 +93,9 @@ def run_manifest(args: argparse.Namespace, context: Context) -> None:
             image = context.client.open(args.ref, scope=scope)
             raw = image.manifest.raw
         else:
-            source, name, _ = context.client.source(args.ref)
-            target, found = source.resolve(name, scope)
+            remote = context.client.remote(args.ref)
+            source = remote.readable()
+            target, found = source.resolve(remote.object, scope)
             raw = found if found is not None else read_small(source, target, scope)
     context.stdout.write(raw)
     context.stdout.flush()

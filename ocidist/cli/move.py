@@ -15,7 +15,6 @@ from ocidist.view.schema import Column, Schema
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
-    from ocidist.spec.descriptor import Descriptor
 
 PULLED = Schema("pulled", (Column("ref"), Column("digest", "digest"), Column("chain_id", "digest")))
 FETCHED = Schema("fetched", (Column("ref"), Column("digest", "digest")))
@@ -95,15 +94,14 @@ def _write_object(
 ) -> None:
     from ocidist.content import verify
 
-    remote, name, _ = context.client.source(locator, object_)
-    # A registry keeps blobs and manifests apart, so it wants the hint; elsewhere a name or digest says it all.
-    locate: Callable[..., tuple[Descriptor, bytes | None]] | None = getattr(remote, "locate", None)
-    target, raw = locate(name, _media_type(hints), scope) if locate else remote.resolve(name, scope)
+    remote = context.client.remote(locator, object_)
+    source = remote.readable()
+    target, raw = source.resolve(remote.object, scope, need_bytes=True, hint=_media_type(hints))
     write: Callable[[bytes | memoryview], object] = context.stdout.write
     if raw is not None:
         write(raw)
     else:
-        verify.stream(remote.open(target, scope), target, write, scope)
+        verify.stream(source.open(target, scope), target, write, scope)
     context.stdout.flush()
 
 

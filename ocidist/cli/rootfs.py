@@ -51,7 +51,7 @@ def configure_rootfs_unpack(parser: argparse.ArgumentParser) -> None:
 
 def run_rootfs_unpack(args: argparse.Namespace, context: Context) -> None:
     from ocidist.errors import ContentError, InvalidManifest, LayerError, UsageError
-    from ocidist.transfer import explained
+    from ocidist.stores.upkeep.damage import explained
 
     with context.progress() as scope:
         try:

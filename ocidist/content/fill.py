@@ -147,10 +147,10 @@ class _Fill:
         self.sender = ""  # the host that the last bytes came from, where the source tells
 
     def run(self, labels: Mapping[str, str] | None) -> None:
-        # Each host may have sent wrong bytes: a source of several asks another one first each time.
-        tries = max(2, getattr(self.source, "hosts", 1))
+        # Each host may send wrong bytes once: a source of several asks another one first each time.
+        asked: set[str] = set()
         reasons: list[str] = []
-        for left in reversed(range(tries)):
+        while True:
             if self.offset > self.target.size:
                 self.restart()
             try:
@@ -161,10 +161,11 @@ class _Fill:
                 if self.offset < self.target.size and not isinstance(error, _Wrong):
                     raise  # it ended early, however often it was asked: what came is kept
                 found = SizeMismatch(self.target, str(error)) if isinstance(error, _Wrong) else error
-                if not left:
+                if self.sender in asked:
                     self.writer.abort()
                     said = f"; {self.sender} sent them; asked before it: {'; '.join(dict.fromkeys(reasons))}"
-                    raise (found.extended(said) if reasons else found) from None
+                    raise (found.extended(said) if len(asked) > 1 else found) from None
+                asked.add(self.sender)
                 if self.sender:
                     reasons.append(f"{self.sender}: {found.reason}")
                 self.restart()
@@ -216,7 +217,7 @@ class _Fill:
 
     def receive(self, body: Body) -> None:
         """Write one body's bytes; also those that came before an error."""
-        self.sender = getattr(body, "host", "")
+        self.sender = body.host
         try:
             if body.start > self.offset:
                 raise _Wrong(f"the source answered from byte {body.start}, not {self.offset}")

@@ -214,7 +214,7 @@ class _Way:
         what = "pull" if ":" in self.object else "resolve"
         if what not in self.endpoint.capabilities:
             raise _Nothing(f"hosts.toml does not give it the capability {what!r}")
-        root, raw = self.remote.resolve(self.object, scope, want_bytes=True)
+        root, raw = self.remote.resolve(self.object, scope, need_bytes=True)
         target = root
         value = manifests.parse(raw or b"", root.media_type)
         for _ in range(MAX_DEPTH):

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Callable, Iterator, Literal, Sequence, Union
 
 from ocidist.content import verify
@@ -34,7 +34,7 @@ from ocidist.errors import (
     SizeMismatch,
     TransferError,
 )
-from ocidist.progress import Failed, Finished, Queued, Retrying
+from ocidist.progress import Failed, Finished, Queued
 from ocidist.remotes.protocols import Sink, Source
 from ocidist.scope import POLL, Scope
 from ocidist.spec import manifest as manifests
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Slots", "Watcher", "copy_graph", "pick", "read_small"]
 
 DEFAULT_WORKERS = 4
-DAMAGED = "the copy in the store is damaged; fetching it again"
 MAX_DEPTH = 16  # of indices in indices; real ones nest once
 MAX_NODES = 100_000
 MANIFEST_LIMIT = 4 << 20  # bytes; the distribution specification's advice for registries
@@ -134,22 +133,13 @@ def copy_graph(
 
 
 class _Watched:
-    """A source that remembers whether it was the side that failed."""
+    """A Source that remembers whether it was the side that failed."""
 
     def __init__(self, inner: Source) -> None:
         self._inner = inner
-        self.error: BaseException | None = None
-
-    @property
-    def origin(self) -> object:
-        return getattr(self._inner, "origin", None)
-
-    @property
-    def hosts(self) -> int:
-        return int(getattr(self._inner, "hosts", 1))
-
-    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
-        return self._inner.resolve(name, scope)
+        self.host = inner.host
+        self.origin, self.resolve = inner.origin, inner.resolve
+        self.error: OcidistError | None = None
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
         try:
@@ -162,7 +152,8 @@ class _Watched:
 class _WatchedBody:
     def __init__(self, inner: Body, owner: _Watched) -> None:
         self._inner, self._owner = inner, owner
-        self.readinto_inner = inner.readinto
+        self._readinto = inner.readinto
+        self.close = inner.close
 
     @property
     def start(self) -> int:
@@ -170,7 +161,7 @@ class _WatchedBody:
 
     @property
     def host(self) -> str:
-        return str(getattr(self._inner, "host", ""))
+        return self._inner.host
 
     @property
     def size(self) -> int | None:
@@ -178,27 +169,10 @@ class _WatchedBody:
 
     def readinto(self, buffer: memoryview) -> int:
         try:
-            return self.readinto_inner(buffer)
+            return self._readinto(buffer)
         except OcidistError as error:
             self._owner.error = error
             raise
-
-    def close(self) -> None:
-        self._inner.close()
-
-
-class _Held:
-    """A source of one object that is in memory already."""
-
-    def __init__(self, raw: bytes, origin: object) -> None:
-        self.raw, self.origin = raw, origin
-
-    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
-        raise NotImplementedError("a held object has no names")
-
-    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
-        end = len(self.raw) if length is None else offset + length
-        return verify.MemoryBody(self.raw, offset, end)
 
 
 class _Walk:
@@ -266,8 +240,6 @@ class _Walk:
             raise InvalidManifest("index", f"indices nested more than {MAX_DEPTH} deep")
         if node.raw is None:
             node.raw = self.read(node.target)
-        elif hasattr(self.sink, "discard_damaged"):
-            self.held(node.target)  # else a damaged copy of it would stay
         value = manifests.parse(node.raw, node.target.media_type)
         self.agree(value)
         self.watcher.parsed(node.target, value)
@@ -300,28 +272,9 @@ class _Walk:
         return (pick(entries, self.platform or Platform.host(), self.read),)
 
     def read(self, target: Descriptor) -> bytes:
-        """A manifest's bytes, from the sink if it has them (a request saved), else from the source."""
-        raw = self.held(target)
-        if raw is not None:
-            return raw
+        """Return a manifest's or config's bytes."""
         with self.slots.one(self.scope):
             return read_small(self.source, target, self.scope)
-
-    def held(self, target: Descriptor) -> bytes | None:
-        """The sink's copy, None if there is no whole one."""
-        if isinstance(self.sink, Source) and self.sink.exists(target, self.scope):
-            try:
-                return read_small(self.sink, target, self.scope)
-            except ContentError:  # damaged there: the source has it whole, and it takes that one's place
-                self.discard(target)
-        return None
-
-    def discard(self, target: Descriptor) -> None:
-        discard = getattr(self.sink, "discard_damaged", None)
-        here: object = self.sink
-        if discard is not None and here is not self.source:
-            for digest in discard([target], self.scope):
-                self.scope.emit(Retrying(digest, 1, 0, DAMAGED))
 
     def push(self, node: _Node) -> None:
         target = node.target
@@ -329,10 +282,9 @@ class _Walk:
             self.scope.emit(Finished(target.digest, "exists"))
         else:
             source = _Watched(self.source)
-            held = node.raw
             try:
-                if held is not None:
-                    self.sink.push(target, _Held(held, source.origin), self.scope)
+                if node.raw is not None:  # read and verified by us
+                    self.sink.push(replace(target, data=node.raw), source, self.scope)
                 else:
                     with self.slots.one(self.scope):
                         self.sink.push(target, source, self.scope)

@@ -9,6 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Callable, ContextManager, Iterable, Mapping, TypeVar
 
+from ocidist.content.labels import SOURCE_LABEL
 from ocidist.errors import StoreError
 from ocidist.images.connection import MADE, DatabaseFile, Run
 from ocidist.images.protocols import DamagedRecord, ImageRecord, Lease
@@ -272,7 +273,7 @@ def _lease(run: Run, id_: str, expires_at: float) -> None:
 
 def _merged(key: str, old: str | None, new: str) -> str:
     """Sources of a blob add up, as containerd writes them: ``library/busybox,library/redis``."""
-    if old is None or not key.startswith("containerd.io/distribution.source."):
+    if old is None or not key.startswith(SOURCE_LABEL):
         return new
     return ",".join(sorted({part for part in f"{old},{new}".split(",") if part}))
 

@@ -2,7 +2,7 @@
 
 A locator is ``KIND:BODY`` or ``KIND://BODY``; text without a kind is a reference at a registry, and so is what
 reads as ``NAME:TAG``. More kinds plug in through the entry-point group ``ocidist.remotes``: the entry's name is the
-kind, what it loads is called with the locator and a :class:`Context`, and returns a Source, a Sink, or both. Only
+kind, and what it loads is called with the locator and a :class:`Context` and returns a :class:`Remote`. Only
 packages that are installed count: none of the working directory.
 """
 
@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Callable, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Callable, Protocol
 
 from ocidist.errors import Unsupported, UsageError, quoted
+from ocidist.remotes.protocols import Remote, Repository
+from ocidist.spec.reference import Reference
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
     from ocidist.remotes.registry.hosts_toml import Endpoint
     from ocidist.remotes.registry.session import RegistrySession
 
-    Factory = Callable[["Locator", "Context"], Any]
+    Factory = Callable[["Locator", "Context"], Remote]
 
-__all__ = ["GROUP", "Context", "Locator", "open"]
+__all__ = ["GROUP", "Context", "Locator", "Remote", "open"]
 
 GROUP = "ocidist.remotes"
 """The entry-point group of further kinds."""
@@ -52,11 +54,11 @@ class Context(Protocol):
         ...
 
     def endpoints(self, host: str) -> tuple[Endpoint, ...]:
-        """Who answers for a registry by its hosts.toml; () where nothing is said."""
+        """Return the hosts that answer for a registry; empty if hosts.toml has no entry."""
         ...
 
     @property
-    def store(self) -> Any:
+    def store(self) -> Repository:
         """The local store."""
         ...
 
@@ -108,26 +110,18 @@ class Locator:
         return self.body if self.kind == _REGISTRY else f"{self.kind}:{self.body}"
 
 
-def open(locator: Locator | str, context: Context) -> Any:
-    """The remote of a locator: a Source, a Sink, or both. Sends nothing yet.
+def open(locator: Locator | str, context: Context, object_: str | None = None) -> Remote:
+    """Return what a locator leads to. Sends nothing yet.
 
-    Raises UsageError and Unsupported; an entry point that can't be loaded is an Unsupported that names it.
+    ``object_``, a tag or a digest, takes the place of the one that the locator names. Raises UsageError and
+    Unsupported; an entry point that can't be loaded is an Unsupported that names it.
     """
     where = locator if isinstance(locator, Locator) else Locator.parse(locator)
     if where.kind == _REGISTRY:
-        from ocidist.spec.reference import Reference
-
-        name = Reference.parse(where.body).name
-        endpoints = context.endpoints(name.partition("/")[0])
-        if endpoints:
-            from ocidist.remotes.registry import mirrors
-
-            return mirrors.repository(name, endpoints, context)
-        from ocidist.remotes.registry.client import RegistryRemote
-
-        return RegistryRemote(context.session, name)
+        return _registry(Reference.of(where.body, object_), context)
     if where.kind == "store":
-        return context.store
+        name = Reference.of(where.body, object_).image_name if object_ else where.body
+        return Remote(name, name, source=context.store, sink=context.store)
     entry = _plugged(where.kind)
     if entry is None:
         if where.kind in _BUILT_IN:
@@ -141,7 +135,24 @@ def open(locator: Locator | str, context: Context) -> Any:
         raise Unsupported(
             f"the remote {where.kind!r} ({entry.value}) can't be loaded: {error}; reinstall or remove its package"
         ) from error
-    return factory(where, context)
+    remote = factory(where, context)
+    if not object_:
+        return remote
+    return replace(remote, name=f"{where}{'@' if ':' in object_ else ':'}{object_}", object=object_)
+
+
+def _registry(reference: Reference, context: Context) -> Remote:
+    """A repository of a registry, at the registry itself or at the hosts that hosts.toml names for it."""
+    endpoints = context.endpoints(reference.domain)
+    if endpoints:
+        from ocidist.remotes.registry import mirrors
+
+        found = mirrors.repository(reference.name, endpoints, context)
+        return Remote(reference.image_name, reference.object, source=found, tags=found)
+    from ocidist.remotes.registry.client import RegistryRemote
+
+    single = RegistryRemote(context.session, reference.name)
+    return Remote(reference.image_name, reference.object, source=single, tags=single)
 
 
 def _plugged(kind: str) -> EntryPoint | None:

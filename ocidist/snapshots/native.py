@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 from ocidist.content.disk import failure
 from ocidist.errors import StoreError
 from ocidist.snapshots.folders import FolderSnapshotter
-from ocidist.snapshots.protocols import Mount
-from ocidist.snapshots.whole_trees import copy_tree
-from ocidist.trees.directory import TreeReader
+from ocidist.snapshots.protocols import Mount, Usage
+from ocidist.snapshots.whole_trees import copy_tree, tree_usage
+from ocidist.trees.directory import TreeReader, nothing
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
@@ -60,3 +60,11 @@ class NativeSnapshotter(FolderSnapshotter):
             raise StoreError(key, "a committed snapshot is not mounted; prepare one over it, or a view")
         how = "ro" if info.kind == "view" else "rw"
         return (Mount("bind", os.path.abspath(self._tree(key)), ("rbind", how)),)
+
+    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
+        """Entries and bytes of its own tree. Raises StoreError."""
+        tree = self.path(key)
+        try:
+            return tree_usage(tree, check)
+        except OSError as error:
+            raise failure(str(tree), error) from error

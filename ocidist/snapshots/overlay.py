@@ -13,15 +13,15 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Callable, Sequence
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
 from ocidist.layers.apply.policy import Policy, in_first_namespace
 from ocidist.snapshots.folders import FolderSnapshotter
-from ocidist.snapshots.protocols import Mount
-from ocidist.snapshots.whole_trees import copy_metadata, remove_tree
-from ocidist.trees.directory import FOLDER, TreeReader
+from ocidist.snapshots.protocols import Mount, Usage
+from ocidist.snapshots.whole_trees import copy_metadata, remove_tree, tree_usage
+from ocidist.trees.directory import FOLDER, TreeReader, nothing
 from ocidist.trees.stacked import StackedReader
 
 if TYPE_CHECKING:
@@ -75,20 +75,6 @@ class OverlaySnapshotter(FolderSnapshotter):
             info = self.stat(info.parent)
         return found or [self.path(key)]
 
-    def dependents(self, key: str) -> list[str]:
-        """Return the keys of active snapshots and views that stand on the committed ``key``, also over others."""
-        every = list(self.walk())
-        parents = {info.key: info.parent for info in every if info.kind == "committed"}
-        found = []
-        for info in every:
-            above, seen = info.parent if info.kind != "committed" else "", set[str]()
-            while above and above != key and above not in seen:
-                seen.add(above)
-                above = parents.get(above, "")
-            if above == key:
-                found.append(info.key)
-        return found
-
     def reader(self, key: str) -> StackedReader:
         """All of a snapshot's tree. Raises StoreError."""
         layers = self.layers(key)
@@ -119,6 +105,14 @@ class OverlaySnapshotter(FolderSnapshotter):
                 f"{len(lower)} layers are more than one mount takes; use a root with --snapshotter native",
             )
         return (Mount("overlay", "overlay", tuple(options)),)
+
+    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
+        """Entries and bytes of its own layer. Raises StoreError."""
+        folder = self.path(key)
+        try:
+            return tree_usage(folder, check)
+        except OSError as error:
+            raise failure(str(folder), error) from error
 
 
 def _escaped(path: str) -> str:

@@ -1,6 +1,6 @@
-"""Root filesystems keyed by ChainID, in containerd's words: who keeps them, and who applies layers to them.
+"""Snapshots: root filesystems keyed by ChainID, in containerd's words.
 
-Invariant: a committed snapshot is whole; one that is being prepared is invisible under its final key.
+Invariant: a committed snapshot is whole; what is being prepared is invisible under its final key.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from ocidist.trees.directory import Reader, nothing
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
-    from ocidist.spec.descriptor import Descriptor
-    from ocidist.spec.digest import Digest
 
-__all__ = ["Applier", "Claim", "LocalTrees", "Mount", "SnapshotInfo", "Snapshotter", "Usage"]
+__all__ = ["Claim", "Mount", "SnapshotInfo", "Snapshotter", "Usage"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Usage:
-    """The cost of a snapshot's own files: entries (a file with many names once), and the bytes set aside for them."""
+    """What a snapshot has for itself: entries, a file with many names once, and the bytes set aside for them."""
 
     inodes: int
     size: int
@@ -47,49 +45,10 @@ class SnapshotInfo:
     created_at: float
 
 
-class Snapshotter(Protocol):
-    """Keeps root filesystems. Keys are any text; those of unpacked images are ChainIDs. Raises StoreError."""
-
-    @property
-    def name(self) -> str: ...
-
-    def stat(self, key: str) -> SnapshotInfo:
-        """Return what is known of a snapshot. Raises StoreError for an unknown key."""
-        ...
-
-    def prepare(self, key: str, parent: str = "", scope: Scope | None = None) -> Sequence[Mount]:
-        """Make a snapshot to write in, over the parent's tree; return its mounts. A stale one of this key is dropped."""
-        ...
-
-    def view(self, key: str, parent: str, scope: Scope | None = None) -> Sequence[Mount]:
-        """As :meth:`prepare`, to be read only."""
-        ...
-
-    def mounts(self, key: str) -> Sequence[Mount]:
-        """Return what shows the tree of an active snapshot or a view at a place of the user's."""
-        ...
-
-    def commit(self, name: str, key: str, parent: str = "") -> None:
-        """Make the active ``key`` the committed ``name``; if that exists already, ``key`` is dropped."""
-        ...
-
-    def remove(self, key: str, scope: Scope | None = None) -> None: ...
-
-    def walk(self) -> Iterator[SnapshotInfo]:
-        """Yield every snapshot, committed before active."""
-        ...
-
-    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
-        """Measure a snapshot's own files. ``check`` may end it."""
-        ...
-
-
 class Claim(Protocol):
-    """The sole right to prepare a key, until it is closed, or its process and all that inherited it have ended."""
+    """The sole right to prepare a key, until it is closed or its process ends, and whoever inherited it."""
 
-    def fileno(self) -> int:
-        """Return the descriptor that a process has to inherit to hold the claim too."""
-        ...
+    def fileno(self) -> int: ...
 
     def close(self) -> None: ...
 
@@ -98,70 +57,66 @@ class Claim(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-class LocalTrees(Snapshotter, Protocol):
-    """A Snapshotter whose trees are directories of this machine, which this process may read and write."""
+class Snapshotter(Protocol):
+    """Keeps root filesystems."""
 
+    name: str
     apart: bool
     """Whether each layer has a snapshot of its own, the parent of the next; else one holds all layers."""
 
-    def begin(self, key: str, parent: str = "", scope: Scope | None = None) -> Path:
-        """As :meth:`prepare`; return the private directory to write in (0700 above it)."""
+    def claim(self, key: str) -> Claim | None:
+        """The sole right to prepare ``key``, over threads and processes; None while another has it."""
         ...
 
-    def claim(self, key: str) -> Claim | None:
-        """Take the sole right to prepare ``key``, over threads and processes; None while another has it."""
-        ...
+    def stat(self, key: str) -> SnapshotInfo: ...
 
     def path(self, key: str) -> Path:
-        """Return the directory of a snapshot's own files: its whole tree, unless it stands on its parent's."""
+        """The directory of a snapshot's own files; all of its tree, unless it stands on its parent's."""
         ...
 
     def reader(self, key: str) -> Reader:
-        """Open a snapshot's whole tree for reading; the caller closes it."""
+        """All of a snapshot's tree, to be read; the caller closes it."""
         ...
 
-    def dependents(self, key: str) -> Sequence[str]:
-        """Return the keys of active snapshots and views that need the files of the committed ``key``."""
+    def mounts(self, key: str) -> Sequence[Mount]:
+        """What shows the tree of an active snapshot or a view at a place of the user's."""
         ...
 
-    def scratch(self) -> AbstractContextManager[LocalTrees]:
-        """Yield empty trees of the same kind on the same file system, removed at the end of the block."""
+    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
+        """Entries and bytes of its own files. ``check`` may end it. Raises StoreError."""
         ...
 
-    def replace(self, key: str, made: LocalTrees, scope: Scope | None = None) -> None:
-        """Put the committed ``key`` of ``made``, a :meth:`scratch`, in the place of this one's."""
-        ...
+    def prepare(self, key: str, parent: str = "", scope: Scope | None = None) -> Path:
+        """A private directory (0700 above it) to write what comes over the parent's tree; redone if it is stale.
 
-    def stale(self) -> list[Path]:
-        """Return the folders that :meth:`remove_stale` would remove."""
-        ...
-
-    def remove_stale(self) -> int:
-        """Remove what killed processes left of their work; return how many there were."""
-        ...
-
-
-class Applier(Protocol):
-    """Applies layers to snapshots. A snapshot is committed only after the DiffID of each of its layers was checked.
-
-    Raises LayerError for a wrong DiffID and for a layer that can't be applied, LimitExceeded, BlobNotFound, StoreError,
-    the scope's end; after a failure nothing is visible.
-    """
-
-    def unpack(
-        self,
-        layers: Sequence[Descriptor],
-        diff_ids: Sequence[Digest],
-        scope: Scope,
-        *,
-        wait: Callable[[Descriptor], None] | None = None,
-    ) -> Digest:
-        """Apply ``layers``, the lowest first, one over the other; return the ChainID that their snapshot is committed by.
-
-        One that exists already is returned at once. ``wait(descriptor)`` returns when that layer's blob is in the store.
+        It is seen once it is whole.
         """
         ...
 
-    def apply(self, layer: Descriptor, diff_id: Digest, parent: str, scope: Scope) -> Digest:
-        """Apply one layer over the committed ``parent`` ("" for none); return the ChainID it is committed by."""
+    def view(self, key: str, parent: str, scope: Scope | None = None) -> Path:
+        """The parent's tree, read only."""
+        ...
+
+    def commit(self, name: str, key: str, parent: str = "") -> None:
+        """The active ``key`` becomes the committed ``name``; one that exists already is success."""
+        ...
+
+    def remove(self, key: str, scope: Scope | None = None) -> None: ...
+
+    def walk(self) -> Iterator[SnapshotInfo]: ...
+
+    def scratch(self) -> AbstractContextManager[Snapshotter]:
+        """An empty snapshotter of the same kind on the same file system, removed at the end of the block."""
+        ...
+
+    def replace(self, key: str, made: Snapshotter, scope: Scope | None = None) -> None:
+        """The committed ``key`` of ``made``, a :meth:`scratch`, takes the place of this one's."""
+        ...
+
+    def stale(self) -> list[Path]:
+        """The folders that :meth:`remove_stale` would remove."""
+        ...
+
+    def remove_stale(self) -> int:
+        """Remove what killed processes left of their unpacking; how many there were."""
         ...

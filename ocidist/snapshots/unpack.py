@@ -32,86 +32,84 @@ from ocidist.progress import Advanced, Finished, Waiting
 from ocidist.scope import Scope
 from ocidist.snapshots.folders import UNPACKING
 from ocidist.snapshots.parallel import SMALL, Worker, Workers, worthwhile
-from ocidist.snapshots.protocols import Claim, LocalTrees
-from ocidist.spec.chain import chain_id, chain_ids, child_id
+from ocidist.snapshots.protocols import Claim, Snapshotter
+from ocidist.spec.chain import chain_id, chain_ids
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
     from ocidist.snapshots.layering import Over
 
-__all__ = ["LocalApplier"]
+__all__ = ["unpack", "unpack_layer"]
 
 _STEP = 1 << 20  # bytes of a blob between two reports
 _WAIT = 0.05  # seconds between looks at another's unpack
 
 
-class LocalApplier:
-    """An Applier over trees on this machine: in this process, and in processes of their own where that is faster.
+def unpack(
+    provider: Provider,
+    snapshotter: Snapshotter,
+    layers: Sequence[Descriptor],
+    diff_ids: Sequence[Digest],
+    scope: Scope,
+    *,
+    wait: Callable[[Descriptor], None] | None = None,
+) -> Digest:
+    """Unpack ``layers`` (lowest first) into a committed snapshot; returns its ChainID, which is its key.
 
-    Each layer is read, inflated, hashed and applied in one pass. The constructor does no I/O.
+    One that exists already is returned at once; while another thread or process unpacks the same, this
+    waits. ``wait(descriptor)`` returns when that layer's blob is here. Raises InvalidManifest if layers and
+    DiffIDs differ in number, LayerError for a wrong DiffID or a layer that can't be applied, LimitExceeded by the
+    scope's limits, BlobNotFound, StoreError, Cancelled. After a failure nothing is visible.
     """
-
-    def __init__(self, provider: Provider, trees: LocalTrees) -> None:
-        self._provider, self._trees = provider, trees
-
-    def unpack(
-        self,
-        layers: Sequence[Descriptor],
-        diff_ids: Sequence[Digest],
-        scope: Scope,
-        *,
-        wait: Callable[[Descriptor], None] | None = None,
-    ) -> Digest:
-        """Apply ``layers``, the lowest first; return the ChainID that their snapshot is committed by.
-
-        One that exists already is returned at once; while another thread or process unpacks the same, this waits.
-        Raises InvalidManifest if layers and DiffIDs differ in number, else as the protocol says.
-        """
-        if len(layers) != len(diff_ids):
-            raise InvalidManifest(
-                "image",
-                f"{len(layers)} layers, but {len(diff_ids)} diff_ids in its config",
-                "rootfs.diff_ids",
-            )
-        if scope.limits is not None and len(layers) > scope.limits.layers:
-            raise LimitExceeded("image", f"{len(layers)} layers, more than {scope.limits.layers}")
-        chain = chain_id(diff_ids)
-        done: set[Digest] = set()
-        if not _committed(self._trees, chain):
-            job = _Job(self._provider, self._trees, scope, wait, layers)
-            rows = list(zip(layers, diff_ids, chain_ids(diff_ids), strict=True))
-            if self._trees.apart:
-                _each(job, rows)
-            else:
-                _together(job, rows)
-            done = job.done
-        for layer in layers:
-            if layer.digest not in done:
-                scope.emit(Finished(layer.digest, "exists", "unpack"))
-        return chain
-
-    def apply(self, layer: Descriptor, diff_id: Digest, parent: str, scope: Scope) -> Digest:
-        """Apply one layer over the committed ``parent`` ("" for none); return the ChainID it is committed by."""
-        trees = self._trees
-        chain = child_id(Digest(parent), diff_id) if parent else diff_id
-        job = _Job(self._provider, trees, scope, None, [layer])
-        key = f"{UNPACKING}{chain}"
-        with _claimed(trees, key, [layer], scope), _dropped_on_error(trees, [key], scope):
-            root = trees.begin(key, parent, scope)
-            job.apply(layer, diff_id, root, parent)
-            trees.commit(str(chain), key, parent)
-        return chain
+    if len(layers) != len(diff_ids):
+        raise InvalidManifest(
+            "image", f"{len(layers)} layers, but {len(diff_ids)} diff_ids in its config", "rootfs.diff_ids"
+        )
+    if scope.limits is not None and len(layers) > scope.limits.layers:
+        raise LimitExceeded("image", f"{len(layers)} layers, more than {scope.limits.layers}")
+    chain = chain_id(diff_ids)
+    done: set[Digest] = set()
+    if not _committed(snapshotter, chain):
+        job = _Job(provider, snapshotter, scope, wait, layers)
+        rows = list(zip(layers, diff_ids, chain_ids(diff_ids), strict=True))
+        if snapshotter.apart:
+            _each(job, rows)
+        else:
+            _together(job, rows)
+        done = job.done
+    for layer in layers:
+        if layer.digest not in done:
+            scope.emit(Finished(layer.digest, "exists", "unpack"))
+    return chain
 
 
-def _committed(snapshotter: LocalTrees, chain: Digest) -> bool:
+def unpack_layer(
+    provider: Provider,
+    snapshotter: Snapshotter,
+    layer: Descriptor,
+    diff_id: Digest,
+    chain: Digest,
+    parent: str,
+    scope: Scope,
+) -> None:
+    """One layer over the committed ``parent`` ("" for none) into the committed ``chain``. Raises as :func:`unpack`."""
+    job = _Job(provider, snapshotter, scope, None, [layer])
+    key = f"{UNPACKING}{chain}"
+    with _claimed(snapshotter, key, [layer], scope), _dropped_on_error(snapshotter, [key], scope):
+        root = snapshotter.prepare(key, parent, scope)
+        job.apply(layer, diff_id, root, parent)
+        snapshotter.commit(str(chain), key, parent)
+
+
+def _committed(snapshotter: Snapshotter, chain: Digest) -> bool:
     try:
         return snapshotter.stat(str(chain)).kind == "committed"
     except OcidistError:
         return False
 
 
-def _claimed(snapshotter: LocalTrees, key: str, layers: Sequence[Descriptor], scope: Scope) -> Claim:
+def _claimed(snapshotter: Snapshotter, key: str, layers: Sequence[Descriptor], scope: Scope) -> Claim:
     waiting = False
     while True:
         scope.check()
@@ -127,7 +125,7 @@ def _claimed(snapshotter: LocalTrees, key: str, layers: Sequence[Descriptor], sc
 
 
 @contextmanager
-def _dropped_on_error(snapshotter: LocalTrees, keys: Sequence[str], scope: Scope) -> Iterator[None]:
+def _dropped_on_error(snapshotter: Snapshotter, keys: Sequence[str], scope: Scope) -> Iterator[None]:
     """Remove what was being prepared, where the block fails."""
     try:
         yield
@@ -161,7 +159,7 @@ def _together(job: _Job, rows: Sequence[Row]) -> None:
         if _committed(snapshotter, chain):  # done by whom we waited for
             return
         with _dropped_on_error(snapshotter, [key], job.scope):
-            root = snapshotter.begin(key, scope=job.scope)
+            root = snapshotter.prepare(key, scope=job.scope)
             with _failures(root), job.crew(layers, [claim]) as crew:
                 job.require(root, layers)
                 started: list[tuple[Worker | None, Row]] = []
@@ -238,7 +236,7 @@ def _each(job: _Job, rows: Sequence[Row]) -> None:
             for row, parent in missing:
                 job.arrived(row[0])
                 # Not over its parent yet, which may not be here.
-                root = snapshotter.begin(f"{UNPACKING}{row[2]}", scope=scope)
+                root = snapshotter.prepare(f"{UNPACKING}{row[2]}", scope=scope)
                 if row is missing[0][0]:
                     with _failures(root):
                         job.require(root, layers)
@@ -268,7 +266,7 @@ def _one_over(job: _Job, crew: Crew, worker: Worker | None, row: Row, parent: st
             except NeedsOrder:
                 done = False
     if not done:
-        job.apply(layer, diff_id, snapshotter.begin(key, parent, job.scope), parent)
+        job.apply(layer, diff_id, snapshotter.prepare(key, parent, job.scope), parent)
     snapshotter.commit(str(chain), key, parent)
     job.finished(layer)
 
@@ -292,7 +290,7 @@ class _Job:
     def __init__(
         self,
         provider: Provider,
-        snapshotter: LocalTrees,
+        snapshotter: Snapshotter,
         scope: Scope,
         wait: Callable[[Descriptor], None] | None,
         layers: Sequence[Descriptor],

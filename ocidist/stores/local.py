@@ -12,14 +12,35 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 
 from ocidist.content.disk import PRIVATE, SHARED, make_folders, refuse_links, unwritable
+from ocidist.content.fill import fill, ref_key
 from ocidist.content.foreign import REFUSAL, containerd_content
+from ocidist.content.labels import SNAPSHOT_LABEL, SOURCE_LABEL
 from ocidist.content.local import LocalContent
 from ocidist.content.lock import FileLock, Gate
-from ocidist.errors import BlobNotFound, InvalidDigest, InvalidReference, StoreError, UsageError
+from ocidist.content.verify import read_all
+from ocidist.errors import (
+    BlobNotFound,
+    InvalidDigest,
+    InvalidManifest,
+    InvalidReference,
+    OcidistError,
+    StoreError,
+    Unsupported,
+    UsageError,
+)
 from ocidist.images.replayed import marking
 from ocidist.images.sqlite import ImageRecord, Metadata
+from ocidist.remotes import Locator
+from ocidist.remotes.protocols import Origin
+from ocidist.scope import Scope
+from ocidist.settings import store_root
+from ocidist.spec.chain import chain_id, chain_ids
+from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.spec.manifest import parse
 from ocidist.spec.prefix import complete, is_prefix
+from ocidist.spec.reference import Reference
+from ocidist.stores.absent import Absent
 from ocidist.stores.leased import DAY, LEASED, LeasedContent, LeasedWriter
 
 if TYPE_CHECKING:
@@ -28,10 +49,8 @@ if TYPE_CHECKING:
     from ocidist.content.local import FileBody
     from ocidist.remotes.protocols import Source
     from ocidist.rows import Rows
-    from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import LocalTrees
+    from ocidist.snapshots.protocols import Snapshotter
     from ocidist.spec.config import ImageConfig
-    from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.manifest import Manifest
     from ocidist.stores.upkeep.check import DamageRow
     from ocidist.stores.upkeep.collect import CollectReport
@@ -39,8 +58,6 @@ if TYPE_CHECKING:
     from ocidist.stores.upkeep.usage import UsageRow
 
 __all__ = ["Store"]
-
-SNAPSHOT_LABEL = "containerd.io/gc.ref.snapshot."
 
 
 class Store:
@@ -62,8 +79,6 @@ class Store:
         shared: bool = False,
     ) -> None:
         if root is None:
-            from ocidist.settings import store_root
-
             root = store_root()
         self._root = base = os.fspath(root)
         folder = os.path.join(base, "content")
@@ -84,7 +99,7 @@ class Store:
         )
         self._snapshotter = snapshotter
         self._shared = shared
-        self._snapshots: LocalTrees | None = None
+        self._snapshots: Snapshotter | None = None
 
     @property
     def root(self) -> Path:
@@ -131,7 +146,7 @@ class Store:
         return _reopened, (str(self.root), self.readonly, self._snapshotter, self._shared)
 
     @property
-    def snapshots(self) -> LocalTrees:
+    def snapshots(self) -> Snapshotter:
         """The snapshotter under ``ROOT/snapshots``, the root's own choice. Raises StoreError, UsageError."""
         if self._snapshots is None:
             from ocidist.snapshots.choice import choose
@@ -141,8 +156,22 @@ class Store:
 
     # -- Source --
 
-    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
-        """What an image's name, or a digest, stands for here, without its bytes. Raises BlobNotFound."""
+    host = ""
+
+    def origin(self, target: Descriptor) -> Origin | None:
+        """Return the first repository of those that the blob's labels name."""
+        for key, value in self.content.labels(target.digest).items():
+            if key.startswith(SOURCE_LABEL):
+                return Origin(key[len(SOURCE_LABEL) :], value.partition(",")[0])
+        return None
+
+    def resolve(
+        self, name: str, scope: Scope, *, need_bytes: bool = False, hint: str | None = None
+    ) -> tuple[Descriptor, bytes | None]:
+        """Return what an image's name, or a digest of any object, stands for here, without its bytes.
+
+        Raises BlobNotFound.
+        """
         scope.check()
         bound = self.within(scope)
         found = bound.find_image(name)
@@ -157,18 +186,12 @@ class Store:
 
     def _describe(self, digest: Digest, scope: Scope) -> Descriptor:
         """A descriptor for a bare digest: a name's, else what the content shows itself to be."""
-        from ocidist.spec.descriptor import Descriptor
-
         for record in self.metadata.images_of(digest):
             return record.target
         size = self.content.local.info(digest).size
         media_type = "application/octet-stream"
         target = Descriptor(media_type, digest, size)
         if size <= 4 << 20:
-            from ocidist.content.verify import read_all
-            from ocidist.errors import InvalidManifest, Unsupported
-            from ocidist.spec.manifest import parse
-
             try:
                 media_type = parse(read_all(self.open(target, scope), target, 4 << 20)).media_type
             except (InvalidManifest, Unsupported):
@@ -185,31 +208,39 @@ class Store:
 
     def exists(self, target: Descriptor, scope: Scope) -> bool:
         """True if it is here; from then on the scope's lease holds it, so that no collector takes it."""
-        from ocidist.content.fill import ref_key
-
         content = self.content.within(scope)
         if not content.hold(target.digest, target.size):
             return False
         content.local.tidy(ref_key(target))
         return True
 
-    def push(
-        self, target: Descriptor, source: Source, scope: Scope, *, mount_from: str | None = None
-    ) -> None:
-        """Bring ``target`` here, resuming, verified before it is visible; see ``content.fill``.
+    def push(self, target: Descriptor, source: Source, scope: Scope) -> None:
+        """Fetch ``target`` from ``source``, resuming, verified before it is visible; see ``content.fill``.
 
-        The source's ``origin``, a pair of label and value, says where the blob can be had again.
+        A label says in which repository ``source`` knows it.
         """
-        from ocidist.content.fill import fill
-
         self.require_writable()
-        origin = getattr(source, "origin", None)
-        labels = {str(origin[0]): str(origin[1])} if origin else None
+        labels = _origin_label(source, target)
         content = self.content.within(scope)
         while fill(content, content, target, source, scope, labels=labels) == "exists":
             if content.hold(target.digest, target.size, labels):
                 return
-            # The collector took it between our look and our hold: it is to be brought after all.
+            # The collector took it between our look and our hold: it has to be fetched after all.
+
+    def replace(self, target: Descriptor, source: Source, scope: Scope) -> None:
+        """Fetch ``target`` whatever lies in its place, and put it there once it is verified. Raises as :meth:`push`."""
+        self.require_writable()
+        again = Absent(self.content.within(scope))
+        labels = _origin_label(source, target)
+        try:
+            fill(again, again, target, source, scope, key=f"repair-{target.digest}", labels=labels)
+        except StoreError as error:
+            if isinstance(error.__cause__, IsADirectoryError):
+                raise StoreError(str(error.path), "a directory lies in its place; move it away") from error
+            raise
+
+    def finalize(self, scope: Scope) -> None:
+        """Do nothing: each blob and name is durable by itself."""
 
     def tag(self, name: str, target: Descriptor, scope: Scope, *, replayed: str = "") -> None:
         """``name``, normalised, stands for ``target`` from now on. Raises BlobNotFound if that is not here.
@@ -217,9 +248,6 @@ class Store:
         A locator of another kind than a registry's is a name as it is written. ``replayed`` is the cassette that
         answered in place of the registry: such a name bears a mark, and takes no other's place (StoreError).
         """
-        from ocidist.remotes import Locator
-        from ocidist.spec.reference import Reference
-
         where = Locator.parse(name)
         full = Reference.parse(where.body).image_name if where.kind == "registry" else name
         self.require_writable()
@@ -327,34 +355,11 @@ class Store:
         self.require_writable()
         return self.content.set_labels(digest, changes)
 
-    def damaged(self, root: Descriptor, scope: Scope) -> list[Digest]:
-        """The blobs of ``root`` that are here and are not what their digests say. All of them are hashed."""
+    def damaged(self, roots: Iterable[Descriptor], scope: Scope) -> list[Digest]:
+        """Return the blobs of ``roots`` that are here and are not what their digests say. All of them are hashed."""
         from ocidist.stores.upkeep.damage import damaged
 
-        return [digest for digest, _ in damaged(self.content, [root], scope)]
-
-    def discard_damaged(self, roots: Iterable[Descriptor], scope: Scope) -> list[Digest]:
-        """Delete the damaged blobs of ``roots``, so that they can be brought again; which those were. What holds
-        them holds those that take their place."""
-        from ocidist.stores.upkeep.damage import damaged, discard
-
-        self.require_writable()
-        try:
-            return discard(self.content, list(damaged(self.content, roots, scope)), scope)
-        except OSError as error:
-            raise StoreError(str(self.root), error.strerror or str(error)) from error
-
-    def holders(self, digest: Digest) -> list[str]:
-        """The names of the images that a blob is part of."""
-        from ocidist.graph.walk import walk
-        from ocidist.scope import Scope
-
-        scope = Scope()
-        return [
-            record.name
-            for record in self.image_records()
-            if any(item.digest == digest for item in walk(self.content, record.target, scope))
-        ]
+        return list(damaged(self.content, roots, scope))
 
     # -- snapshots --
 
@@ -370,8 +375,7 @@ class Store:
 
         The config blob gets the label that keeps the snapshot as long as the image.
         """
-        from ocidist.snapshots.unpack import LocalApplier
-        from ocidist.spec.chain import chain_ids
+        from ocidist.snapshots.unpack import unpack
 
         if manifest.config is None:
             raise UsageError("an artifact without a config has no root filesystem")
@@ -379,16 +383,12 @@ class Store:
         content = self.content.within(scope)
         if config.diff_ids:
             content.hold_trees(map(str, chain_ids(config.diff_ids)))
-        applier = LocalApplier(content, self.snapshots)
-        chain = applier.unpack(manifest.layers, config.diff_ids, scope, wait=wait)
+        chain = unpack(content, self.snapshots, manifest.layers, config.diff_ids, scope, wait=wait)
         content.set_labels(manifest.config.digest, {SNAPSHOT_LABEL + self.snapshots.name: str(chain)})
         return chain
 
     def chain_of(self, config: ImageConfig) -> Digest | None:
         """The ChainID of an image that is unpacked here, else None."""
-        from ocidist.errors import OcidistError
-        from ocidist.spec.chain import chain_id
-
         if not config.diff_ids:
             return None
         chain = chain_id(config.diff_ids)
@@ -444,7 +444,6 @@ class Store:
         Columns: kind, name, problem, images (that are not whole because of it), sources (repositories that have
         it). :func:`ocidist.repair.repair` repairs what is available again.
         """
-        from ocidist.scope import Scope
         from ocidist.stores.upkeep.check import check
 
         return check(self.content, self.snapshots, scope or Scope(), trees=trees).rows
@@ -452,7 +451,6 @@ class Store:
     def du(self, scope: Scope | None = None) -> Rows[UsageRow]:
         """Where the disk went: kind, name, files, size and disk (bytes), and of images the bytes in blobs that are
         unique to one or shared with others."""
-        from ocidist.scope import Scope
         from ocidist.stores.upkeep.usage import usage
 
         return usage(self._root, self.content, self.snapshots, scope or Scope())
@@ -482,9 +480,12 @@ def _reopened(root: str, readonly: bool, snapshotter: str | None, shared: bool) 
     return Store(root, readonly=readonly, snapshotter=snapshotter, shared=shared)
 
 
-def _normal(ref: str) -> str | None:
-    from ocidist.spec.reference import Reference
+def _origin_label(source: Source, target: Descriptor) -> dict[str, str] | None:
+    origin = source.origin(target)
+    return None if origin is None else {SOURCE_LABEL + origin.host: origin.repository}
 
+
+def _normal(ref: str) -> str | None:
     try:
         return Reference.parse(ref).image_name
     except InvalidReference:

@@ -44,6 +44,8 @@ class Answer:
 
 
 class Body:
+    host = ""
+
     def __init__(self, answer: Answer, offset: int) -> None:
         self.answer = answer
         self.start = offset if answer.start is None else answer.start

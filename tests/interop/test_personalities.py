@@ -281,8 +281,7 @@ def test_a_blob_is_found_where_the_storage_takes_no_head(
     client = client_of(server, ca, tmp_path / "root")
     layer = server.image.children[0].blobs[1]
     name = like.reference.rpartition(":")[0]
-    source, _, _ = client.source(name)
-    found, _ = source.locate(layer.digest, "", Scope())  # type: ignore[attr-defined]
+    found, _ = client.remote(name).readable().resolve(layer.digest, Scope(), hint="")
     assert (str(found.digest), found.size) == (layer.digest, -1)
 
 

@@ -105,7 +105,7 @@ def test_a_loopback_registry_without_tls_is_found_by_itself(tmp_path: Path, plai
         buffer = bytearray(100)
         assert verify.fill_buffer(body, memoryview(buffer)) == 20
         assert (body.start, bytes(buffer[:20])) == (10, found[layer.digest][10:30])
-        located, _ = remote.locate(layer.digest, "", Scope())
+        located, _ = remote.resolve(layer.digest, Scope(), hint="")
         assert located.size == layer.size
 
 

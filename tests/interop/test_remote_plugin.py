@@ -23,15 +23,26 @@ import os
 
 from ocidist.content.verify import MemoryBody
 from ocidist.errors import OcidistError
+from ocidist.remotes.protocols import Remote
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
 
-class Shelf:
-    def __init__(self, locator, context):
-        self.folder, _, self.object = locator.body.partition("#")
+def remote(locator, context):
+    folder, _, name = locator.body.partition("#")
+    return Remote(str(locator), name, source=Shelf(folder))
 
-    def resolve(self, name, scope):
+
+class Shelf:
+    host = ""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def origin(self, target):
+        return None
+
+    def resolve(self, name, scope, *, need_bytes=False, hint=None):
         with open(os.path.join(self.folder, "index.json"), "rb") as file:
             entries = json.load(file)["manifests"]
         for entry in entries:
@@ -49,7 +60,7 @@ class Shelf:
 METADATA = "Metadata-Version: 2.1\nName: ocidist-shelf\nVersion: 1.0\n"
 WHEEL = "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 ENTRY_POINTS = """[ocidist.remotes]
-shelf = ocidist_shelf:Shelf
+shelf = ocidist_shelf:remote
 torn = ocidist_shelf_that_is_not_there:Remote
 """
 

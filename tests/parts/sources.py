@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tests.parts.images import TestImage
 
 if TYPE_CHECKING:
+    from ocidist.remotes.protocols import Origin
     from ocidist.scope import Scope
     from ocidist.spec.descriptor import Descriptor
 
@@ -28,7 +29,14 @@ class MemorySource:
         raw = self.image.everything()[self.image.digest].raw
         return Descriptor(parse(raw).media_type, Digest(self.image.digest), len(raw))
 
-    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
+    host = ""
+
+    def origin(self, target: Descriptor) -> Origin | None:
+        return None
+
+    def resolve(
+        self, name: str, scope: Scope, *, need_bytes: bool = False, hint: str | None = None
+    ) -> tuple[Descriptor, bytes | None]:
         return self.root, None
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Any:

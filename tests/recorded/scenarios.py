@@ -122,7 +122,9 @@ def first_pull(session: RegistrySession) -> Seen:
             *(str(layer.digest) for layer in image.layers),
         ]
     for digest in (root.digest, *(entry.digest for entry in index.manifests)):
-        found, raw = remote.locate(str(digest), "", Scope())  # a digest of unknown kind: HEAD of a blob first
+        found, raw = remote.resolve(
+            str(digest), Scope(), hint=""
+        )  # a digest of unknown kind: HEAD of a blob first
         assert raw is not None
         assert found.digest == digest
     docker, _ = top(remote, "1.0-docker")

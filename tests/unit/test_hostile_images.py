@@ -32,6 +32,7 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform
 from ocidist.stores.local import Store
+from ocidist.stores.upkeep.damage import holders
 from tests.parts.scripted import ScriptedResponse
 from tests.parts.tars import entry, layer
 from tests.unit.registry.fake import PASSWORD, FakeRegistry
@@ -208,7 +209,7 @@ def test_d46_a_store_that_holds_indices_a_thousand_deep_is_looked_through(tmp_pa
         assert [row.ref for row in store.images] == [NAME]
         assert list(store.check()) == []
         assert store.gc(Scope(), everything=True).kept == 1001
-        assert store.holders(target.digest) == [NAME]
+        assert list(holders(store, target.digest, Scope())) == [NAME]
         assert len(store.du()) > 0
         with pytest.raises(InvalidManifest, match="nested"):
             Client(store=store).open(f"store:{NAME}")

@@ -15,6 +15,7 @@ import pytest
 from ocidist import documents
 from ocidist.documents import ConfigView, IndexView, ManifestView
 from ocidist.image import HistoryRow, Image, LayerRow
+from ocidist.remotes.protocols import Origin
 from ocidist.rows import Rows
 from ocidist.scope import Scope
 from ocidist.spec import manifest as manifests
@@ -64,7 +65,14 @@ def config_json(**changes: Any) -> dict[str, Any]:
 class Source:
     """A source that fails the test when it is asked for anything."""
 
-    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
+    host = ""
+
+    def origin(self, target: Descriptor) -> Origin | None:
+        return None
+
+    def resolve(
+        self, name: str, scope: Scope, *, need_bytes: bool = False, hint: str | None = None
+    ) -> tuple[Descriptor, bytes | None]:
         raise AssertionError("a repr asked the network")
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Any:

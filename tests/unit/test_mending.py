@@ -9,15 +9,24 @@ import pytest
 
 from ocidist.cli.main import main
 from ocidist.client import Client
+from ocidist.content.protocols import Body
 from ocidist.errors import BlobNotFound, OcidistError
+from ocidist.graph.copy import Slots
 from ocidist.net.replay import load_demo
 from ocidist.progress import Event, Retrying
+from ocidist.remotes.protocols import Remote, Source
 from ocidist.scope import Scope
+from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.spec.platform import Platform
 from ocidist.stores.local import Store
+from ocidist.transfer import Wanted, fetch, pull
+from tests.parts.images import TestImage, small_index
 from tests.parts.required import require
+from tests.parts.sources import MemorySource
 
 DEMO = "registry.example/demo/shop:1.0"
+AMD64 = Platform("linux", "amd64")
 PARTS = ["index", "manifest", "config", "layer", "layers", "everything"]
 
 
@@ -39,6 +48,31 @@ def flip(store: Store, digest: Digest) -> None:
     raw[len(raw) // 2] ^= 1
     path.chmod(0o644)
     path.write_bytes(raw)
+
+
+class Gone:
+    """A Source that has lost one blob."""
+
+    def __init__(self, inner: Source, lost: Digest) -> None:
+        self.inner, self.lost = inner, lost
+        self.host, self.origin, self.resolve = inner.host, inner.origin, inner.resolve
+
+    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
+        if target.digest == self.lost:
+            raise BlobNotFound(target, "gone from the registry")
+        return self.inner.open(target, scope, offset=offset, length=length)
+
+
+class Opened(MemorySource):
+    """A Source that remembers what was read from it."""
+
+    def __init__(self, image: TestImage) -> None:
+        super().__init__(image)
+        self.opened: list[Digest] = []
+
+    def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Any:
+        self.opened.append(target.digest)
+        return super().open(target, scope, offset=offset, length=length)
 
 
 def parts(pulled: Any) -> dict[str, list[Digest]]:
@@ -79,7 +113,7 @@ def test_a_pull_mends_what_is_damaged_in_the_store(part: str, workers: int, tmp_
     assert {(event.after, event.why) for event in told} == {
         (0, "the copy in the store is damaged; fetching it again")
     }
-    assert store.damaged(again.descriptor, Scope()) == []
+    assert store.damaged([again.descriptor], Scope()) == []
     assert store.gc(Scope()).blobs == ()
 
 
@@ -90,7 +124,7 @@ def test_a_fetch_mends_damaged_manifests(part: str, tmp_path: Path) -> None:
     pulled = here.pull(DEMO)
     flip(here.store, parts(pulled)[part][0])
     here.fetch(DEMO)
-    assert here.store.damaged(pulled.descriptor, Scope()) == []
+    assert here.store.damaged([pulled.descriptor], Scope()) == []
 
 
 def test_what_can_not_be_had_again_is_kept(tmp_path: Path) -> None:
@@ -102,24 +136,37 @@ def test_what_can_not_be_had_again_is_kept(tmp_path: Path) -> None:
     flip(here.store, layer)
     with pytest.raises(OcidistError):
         here.pull(f"store:{DEMO}")
-    assert here.store.damaged(pulled.descriptor, Scope()) == [layer]
+    assert here.store.damaged([pulled.descriptor], Scope()) == [layer]
 
 
-def test_a_whole_blob_that_came_meanwhile_is_not_discarded(tmp_path: Path) -> None:
-    """Two mend one image at once: the second does not take away what the first has brought."""
-    from ocidist.stores.upkeep.damage import damaged, discard
-
+def test_a_damaged_layer_that_can_not_be_fetched_again_stays(tmp_path: Path) -> None:
+    """A pull that fails over it deletes nothing: only a verified copy takes its place."""
     here = client(tmp_path / "root")
     pulled = here.pull(DEMO)
-    store, root = here.store, pulled.descriptor
     [layer] = parts(pulled)["layer"]
-    flip(store, layer)
-    found = list(damaged(store.content, [root], Scope()))
-    assert store.discard_damaged([root], Scope()) == [layer]
-    assert discard(store.content, found, Scope()) == []
-    here.pull(DEMO)
-    assert discard(store.content, found, Scope()) == []
-    assert store.content.has(layer)
+    without_snapshot(here.store)
+    flip(here.store, layer)
+    source = Gone(here.remote(DEMO).readable(), layer)
+    with pytest.raises(OcidistError, match="gone from the registry"):
+        pull(Remote(DEMO, "1.0", source=source), here.store, Wanted(AMD64, 0, Slots(1)), Scope())
+    assert here.store.damaged([pulled.descriptor], Scope()) == [layer]
+
+
+def test_a_manifest_of_the_store_costs_no_request_unless_it_is_damaged(tmp_path: Path) -> None:
+    """LocalFirst reads the store's copy if that is whole."""
+    image = small_index()
+    source = Opened(image)
+    store = Store(tmp_path / "root")
+    wanted = Wanted(Platform("linux", "arm64"), 0, Slots(1))
+    fetch(Remote("registry.example/a:1", source=source), store, wanted, Scope())
+    assert image.digest in source.opened
+    source.opened.clear()
+    fetch(Remote("registry.example/a:1", source=source), store, wanted, Scope())
+    assert source.opened == []
+    flip(store, Digest(image.digest))
+    fetch(Remote("registry.example/a:1", source=source), store, wanted, Scope())
+    assert set(source.opened) == {image.digest}
+    assert store.damaged([source.root], Scope()) == []
 
 
 def test_a_failure_that_is_not_the_stores_is_told_as_it_is(
@@ -134,7 +181,7 @@ def test_a_failure_that_is_not_the_stores_is_told_as_it_is(
         tries.append(1)
         raise BlobNotFound("sha256:0", "no such blob")
 
-    monkeypatch.setattr("ocidist.transfer.pull_graph", failing)
+    monkeypatch.setattr("ocidist.transfer.copy_graph", failing)
     with pytest.raises(BlobNotFound, match="no such blob"):
         here.pull(DEMO)
     assert len(tries) == 1
@@ -158,7 +205,7 @@ def test_reading_what_is_damaged_says_so_and_how_it_is_mended(
         assert f"the copy in the store is damaged: delete {layer}, then pull {DEMO} again" in told
         assert main(["delete", layer]) == 0
         assert main([*words, "pull", DEMO]) == 0
-        assert store.damaged(root, Scope()) == []
+        assert store.damaged([root], Scope()) == []
         for name in (DEMO, str(pulled.manifest.descriptor().digest)):
             for digest in (layer, pulled.manifest.config.digest, pulled.manifest.descriptor().digest):
                 without_snapshot(store)
@@ -177,11 +224,11 @@ def test_only_what_does_not_hash_is_damaged(tmp_path: Path) -> None:
     pulled = here.pull(DEMO)
     first, *rest = parts(pulled)["layers"]
     here.store.delete_blob(first)
-    assert here.store.damaged(pulled.descriptor, Scope()) == []
+    assert here.store.damaged([pulled.descriptor], Scope()) == []
     path = here.store.content.path(rest[0])
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1])
-    assert here.store.damaged(pulled.descriptor, Scope()) == [rest[0]]
+    assert here.store.damaged([pulled.descriptor], Scope()) == [rest[0]]
 
 
 def test_gc_counts_what_the_trees_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

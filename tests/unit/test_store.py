@@ -19,6 +19,7 @@ from ocidist.content.local import LocalContent
 from ocidist.content.verify import MemoryBody, read_all
 from ocidist.errors import AlreadyExists, BlobNotFound, InvalidReference, StoreError
 from ocidist.graph.copy import copy_graph
+from ocidist.remotes.protocols import Origin
 from ocidist.rootfs import snapshots
 from ocidist.scope import Scope
 from ocidist.snapshots.protocols import SnapshotInfo
@@ -29,6 +30,7 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
 from ocidist.stores.local import Store
+from ocidist.stores.repairing import LocalFirst
 from ocidist.view.table import render
 from tests.parts.images import TestImage, small_image, small_index
 
@@ -40,7 +42,7 @@ class Source:
     """An image in memory, with where it comes from."""
 
     image: TestImage
-    origin: tuple[str, str] | None = ("containerd.io/distribution.source.docker.io", "library/redis")
+    known: Origin | None = field(default_factory=lambda: Origin("docker.io", "library/redis"))
     opened: list[Digest] = field(default_factory=list)
 
     @property
@@ -49,7 +51,14 @@ class Source:
         media_type = parse(raw).media_type
         return Descriptor(media_type, Digest(self.image.digest), len(raw))
 
-    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
+    host = ""
+
+    def origin(self, target: Descriptor) -> Origin | None:
+        return self.known
+
+    def resolve(
+        self, name: str, scope: Scope, *, need_bytes: bool = False, hint: str | None = None
+    ) -> tuple[Descriptor, bytes | None]:
         return self.root, None
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Any:
@@ -93,7 +102,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def pull(store: Store, image: TestImage, name: str = NAME, platform: Any = "all") -> Source:
     source = Source(image)
     with store.lease() as lease, Scope(lease=lease) as scope:
-        copy_graph(source, store, source.root, scope, platform=platform)
+        copy_graph(LocalFirst(source, store), store, source.root, scope, platform=platform)
         store.tag(name, source.root, scope)
     return source
 
@@ -123,7 +132,9 @@ def test_a_pull_into_it(store: Store) -> None:
     source = pull(store, image)
     assert digests(store) == set(image.everything())
     for digest in digests(store):
-        assert store.labels(Digest(digest)) == {source.origin[0]: source.origin[1]} if source.origin else {}
+        assert store.labels(Digest(digest)) == {
+            "containerd.io/distribution.source.docker.io": "library/redis"
+        }
     for text in ("redis:7", NAME, "library/redis:7", f"{NAME}@{image.digest}", image.digest):
         if "@" in text:
             continue
@@ -221,7 +232,7 @@ def test_origins_add_up(store: Store) -> None:
     """A blob that came from two repositories says so, whether it was moved or was here."""
     image = small_image()
     pull(store, image)
-    other = Source(image, origin=("containerd.io/distribution.source.docker.io", "library/copy"))
+    other = Source(image, Origin("docker.io", "library/copy"))
     store.push(other.root, other, Scope())
     assert other.opened == []
     assert set(store.labels(other.root.digest).values()) == {"library/copy,library/redis"}

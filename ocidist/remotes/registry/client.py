@@ -24,6 +24,7 @@ from ocidist.errors import (
 )
 from ocidist.net.message import Headers, Request, Response
 from ocidist.redaction import SECRETS
+from ocidist.remotes.protocols import Origin
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.body import RegistryBody
 from ocidist.remotes.registry.session import RegistrySession
@@ -35,8 +36,6 @@ from ocidist.spec.digest import Digest
 
 __all__ = ["Registry", "RegistryRemote"]
 
-ORIGIN_LABEL = "containerd.io/distribution.source."
-"""With the host behind it: the label that tells in which repositories of a registry a blob is known."""
 UNKNOWN_TYPE = "application/octet-stream"
 _PAGE = 1000  # names asked for at a time
 _MAX_PAGES = 10_000
@@ -57,25 +56,32 @@ class RegistryRemote:
     def __repr__(self) -> str:
         return f"RegistryRemote({self.name!r})"
 
-    @property
-    def origin(self) -> tuple[str, str]:
-        """Label key and value that the store puts on blobs from here (containerd's names)."""
-        return ORIGIN_LABEL + self.host, self.repository
+    def origin(self, target: Descriptor) -> Origin:
+        """Return this repository: whatever is read from it is there."""
+        return Origin(self.host, self.repository)
 
     # -- Source --
 
     def resolve(
-        self, name: str, scope: Scope, *, media_types: tuple[str, ...] = (), want_bytes: bool = False
+        self, name: str, scope: Scope, *, need_bytes: bool = False, hint: str | None = None
     ) -> tuple[Descriptor, bytes | None]:
-        """What a tag or digest ("" is ``latest``) stands for, and the manifest's bytes, verified, if they came.
+        """Return what a tag or digest ("" is ``latest``) stands for, and a manifest's bytes, verified, if they came.
 
-        One request; where GETs count as pulls that is a HEAD, and the bytes are None unless ``want_bytes``.
-        ``media_types`` limits what is asked for. Raises NotFound, DigestMismatch, InvalidManifest, Unsupported.
+        One request; where GETs count as pulls that is a HEAD, and the bytes are None unless ``need_bytes``.
+        A ``hint`` of a manifest's media type limits what a tag is asked for, and tells where a digest is looked up;
+        another hint asks for a blob first (HEAD), then for a manifest. A blob's media type is the hint, or
+        ``application/octet-stream``; its size is negative where the registry does not tell it.
+        Raises NotFound, DigestMismatch, InvalidManifest, Unsupported.
         """
         name = name or "latest"
         pinned = Digest(name) if ":" in name else None
+        document = hint is not None and mediatype.kind(hint) in ("manifest", "index")
+        media_types = (mediatype.base(hint),) if hint is not None and document else ()
+        if pinned is not None and hint is not None and not document:
+            blob = self._blob(pinned, hint, scope)
+            return (blob, None) if blob is not None else self._manifest(name, pinned, scope, ())
         try:
-            if pinned is None and not want_bytes and self.host in _COUNTS_PULLS:
+            if pinned is None and not need_bytes and hint is None and self.host in _COUNTS_PULLS:
                 found = self._head(name, scope, media_types)
                 if found is not None:
                     return found, None
@@ -149,23 +155,6 @@ class RegistryRemote:
         raise last
 
     # -- beside the protocol --
-
-    def locate(self, text: str, hint: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
-        """The descriptor of a tag or digest of whatever kind, and its bytes where they came along, verified.
-
-        ``hint`` is a media type or "". For a tag it limits what is asked for. For a digest it tells where to
-        look; without it blobs are asked first (HEAD), then manifests. A blob's media type is the hint, or
-        ``application/octet-stream``; its size is negative where the registry does not tell it.
-        """
-        document = mediatype.kind(hint) in ("manifest", "index")
-        types = (mediatype.base(hint),) if document else ()
-        if ":" not in text:
-            return self.resolve(text, scope, media_types=types, want_bytes=True)
-        digest = Digest(text)
-        if document:
-            return self._manifest(digest, digest, scope, types)
-        found = self._blob(digest, hint, scope)
-        return (found, None) if found is not None else self._manifest(digest, digest, scope, types)
 
     def ping(self, scope: Scope) -> None:
         """As :meth:`Registry.ping`, of this repository's registry."""

@@ -25,8 +25,9 @@ from ocidist.errors import (
 )
 from ocidist.net.message import Request, Response, Transport
 from ocidist.progress import Resumed, Retrying
+from ocidist.remotes.protocols import Origin
 from ocidist.remotes.registry import wire
-from ocidist.remotes.registry.client import ORIGIN_LABEL, RegistryRemote
+from ocidist.remotes.registry.client import RegistryRemote
 from ocidist.remotes.registry.hosts_toml import Endpoint
 from ocidist.remotes.registry.wire import MANIFEST_LIMIT
 from ocidist.scope import Retries, Scope
@@ -134,25 +135,27 @@ class Mirrored:
     def __repr__(self) -> str:
         return f"Mirrored({self.name!r}, {len(self.places)} places)"
 
-    @property
-    def origin(self) -> tuple[str, str]:
-        """Label key and value of blobs from here: the registry's, whichever host sent them."""
-        return ORIGIN_LABEL + self.host, self.repository
+    def origin(self, target: Descriptor) -> Origin:
+        """Return the registry's repository, whichever host sends what is read from it."""
+        return Origin(self.host, self.repository)
 
     def resolve(
-        self, name: str, scope: Scope, *, media_types: tuple[str, ...] = (), want_bytes: bool = False
+        self, name: str, scope: Scope, *, need_bytes: bool = False, hint: str | None = None
     ) -> tuple[Descriptor, bytes | None]:
-        """As :meth:`RegistryRemote.resolve`, at the first place that answers."""
-        return self._ask(
-            "resolve",
-            scope,
-            lambda remote: remote.resolve(name, scope, media_types=media_types, want_bytes=want_bytes),
-        )
+        """As :meth:`RegistryRemote.resolve`, at the first place that answers.
 
-    @property
-    def hosts(self) -> int:
-        """How many hosts an object can be asked for at."""
-        return len(self._able("pull"))
+        A blob's size stays unknown where several hosts may have it: the word of the first would be what the others
+        are measured by.
+        """
+        blob = hint is not None and ":" in name
+        found = self._ask(
+            "pull" if blob else "resolve",
+            scope,
+            lambda remote: remote.resolve(name, scope, need_bytes=need_bytes, hint=hint),
+        )
+        if blob and found[1] is None and len(self._able("pull")) > 1:
+            return replace(found[0], size=-1), None
+        return found
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
         """As :meth:`RegistryRemote.open`, at the first place that answers; where one fails in the middle the next goes on.
@@ -176,14 +179,6 @@ class Mirrored:
         with self._lock:
             self._begun[target.digest] = (first + body.number + 1) % len(able)
         return body
-
-    def locate(self, text: str, hint: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
-        """As :meth:`RegistryRemote.locate`. Of a blob that several hosts may have no size is told: it would be the word of
-        the first one, which the others would be measured by."""
-        found, raw = self._ask(
-            "pull" if ":" in text else "resolve", scope, lambda remote: remote.locate(text, hint, scope)
-        )
-        return (found if raw is not None or self.hosts == 1 else replace(found, size=-1)), raw
 
     def ping(self, scope: Scope) -> None:
         """As :meth:`RegistryRemote.ping`."""
@@ -347,7 +342,7 @@ class MirroredBody:
         except NotFound:
             if self._target.size >= 0:
                 raise
-            raw = remote.resolve(self._target.digest, self._scope, want_bytes=True)[1]
+            raw = remote.resolve(self._target.digest, self._scope, need_bytes=True)[1]
             return MemoryBody(raw or b"", self._position, self._end)
 
     def _drop(self) -> None:

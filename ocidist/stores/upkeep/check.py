@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.content.disk import failure
+from ocidist.content.labels import CONTENT_LABEL, SNAPSHOT_LABEL
 from ocidist.content.verify import BLOCK, fill_buffer
 from ocidist.errors import BlobNotFound, InvalidDigest, OcidistError, StoreError
 from ocidist.graph.walk import LIMIT, may_name, verified
@@ -22,13 +23,12 @@ from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import ALGORITHMS, Digest
-from ocidist.stores.upkeep.collect import CONTENT_LABEL, SNAPSHOT_LABEL, origins
-from ocidist.stores.upkeep.damage import identity
+from ocidist.stores.upkeep.collect import origins
 from ocidist.stores.upkeep.trees import TreesReport, check_trees
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import LocalTrees
+    from ocidist.snapshots.protocols import Snapshotter
     from ocidist.stores.leased import LeasedContent
 
 __all__ = ["CheckReport", "DamageRow", "check", "references"]
@@ -78,7 +78,9 @@ class CheckReport:
     unseen: tuple[str, ...] = ()
 
 
-def check(content: LeasedContent, snapshots: LocalTrees, scope: Scope, *, trees: bool = False) -> CheckReport:
+def check(
+    content: LeasedContent, snapshots: Snapshotter, scope: Scope, *, trees: bool = False
+) -> CheckReport:
     """Hash every blob, and follow every name, label and snapshot; with ``trees`` compare unpacked trees with their
     layers, which needs a store that can be written and room to unpack the largest image once more.
 
@@ -157,7 +159,7 @@ def _listed(folder: str) -> Iterator[tuple[str, os.stat_result]]:
 def _hashed(content: LeasedContent, digest: Digest, scope: Scope) -> str:
     """What is wrong with a blob, "" if nothing. One that is replaced while it is read is read again."""
     while True:
-        before = identity(content, digest)
+        before = _identity(content, digest)
         try:
             problem = _read(content, digest, scope)
         except BlobNotFound:  # deleted since it was listed; whether something wants it is seen later
@@ -165,7 +167,7 @@ def _hashed(content: LeasedContent, digest: Digest, scope: Scope) -> str:
         except OcidistError as error:
             scope.check()
             problem = getattr(error, "reason", str(error))
-        if not problem or identity(content, digest) == before:
+        if not problem or _identity(content, digest) == before:
             return problem
 
 
@@ -201,7 +203,7 @@ class _Wanted:
 
 def references(
     content: LeasedContent,
-    snapshots: LocalTrees,
+    snapshots: Snapshotter,
     bad: dict[Digest, str],
     scope: Scope,
     unseen: list[str] | None = None,
@@ -342,7 +344,7 @@ class _Following:
 
 def _trees(
     content: LeasedContent,
-    snapshots: LocalTrees,
+    snapshots: Snapshotter,
     labelled: Iterable[tuple[str, str, str]],
     unseen: list[str],
 ) -> Iterator[DamageRow]:
@@ -370,7 +372,7 @@ def _trees(
             yield DamageRow("snapshot", chain, f"missing, but the config {digest} says that it is unpacked")
 
 
-def _stands(snapshots: LocalTrees, key: str) -> bool:
+def _stands(snapshots: Snapshotter, key: str) -> bool:
     try:
         snapshots.stat(key)
     except OcidistError:
@@ -378,8 +380,17 @@ def _stands(snapshots: LocalTrees, key: str) -> bool:
     return True
 
 
-def _has_tree(snapshots: LocalTrees, key: str) -> bool:
+def _has_tree(snapshots: Snapshotter, key: str) -> bool:
     try:
         return os.path.isdir(snapshots.path(key))
     except OcidistError:
         return False
+
+
+def _identity(content: LeasedContent, digest: Digest) -> tuple[int, ...]:
+    """Return what tells one file in a blob's place from another that took it; () if there is none."""
+    try:
+        found = os.stat(content.path(digest), follow_symlinks=False)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

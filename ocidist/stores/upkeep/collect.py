@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.content.disk import remove_file
+from ocidist.content.labels import CONTENT_LABEL, ROOT_LABEL, SNAPSHOT_LABEL, SOURCE_LABEL
 from ocidist.content.lock import is_held
 from ocidist.errors import BlobNotFound, DigestMismatch, InvalidDigest, OcidistError, SizeMismatch, StoreError
 from ocidist.graph.walk import LIMIT, may_name, mentioned, verified
@@ -32,15 +33,10 @@ if TYPE_CHECKING:
     from ocidist.content.protocols import Info
     from ocidist.images.sqlite import Lease
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import LocalTrees, SnapshotInfo
+    from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
     from ocidist.stores.leased import LeasedContent
 
 __all__ = ["CollectReport", "Removed", "collect"]
-
-SOURCE_LABEL = "containerd.io/distribution.source."
-ROOT_LABEL = "containerd.io/gc.root"
-CONTENT_LABEL = "containerd.io/gc.ref.content"
-SNAPSHOT_LABEL = "containerd.io/gc.ref.snapshot."
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class CollectReport:
 
 def collect(
     content: LeasedContent,
-    snapshots: LocalTrees,
+    snapshots: Snapshotter,
     scope: Scope,
     *,
     dry_run: bool = False,
@@ -344,7 +340,7 @@ def _unknown(content: LeasedContent, text: str) -> Descriptor:
 
 def _garbage_snapshots(
     content: LeasedContent,
-    snapshots: LocalTrees,
+    snapshots: Snapshotter,
     live: Iterable[Lease],
     kept: set[Digest],
     strange: _Unknown,
@@ -369,7 +365,7 @@ def _garbage_snapshots(
     return sorted(garbage, key=lambda key: -_depth(key, parents)), lost
 
 
-def _tree_size(snapshots: LocalTrees, key: str, scope: Scope) -> int:
+def _tree_size(snapshots: Snapshotter, key: str, scope: Scope) -> int:
     """Bytes of the files in a snapshot, hardlinks once; 0 where that can't be seen."""
     try:
         return measure(os.fspath(snapshots.path(key)), scope).size
@@ -387,7 +383,7 @@ def _depth(key: str, parents: dict[str, str]) -> int:
 
 def _sweep(
     content: LeasedContent,
-    snapshots: LocalTrees,
+    snapshots: Snapshotter,
     blobs: Iterable[Removed],
     names: Iterable[str],
     ended: Iterable[str],

@@ -1,28 +1,26 @@
-"""Damaged blobs of images: found by hashing, and discarded so that whole ones can take their place."""
+"""Damaged blobs of images, found by hashing, and what an error over them says."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.errors import ContentError, DigestMismatch, OcidistError, SizeMismatch
-from ocidist.graph.walk import may_name, verified
+from ocidist.graph.walk import may_name, verified, walk
 from ocidist.spec import manifest as manifests
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
+    from ocidist.content.protocols import Provider
     from ocidist.scope import Scope
-    from ocidist.stores.leased import LeasedContent
+    from ocidist.stores.local import Store
 
-__all__ = ["damaged", "discard", "identity"]
+__all__ = ["damaged", "explained", "holders"]
 
 
-def damaged(
-    content: LeasedContent, roots: Iterable[Descriptor], scope: Scope
-) -> Iterator[tuple[Digest, tuple[int, ...]]]:
-    """The blobs of ``roots`` that are here and do not hash to their digest, each with the :func:`identity` of its
-    file. What a damaged manifest names is not followed."""
+def damaged(content: Provider, roots: Iterable[Descriptor], scope: Scope) -> Iterator[Digest]:
+    """Yield the blobs of ``roots`` that exist and do not hash to their digest. What a damaged manifest names is not
+    followed."""
     seen: dict[Digest, bool] = {}
     todo = list(roots)
     while todo:
@@ -33,13 +31,12 @@ def damaged(
             continue
         seen[target.digest] = names
         try:
-            mark = identity(content, target.digest)
-            size = content.local.info(target.digest).size
+            size = content.info(target.digest).size
             raw = verified(content, Descriptor(target.media_type, target.digest, size), scope)
         except (DigestMismatch, SizeMismatch):  # the latter: it grew or shrank meanwhile
-            yield target.digest, mark
+            yield target.digest
             continue
-        except ContentError:  # missing, or no file at all: what brings it again replaces that
+        except ContentError:  # missing, or no file at all: the next fetch replaces that
             continue
         if names:
             try:
@@ -48,24 +45,22 @@ def damaged(
                 continue
 
 
-def identity(content: LeasedContent, digest: Digest) -> tuple[int, ...]:
-    """What tells one file in a blob's place from another that took it; () where there is none."""
+def holders(store: Store, digest: Digest, scope: Scope) -> Iterator[str]:
+    """Yield the names of the images that a blob is part of."""
+    for record in store.image_records():
+        if any(item.digest == digest for item in walk(store.content, record.target, scope)):
+            yield record.name
+
+
+def explained(error: OcidistError, store: Store, name: str, scope: Scope) -> OcidistError:
+    """Return ``error``, or if the store's copy of the image ``name`` is damaged one that says so, and the way out."""
     try:
-        found = os.stat(content.path(digest), follow_symlinks=False)
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def discard(
-    content: LeasedContent, found: Iterable[tuple[Digest, tuple[int, ...]]], scope: Scope
-) -> list[Digest]:
-    """Delete what :func:`damaged` found, unless a whole one took its place meanwhile; those deleted. Their labels
-    and leases stay: they hold what is brought in their place."""
-    gone = []
-    for digest, mark in found:
-        with content.gate.exclusive(scope):
-            if mark and identity(content, digest) == mark:
-                content.local.delete(digest)
-                gone.append(digest)
-    return gone
+        bad = store.damaged([store.resolve(name, scope)[0]], scope)
+    except DigestMismatch as mismatch:  # of a manifest that no name stands for
+        bad = [mismatch.descriptor.digest] if isinstance(mismatch.descriptor, Descriptor) else []
+    except OcidistError:
+        bad = []
+    if not bad:
+        return error
+    image = store.find_image(name) or next(holders(store, bad[0], scope), "its image")
+    return ContentError(str(bad[0]), f"the copy in the store is damaged; pull {image} again")

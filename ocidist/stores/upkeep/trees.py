@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Sequence
 
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import LocalTrees
+    from ocidist.snapshots.protocols import Snapshotter
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.digest import Digest
     from ocidist.stores.leased import LeasedContent
@@ -113,14 +113,14 @@ def _trees(content: LeasedContent, keys: set[str], scope: Scope) -> dict[str, _T
     return found
 
 
-def _unpacked(content: LeasedContent, scratch: LocalTrees, tree: _Tree, scope: Scope) -> str:
+def _unpacked(content: LeasedContent, scratch: Snapshotter, tree: _Tree, scope: Scope) -> str:
     """Unpack the tree in ``scratch``, from the first image of which that is possible: its name. Raises as unpack."""
-    from ocidist.snapshots.unpack import LocalApplier
+    from ocidist.snapshots.unpack import unpack
 
     trouble: OcidistError = BlobNotFound(tree.key, "no image of the store has this tree")
     for source in tree.sources.values():
         try:
-            LocalApplier(content, scratch).unpack(source.layers, source.diff_ids, scope)
+            unpack(content, scratch, source.layers, source.diff_ids, scope)
             return source.image
         except OcidistError as error:
             scope.check()
@@ -128,7 +128,7 @@ def _unpacked(content: LeasedContent, scratch: LocalTrees, tree: _Tree, scope: S
     raise trouble
 
 
-def check_trees(content: LeasedContent, snapshots: LocalTrees, scope: Scope) -> TreesReport:
+def check_trees(content: LeasedContent, snapshots: Snapshotter, scope: Scope) -> TreesReport:
     """Compare every committed tree with its layers. Raises the scope's end, and StoreError where nothing can be written.
 
     A tree that can't be unpacked again, because a blob is damaged or for want of room, is a problem too.
@@ -145,7 +145,7 @@ def check_trees(content: LeasedContent, snapshots: LocalTrees, scope: Scope) -> 
     problems: list[TreeProblem] = []
     count = 0
     with snapshots.scratch() as scratch:
-        since = os.stat(scratch.begin("the time before")).st_mtime_ns
+        since = os.stat(scratch.prepare("the time before")).st_mtime_ns
         for tree in sorted(trees.values(), key=lambda tree: tree.beneath):
             for info in list(scratch.walk()):
                 if info.key not in tree.beneath:
@@ -167,7 +167,7 @@ def check_trees(content: LeasedContent, snapshots: LocalTrees, scope: Scope) -> 
     return TreesReport(tuple(problems), count, tuple(skipped))
 
 
-def _owner(snapshots: LocalTrees, key: str) -> int | None:
+def _owner(snapshots: Snapshotter, key: str) -> int | None:
     try:
         return os.stat(snapshots.path(key).parent).st_uid if hasattr(os, "geteuid") else None
     except (OSError, StoreError):
@@ -175,7 +175,7 @@ def _owner(snapshots: LocalTrees, key: str) -> int | None:
 
 
 def _differing(
-    snapshots: LocalTrees, scratch: LocalTrees, key: str, since: int, scope: Scope
+    snapshots: Snapshotter, scratch: Snapshotter, key: str, since: int, scope: Scope
 ) -> list[tuple[str, str]]:
     """The first differences, and how many more there are. A tree that is replaced meanwhile is looked at again."""
     while True:
@@ -197,7 +197,7 @@ def _differing(
         return [*found, *([("", f"and {more:,} more")] if more else [])]
 
 
-def _identity(snapshots: LocalTrees, key: str) -> tuple[int, int] | None:
+def _identity(snapshots: Snapshotter, key: str) -> tuple[int, int] | None:
     try:
         info = os.stat(snapshots.path(key))
     except (OSError, StoreError):
@@ -208,7 +208,7 @@ def _identity(snapshots: LocalTrees, key: str) -> tuple[int, int] | None:
 # -- repair -----------------------------------------------------------------------------------------
 
 
-def remake(content: LeasedContent, snapshots: LocalTrees, key: str, scope: Scope) -> str:
+def remake(content: LeasedContent, snapshots: Snapshotter, key: str, scope: Scope) -> str:
     """Unpack the committed tree ``key`` again, in the place of the one that is there: the image that it was made from.
 
     Raises StoreError where a prepared snapshot stands on it, and as unpack; then it is as it was.
@@ -224,9 +224,18 @@ def remake(content: LeasedContent, snapshots: LocalTrees, key: str, scope: Scope
     return image
 
 
-def _refuse_held(snapshots: LocalTrees, key: str) -> None:
-    """Raise StoreError if anything that is prepared stands on ``key``."""
-    for above in snapshots.dependents(key):
-        raise StoreError(
-            key, f"{above} stands on it; `rootfs commit` or `rootfs rm` that first, then repair again"
-        )
+def _refuse_held(snapshots: Snapshotter, key: str) -> None:
+    """Raise StoreError if anything that is prepared stands on ``key``, in an overlay root also over others."""
+    every = list(snapshots.walk())
+    parents = {info.key: info.parent for info in every if info.kind == "committed"}
+    for info in every:
+        if info.kind == "committed":
+            continue
+        above, seen = info.parent, set()
+        while above and above != key and above not in seen and snapshots.apart:
+            seen.add(above)
+            above = parents.get(above, "")
+        if above == key:
+            raise StoreError(
+                key, f"{info.key} stands on it; `rootfs commit` or `rootfs rm` that first, then repair again"
+            )

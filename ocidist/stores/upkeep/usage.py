@@ -18,7 +18,7 @@ from ocidist.trees.directory import TreeReader
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import LocalTrees
+    from ocidist.snapshots.protocols import Snapshotter
     from ocidist.spec.digest import Digest
     from ocidist.stores.leased import LeasedContent
 
@@ -152,7 +152,7 @@ def _on_disk(found: os.stat_result) -> int:
     return found.st_size if blocks is None else int(blocks) * 512
 
 
-def usage(root: str, content: LeasedContent, snapshots: LocalTrees, scope: Scope) -> Rows[UsageRow]:
+def usage(root: str, content: LeasedContent, snapshots: Snapshotter, scope: Scope) -> Rows[UsageRow]:
     """Every place under ``root``. Raises the scope's end, or StoreError where the database can't be read."""
     base = os.path.abspath(root)
     local = os.path.abspath(content.local.root)
@@ -181,7 +181,7 @@ def usage(root: str, content: LeasedContent, snapshots: LocalTrees, scope: Scope
     return Rows(USAGE, rows)
 
 
-def _committed(snapshots: LocalTrees) -> list[str]:
+def _committed(snapshots: Snapshotter) -> list[str]:
     try:
         return [info.key for info in snapshots.walk()]
     except OcidistError:  # another user's: they count as folders that can't be read

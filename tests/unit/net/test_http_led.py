@@ -167,7 +167,7 @@ def test_i76_a_client_asks_nothing_of_this_machine_for_a_registry_that_is_elsewh
     monkeypatch.setattr(dial.Link, "_open", opened)
     client = Client(plain_http=True, hosts_dirs=[], auth=("ann", "pw"))
     target = Descriptor("application/x", Digest.of(b"x"), 1, urls=(f"{inside.url}/layer",))
-    source = client.source("registry.example/a")[0]
+    source = client.remote("registry.example/a").readable()
     ask = {"foreign": lambda: source.open(target, Scope())}
     with pytest.raises(OcidistError, match="loopback or link-local"):
         ask.get(way, lambda: list(client.tags("registry.example/a")))()

@@ -10,7 +10,7 @@ import pytest
 
 from ocidist import remotes
 from ocidist.errors import InvalidReference, Unsupported, UsageError
-from ocidist.remotes import Locator
+from ocidist.remotes import Locator, Remote
 from ocidist.remotes.registry.client import RegistryRemote
 from tests.unit.registry.fake import FakeRegistry
 
@@ -26,9 +26,9 @@ class Context:
         return ()
 
 
-def plugged_in(locator: Locator, context: Any) -> tuple[Locator, Any]:
+def plugged_in(locator: Locator, context: Any) -> Remote:
     """A factory, as another package would bring it."""
-    return locator, context
+    return Remote(str(locator), context.session.__class__.__name__)
 
 
 class Package:
@@ -130,10 +130,18 @@ def test_open_leads_to_each_kind(plugins: list[list[str]]) -> None:
     """A registry's repository by its normal name, the store, and a plug-in's factory with its two arguments."""
     context = Context()
     remote = remotes.open("redis:7", context)
-    assert isinstance(remote, RegistryRemote)
-    assert remote.name == "docker.io/library/redis"
-    assert remotes.open(Locator.parse("store:x"), context) == "the store"
-    assert remotes.open("tape://left", context) == (Locator("tape", "left"), context)
+    assert (remote.name, remote.object) == ("docker.io/library/redis:7", "7")
+    assert isinstance(remote.source, RegistryRemote)
+    assert remote.tags is remote.source
+    assert remote.source.name == "docker.io/library/redis"
+    assert remotes.open("redis:7", context, "8").object == "8"
+    store = remotes.open(Locator.parse("store:x"), context)
+    assert (store.name, store.object, store.source, store.tags) == ("x", "x", "the store", None)
+    assert remotes.open("tape://left", context) == Remote("tape:left", "RegistrySession")
+    other = remotes.open("tape://left", context, "right")
+    assert (other.name, other.object) == ("tape:left:right", "right")
+    with pytest.raises(UsageError, match="can't be read from"):
+        other.readable()
 
 
 def test_what_cannot_be_opened_says_why(plugins: list[list[str]]) -> None:

@@ -20,6 +20,7 @@ from ocidist.errors import (
     Unsupported,
 )
 from ocidist.net.message import Request, Response
+from ocidist.remotes.protocols import Origin
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.client import Registry, RegistryRemote
 from ocidist.remotes.registry.credentials import Credential, CredentialStore, StaticCredentials
@@ -110,7 +111,7 @@ def test_docker_hub_is_asked_with_get_where_the_bytes_are_wanted() -> None:
     """One request instead of two."""
     fake = FakeRegistry()
     fake.add_manifest(MANIFEST, "7")
-    _, raw = hub(fake).resolve("7", QuickScope(), want_bytes=True)
+    _, raw = hub(fake).resolve("7", QuickScope(), need_bytes=True)
     assert raw is not None
     assert len(fake.transport.requests) == 1
 
@@ -186,7 +187,7 @@ def test_a9_5xx_on_a_manifest_never_tries_the_blob_path(hint: str) -> None:
 
     remote = RegistryRemote(RegistrySession(FunctionTransport(answer)), "registry.example/a")
     with pytest.raises(RegistryError, match="500"):
-        remote.locate(Digest.of(b"x"), hint, QuickScope())
+        remote.resolve(Digest.of(b"x"), QuickScope(), hint=hint)
     assert all("/manifests/" in url for url in asked[0 if hint else 1 :])
 
 
@@ -196,7 +197,7 @@ def test_a9_only_404_of_a_blob_leads_to_the_manifests(status: int) -> None:
     transport = FunctionTransport(lambda request: ScriptedResponse(status))
     remote = RegistryRemote(RegistrySession(transport), "registry.example/a")
     with pytest.raises(RegistryError, match=str(status)):
-        remote.locate(Digest.of(b"x"), "", QuickScope())
+        remote.resolve(Digest.of(b"x"), QuickScope(), hint="")
     assert all("/blobs/" in line for line in transport.lines)
 
 
@@ -308,7 +309,7 @@ def test_locate_limits_a_tag_to_the_hint() -> None:
     """Accept has the one type that was hinted at, and the bytes come along."""
     fake = FakeRegistry()
     fake.add_manifest(MANIFEST, "latest")
-    _, raw = remote_of(fake).locate("latest", mediatype.OCI_MANIFEST, QuickScope())
+    _, raw = remote_of(fake).resolve("latest", QuickScope(), hint=mediatype.OCI_MANIFEST)
     assert raw is not None
     assert fake.transport.requests[0].headers.get("Accept") == mediatype.OCI_MANIFEST
 
@@ -322,7 +323,7 @@ def test_locate_by_digest_takes_as_few_requests_as_it_can() -> None:
 
     def asked(text: str, hint: str) -> tuple[Descriptor, bytes | None, list[str]]:
         before = len(fake.transport.requests)
-        found, raw = remote.locate(text, hint, QuickScope())
+        found, raw = remote.resolve(text, QuickScope(), hint=hint)
         return found, raw, fake.transport.lines[before:]
 
     found, raw, lines = asked(manifest, mediatype.OCI_MANIFEST)
@@ -337,7 +338,7 @@ def test_locate_by_digest_takes_as_few_requests_as_it_can() -> None:
     assert found.media_type == mediatype.OCI_MANIFEST
     assert lines == [f"HEAD {base}/blobs/{manifest}", f"GET {base}/manifests/{manifest}"]
     with pytest.raises(NotFound):
-        remote.locate(Digest.of(b"nowhere"), "", QuickScope())
+        remote.resolve(Digest.of(b"nowhere"), QuickScope(), hint="")
 
 
 def test_a9_a_blob_without_head_has_an_unknown_size_and_can_be_read() -> None:
@@ -349,7 +350,7 @@ def test_a9_a_blob_without_head_has_an_unknown_size_and_can_be_read() -> None:
         lambda request, data: ScriptedResponse(405) if request.method == "HEAD" else usual(request, data)
     )
     remote = remote_of(fake)
-    found, _ = remote.locate(digest, "", QuickScope())
+    found, _ = remote.resolve(digest, QuickScope(), hint="")
     assert found.size < 0
     body = remote.open(found, QuickScope())
     assert body.size == 5
@@ -549,10 +550,12 @@ def test_the_catalog_asks_for_its_own_scope() -> None:
 
 
 def test_a_remote_tells_its_origin() -> None:
-    """The label that containerd would write, and a repr that sends nothing."""
+    """What the store labels blobs with, and a repr that sends nothing."""
     fake = FakeRegistry()
     remote = remote_of(fake)
-    assert remote.origin == ("containerd.io/distribution.source.registry.example", "a")
+    assert remote.origin(Descriptor(mediatype.OCI_LAYER, Digest.of(b""), 0)) == Origin(
+        "registry.example", "a"
+    )
     assert "registry.example/a" in repr(remote)
     assert fake.transport.requests == []
 

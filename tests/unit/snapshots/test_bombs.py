@@ -36,7 +36,7 @@ from ocidist.limits import Limits
 from ocidist.scope import Scope
 from ocidist.snapshots import parallel
 from ocidist.snapshots.layering import Over, settle
-from ocidist.snapshots.unpack import LocalApplier
+from ocidist.snapshots.unpack import unpack
 from ocidist.snapshots.whole_trees import tree_usage
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -287,7 +287,7 @@ def refused(root: Path, layers: list[bytes], limits: Limits, kind: str = "native
     with Store(root, snapshotter=kind) as store:
         found, diff_ids = put(store, layers)
         with pytest.raises((LimitExceeded, StoreError)) as caught:
-            LocalApplier(store.content, store.snapshots).unpack(found, diff_ids, Scope(limits=limits))
+            unpack(store.content, store.snapshots, found, diff_ids, Scope(limits=limits))
         assert [info.key for info in store.snapshots.walk() if info.kind == "active"] == []
         return str(caught.value)
 
@@ -505,7 +505,7 @@ def test_i77_holes_cost_nothing_however_often_they_are_linked(tmp_path: Path, ki
     blobs = [deflated([sparse, END]), *(deflated([hardlink(f"name{n}", "big"), END]) for n in range(10))]
     with Store(tmp_path / "root", snapshotter=kind) as store:
         layers, diff_ids = put(store, blobs)
-        chain = LocalApplier(store.content, store.snapshots).unpack(layers, diff_ids, Scope())
+        chain = unpack(store.content, store.snapshots, layers, diff_ids, Scope())
         reader = store.snapshots.reader(str(chain))
         assert {reader.stat(f"name{n}".encode()).st_size for n in range(10)} == {4 << 30}
         reader.close()
@@ -536,7 +536,7 @@ def test_i74_what_an_ended_one_left_is_removed_as_long_as_the_next_may_run(tmp_p
         for number, key in enumerate(
             [diff_ids[0], "sha256:" + "a" * 64]
         ):  # of the same image, and of another
-            left = store.snapshots.begin(f"unpack {key}")
+            left = store.snapshots.prepare(f"unpack {key}")
             (left / "file").touch()
             ended = Scope()
             ended.cancel()
@@ -544,7 +544,7 @@ def test_i74_what_an_ended_one_left_is_removed_as_long_as_the_next_may_run(tmp_p
                 store.snapshots.prepare(f"unpack {diff_ids[0]}", scope=ended)
             assert len(list((tmp_path / "root").rglob("file"))) == 1, number
             if number:
-                LocalApplier(store.content, store.snapshots).unpack(layers, diff_ids, Scope())
+                unpack(store.content, store.snapshots, layers, diff_ids, Scope())
             else:
                 store.snapshots.prepare(f"unpack {diff_ids[0]}", scope=Scope())
         assert [path.read_bytes() for path in (tmp_path / "root").rglob("file")] == [b"x"]

@@ -13,15 +13,19 @@ import pytest
 
 from ocidist.cli.main import main
 from ocidist.client import Client
+from ocidist.content.verify import MemoryBody
 from ocidist.net.replay import load_demo
 from ocidist.progress import Event, Failed, Finished, ProgressState
+from ocidist.remotes.protocols import Remote
 from ocidist.repair import repair
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.stores.local import Store
 from ocidist.stores.upkeep.check import DamageRow, check
+from tests.parts.images import small_image
 from tests.parts.required import require
+from tests.parts.sources import MemorySource
 from tests.unit.upkeep.damages import DAMAGES, DEMO, REPAIRABLE, flip, folder, gone, link, named
 
 REPOSITORY = "registry.example/demo/shop"
@@ -165,15 +169,13 @@ def test_repair_believes_no_source(client: Client) -> None:
     damaged = path.read_bytes()
     [row] = store.check()
 
-    class Liar:
+    class Liar(MemorySource):
         def open(self, *_: object, **__: object) -> Any:
-            from ocidist.content.verify import MemoryBody
-
             return MemoryBody(damaged)
 
     class Lied(Client):
-        def source(self, *_: object) -> Any:
-            return Liar(), "", ""
+        def remote(self, *_: object) -> Remote:
+            return Remote("", source=Liar(small_image()))
 
     lied = Lied(store=store)
     [done] = repair(lied, [row], Scope())

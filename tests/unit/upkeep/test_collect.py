@@ -17,8 +17,10 @@ import pytest
 from ocidist.cli.main import main
 from ocidist.client import Client
 from ocidist.content.disk import failure
+from ocidist.content.labels import SNAPSHOT_LABEL
 from ocidist.errors import InvalidManifest, OcidistError, StoreError
 from ocidist.images.sqlite import Metadata
+from ocidist.remotes.protocols import Origin
 from ocidist.scope import Scope
 from ocidist.snapshots import folders
 from ocidist.snapshots.folders import UNPACKING
@@ -29,7 +31,6 @@ from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import parse
 from ocidist.spec.platform import Platform
 from ocidist.stores.local import Store
-from ocidist.stores.upkeep.collect import SNAPSHOT_LABEL
 from tests.parts.images import MANIFEST, Blob, TestImage, index, small_image, small_index, to_json
 from tests.parts.required import require
 from tests.unit.registry.fake import FakeRegistry
@@ -62,7 +63,7 @@ def parents_of(image: TestImage) -> list[str]:
 
 def garbage(store: Store, image: TestImage) -> set[str]:
     """An image of another repository that nothing names or leases any more: its blobs."""
-    source = Source(image, ("containerd.io/distribution.source.registry.example", "other"))
+    source = Source(image, Origin("registry.example", "other"))
     for target in (
         source.root,
         *[Descriptor("a/b", Digest(d), len(b.raw)) for d, b in image.everything().items()],
@@ -149,7 +150,7 @@ class _Raw(Source):
     """One blob, of a repository of its own."""
 
     def __init__(self, raw: bytes) -> None:
-        self.raw, self.origin = raw, ("containerd.io/distribution.source.registry.example", "odd")
+        self.raw, self.known = raw, Origin("registry.example", "odd")
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> object:
         from ocidist.content.verify import MemoryBody
@@ -349,7 +350,7 @@ def test_gc_counts_all_that_it_removes(registry: FakeRegistry, client: Client) -
     hosted(registry, "1")
     client.pull(HOSTILE)
     store = client.store
-    left = store.snapshots.begin(f"{UNPACKING}killed")
+    left = store.snapshots.prepare(f"{UNPACKING}killed")
     (left / "file").write_bytes(bytes(200_000))
     folder = store.snapshots.root / "removed" / "1-2-of-a-killed-process"  # type: ignore[attr-defined]
     folder.mkdir()
@@ -500,7 +501,7 @@ def test_i80_what_is_immutable_in_a_tree_is_told_and_not_counted(
     """Root can remove all else: it is not another user's."""
     require("os:geteuid")
     with Store(tmp_path / "root") as store:
-        store.snapshots.begin(f"{UNPACKING}chain").joinpath("file").write_bytes(b"12345")
+        store.snapshots.prepare(f"{UNPACKING}chain").joinpath("file").write_bytes(b"12345")
 
     def refusing(path: object, at: int | None = None, check: object = None) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), "file")

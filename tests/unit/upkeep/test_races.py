@@ -13,6 +13,7 @@ import pytest
 from ocidist.content.lock import FileLock, Gate, is_held
 from ocidist.errors import BlobNotFound, DeadlineExceeded, Locked
 from ocidist.images.sqlite import Metadata
+from ocidist.remotes.protocols import Origin
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -41,7 +42,14 @@ def put(store: Store, raw: bytes = RAW, lease: str | None = None) -> Digest:
 class Source:
     """Has the one blob."""
 
-    def resolve(self, name: str, scope: Scope) -> tuple[Descriptor, bytes | None]:
+    host = ""
+
+    def origin(self, target: Descriptor) -> Origin | None:
+        return None
+
+    def resolve(
+        self, name: str, scope: Scope, *, need_bytes: bool = False, hint: str | None = None
+    ) -> tuple[Descriptor, bytes | None]:
         return TARGET, RAW
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Any:
