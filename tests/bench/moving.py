@@ -8,16 +8,20 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.bench.measure import Contender, Failed, Run, Track, plain, remove
 from tests.bench.report import MIB, Report
-from tests.parts.containerd import Containerd
+from tests.parts import gobuilt
+from tests.parts.containerd import Containerd, Programs
 from tests.parts.images import blob_path, layout_graph, layout_root, push_layout
 from tests.parts.realimages import big_image, huge_layer
 from tests.parts.registry import RegistryProcess
 from tests.parts.required import program
 
-FETCH_BOUND, PULL_BOUND, PEAK_BOUND = 0.7, 0.6, 64 * MIB
+FETCH_BOUND, CRANE_BOUND, PULL_BOUND, PEAK_BOUND = 0.7, 1.1, 0.6, 64 * MIB
 CONTAINERD_BOUND = 0.4  # of a whole pull
+CONTAINERD_2_BOUND, CONTAINERD_2_BOUND_FAST = 0.6, 0.5  # the same, to layers that overlayfs mounts
 UMOCI_BOUND, TAR_BOUND, TAR_BOUND_FAST, UNPACK_PEAK_BOUND = 0.3, 1.0, 0.75, 200 * MIB
 SNAPSHOTTERS = ("overlayfs", "native")
 
@@ -40,7 +44,7 @@ class Bench:
             )
             remove(root)
 
-        return Contender(f"ocidist {arguments[0]}", prepare)
+        return Contender(f"ocidist {' '.join(arguments)}", prepare)
 
     def skopeo(self, *, unpack: bool = False) -> Contender:
         """``skopeo copy`` into an empty layout; then ``umoci unpack`` of it."""
@@ -58,18 +62,35 @@ class Bench:
 
         return Contender("skopeo copy + umoci unpack" if unpack else "skopeo copy", prepare)
 
-    def containerd(self, snapshotter: str) -> Contender:
+    def crane(self) -> Contender:
+        """``crane pull`` into an empty layout. Ends as a missing part does where it can't be built."""
+        crane = gobuilt.crane()
+
+        @contextlib.contextmanager
+        def prepare() -> Iterator[Run]:
+            layout = self.track.fresh("layout")
+            yield Run([[crane, "pull", "--format", "oci", "--insecure", self.ref, str(layout)]])
+            remove(layout)
+
+        return Contender("crane pull", prepare)
+
+    def containerd(self, snapshotter: str, programs: Programs | None = None, *options: str) -> Contender:
         """``ctr images pull`` by a containerd that knows nothing yet; the daemon's part is counted."""
 
         @contextlib.contextmanager
         def prepare() -> Iterator[Run]:
             folder = self.track.fresh("containerd")
-            with Containerd(folder) as daemon:
-                pull = [program("ctr"), "--address", str(daemon.socket), "images", "pull", "--plain-http"]
+            with Containerd(folder, programs) as daemon:
+                pull = [*daemon.client, "images", "pull", *options, "--plain-http"]
                 yield Run([[*pull, "--snapshotter", snapshotter, self.ref]], [daemon.pid])
             remove(folder)
 
-        return Contender(f"ctr images pull ({snapshotter})", prepare)
+        version = " of 2.x" if programs else ""
+        return Contender(f"ctr{version} images pull ({snapshotter})", prepare)
+
+    def containerd_2(self) -> Contender:
+        """The same with containerd 2.x. Ends as a missing part does where it can't be built."""
+        return self.containerd("overlayfs", gobuilt.containerd_2(), "--local")
 
     def fastest_containerd(self) -> Contender:
         """The one whose snapshotter works here and is faster. Raises Failed."""
@@ -84,6 +105,15 @@ class Bench:
         if not tried:
             raise Failed(why)
         return min(tried, key=lambda found: found[0])[1]
+
+
+def if_built(report: Report, make: Callable[[], Contender]) -> list[Contender]:
+    """The contender alone; without what builds it, none, and the report says why."""
+    try:
+        return [make()]
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        report.skipped(str(error))
+        return []
 
 
 def umoci(layout: Path, bundle: Path) -> list[str]:
@@ -113,9 +143,12 @@ def fetch(track: Track, report: Report, python: str, rounds: int) -> None:
     report.begin("fetch", f"{described(layout)}; medians of {rounds} rounds in turns")
     with served(track, python, layout) as bench:
         ours, peer = bench.ocidist("fetch"), bench.skopeo()
-        track.race([ours, peer], rounds)
-    report.contenders([ours, peer])
+        crane = if_built(report, bench.crane)
+        track.race([ours, peer, *crane], rounds)
+    report.contenders([ours, peer, *crane])
     report.ratio(ours, peer, FETCH_BOUND)
+    for one in crane:
+        report.ratio(ours, one, CRANE_BOUND)
     report.peak(ours, "for the image", PEAK_BOUND)
     with served(track, python, huge_layer()) as bench:
         huge = bench.ocidist("fetch")
@@ -125,7 +158,7 @@ def fetch(track: Track, report: Report, python: str, rounds: int) -> None:
 
 
 def pull(track: Track, report: Report, python: str, rounds: int) -> None:
-    """The same and unpacked, against the faster of the two ways that Debian has for it."""
+    """The same and unpacked, against the faster of the two ways that Debian has for it, and containerd 2.x."""
     layout = big_image()
     sizes = json.loads((layout / "size.json").read_bytes())
     report.begin(
@@ -136,11 +169,17 @@ def pull(track: Track, report: Report, python: str, rounds: int) -> None:
     with served(track, python, layout) as bench:
         ours = bench.ocidist("pull")
         peers = [bench.skopeo(unpack=True), bench.fastest_containerd()]
-        track.race([ours, *peers], rounds)
-    report.contenders([ours, *peers])
+        overlay = bench.ocidist("--snapshotter", "overlay", "pull")
+        newest = if_built(report, bench.containerd_2)
+        track.race([ours, overlay, *peers, *newest], rounds)
+    report.contenders([ours, overlay, *peers, *newest])
     report.ratio(ours, min(peers, key=lambda peer: peer.wall), PULL_BOUND)
     report.ratio(ours, peers[1], CONTAINERD_BOUND)
     report.peak(ours, "in all processes together", UNPACK_PEAK_BOUND)
+    report.line(f"  {overlay.name}:")
+    for one in newest:
+        report.ratio(overlay, one, CONTAINERD_2_BOUND_FAST if accelerated(python) else CONTAINERD_2_BOUND)
+    report.peak(overlay, "in all processes together", UNPACK_PEAK_BOUND)
 
 
 def unpack(track: Track, report: Report, python: str, rounds: int) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.parts.required import program
 
@@ -15,11 +16,22 @@ _SNAPSHOTTERS = ("aufs", "zfs", "btrfs", "devmapper")
 _UNUSED = ["io.containerd.grpc.v1.cri", *(f"io.containerd.snapshotter.v1.{name}" for name in _SNAPSHOTTERS)]
 
 
-class Containerd:
-    """Runs while it is entered; ``root`` is where its content and metadata lie, ``socket`` where it listens."""
+class Programs(NamedTuple):
+    """The daemon and its client, of one version."""
 
-    def __init__(self, folder: Path) -> None:
+    containerd: str
+    ctr: str
+
+
+class Containerd:
+    """Runs while it is entered; ``root`` is where its content and metadata lie, ``socket`` where it listens.
+
+    ``programs`` are Debian's unless given.
+    """
+
+    def __init__(self, folder: Path, programs: Programs | None = None) -> None:
         self.folder = folder
+        self._programs = programs or Programs(program("containerd"), program("ctr"))
         self.root = folder / "root"
         # A socket's path may have 107 bytes, and test folders have long names.
         self._state = Path(tempfile.mkdtemp(prefix="ctrd-"))
@@ -37,7 +49,7 @@ class Containerd:
         )
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [program("containerd"), "--config", str(config)],
+                [self._programs.containerd, "--config", str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -62,8 +74,13 @@ class Containerd:
         shutil.rmtree(self._state, ignore_errors=True)
 
     def _ctr(self, arguments: list[str], namespace: str = "default") -> subprocess.CompletedProcess[str]:
-        command = [program("ctr"), "--address", str(self.socket), "--namespace", namespace, *arguments]
+        command = [*self.client, "--namespace", namespace, *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+    @property
+    def client(self) -> list[str]:
+        """How a command line of its ``ctr`` begins."""
+        return [self._programs.ctr, "--address", str(self.socket)]
 
     def ctr(self, *arguments: str, namespace: str = "default") -> str:
         """What ``ctr ARGUMENTS`` prints; an AssertionError with its complaint if it fails."""

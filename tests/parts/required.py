@@ -121,6 +121,7 @@ _OTHERS: dict[str, Callable[[], str | None]] = {
     "user": lambda: None if _user() > 0 else "needs to run as an ordinary user",
     "shared-images": _missing_images,
     "threads": _missing_threads,
+    "go": lambda: None if _found("go") else "go (1.23 or later) is not installed",
     "go-corpus": _missing_go_corpus,
     "processes": lambda: _missing_in_webassembly("processes"),
     "sockets": lambda: _missing_in_webassembly("sockets"),
@@ -132,7 +133,7 @@ def missing(part: str) -> str | None:
     """Why ``part`` isn't here, or None.
 
     A part is a program, ``module:NAME``, ``os:NAME`` (a function of :mod:`os`), ``root``, ``user``,
-    ``shared-images``, ``go-corpus``, ``threads``, ``processes``, ``sockets``, or ``kernel``: permissions that hold, names with
+    ``shared-images``, ``go``, ``go-corpus``, ``threads``, ``processes``, ``sockets``, or ``kernel``: permissions that hold, names with
     a limit, descriptors that stay with a directory that is moved, depth that costs nothing.
     """
     if part in PROGRAMS:

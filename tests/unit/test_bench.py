@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 from tests.bench import place
 from tests.bench.measure import Contender, Cost, Failed, Track, plain
+from tests.bench.moving import if_built
 from tests.bench.report import MIB, Report
 from tests.bench.starting import loaded
+from tests.parts import gobuilt
 from tests.parts.required import require
 
 
@@ -114,3 +117,26 @@ def test_what_was_not_measured_does_not_hold() -> None:
     report = Report()
     report.skipped("no peer")
     assert report.broken == [": not run: no peer"]
+
+
+@pytest.mark.parametrize("required", ["", "all"])
+def test_a_peer_that_go_does_not_build_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, required: str
+) -> None:
+    """Whether there is no Go or it fails, the others are measured; a build that failed leaves nothing in the cache."""
+    cache, programs = tmp_path / "cache", tmp_path / "bin"
+    programs.mkdir()
+    monkeypatch.setenv("OCIDIST_REQUIRE", required)
+    monkeypatch.setenv("OCIDIST_TEST_CACHE", str(cache))
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setattr("tests.parts.required._found", shutil.which)
+    report = Report()
+    assert if_built(report, lambda: contender(gobuilt.crane())) == []
+    (programs / "go").write_text("#!/bin/sh\necho no such version >&2\nexit 1\n")
+    (programs / "go").chmod(0o755)
+    assert if_built(report, lambda: contender(gobuilt.crane())) == []
+    assert report.broken == [
+        ": not run: missing part: go (1.23 or later) is not installed",
+        f": not run: missing part: go could not build {gobuilt.CRANE.path} {gobuilt.CRANE.version}: no such version",
+    ]
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == []
