@@ -7,7 +7,7 @@ rules, so control and bidirectional characters show as escapes wherever the mess
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Mapping, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence, TypeVar
 
 from ocidist.redaction import SECRETS
 
@@ -26,6 +26,7 @@ __all__ = [
     "DeadlineExceeded",
     "Denied",
     "DigestMismatch",
+    "FailureKind",
     "InvalidDigest",
     "InvalidManifest",
     "InvalidReference",
@@ -204,14 +205,45 @@ class PlatformNotFound(OcidistError, LookupError):
 # -- network ----------------------------------------------------------------------------------------
 
 
-class TransportError(OcidistError):
-    """No HTTP answer was had from ``host``: DNS, TLS, refused, reset, timed out, malformed.
+FailureKind = Literal[
+    "resolve",  # the look-up of the name
+    "connect",  # no connection, or no TLS handshake, in time
+    "refused",  # nobody listens
+    "proxy",  # a proxy's URL that can't be used
+    "tunnel",  # a proxy that gives no way through
+    "plain-http",  # an answer to the TLS hello that is not TLS
+    "hung-up",  # closed within the TLS handshake
+    "tls",  # any other failure of TLS
+    "certificate",  # signed by nobody who is trusted
+    "expired",
+    "not-yet-valid",
+    "wrong-name",  # a certificate for another host
+    "no-authorities",  # this machine trusts nobody
+    "client-certificate",  # the peer wants one
+    "client-refused",  # the peer refuses the one that it got
+    "certificate-file",  # a file of certificates or of a key on this machine
+    "cut",  # the connection ended before the answer did
+    "timeout",  # nothing came for long
+    "slow",  # less than the least rate
+    "protocol",  # not HTTP, or not as it should be
+    "redirect",  # where a request may not be led
+    "request",  # what can't be sent
+    "recording",  # of a cassette
+    "other",
+]
 
-    ``retryable`` says whether the same request may succeed when it is sent again.
+
+class TransportError(OcidistError):
+    """Raised if ``host`` gave no HTTP answer: DNS, TLS, refused, reset, timed out, malformed.
+
+    ``kind`` says what failed, ``retryable`` whether the same request may succeed when it is sent again.
     """
 
-    def __init__(self, host: str, reason: str, retryable: bool = True) -> None:
+    def __init__(
+        self, host: str, reason: str, retryable: bool = True, *, kind: FailureKind = "other"
+    ) -> None:
         self.host, self.reason, self.retryable = host, reason, retryable
+        self.kind: FailureKind = kind
         super().__init__(f"{host}: {reason}")
 
 

@@ -6,6 +6,7 @@ from ocidist.errors import (
     CredentialError,
     DeadlineExceeded,
     Denied,
+    FailureKind,
     NotFound,
     OcidistError,
     PlatformNotFound,
@@ -18,51 +19,48 @@ from ocidist.errors import (
 __all__ = ["advice_for"]
 
 _SLOW = "a firewall may drop what is sent there; if the host is only slow, give it more time with --connect-timeout"
-# Of a refused certificate: what OpenSSL says, and what to do. The first that fits counts.
-_CERTIFICATE = (
-    ("certificate has expired", "check this machine's clock; if it is right, the registry's owner must renew the certificate"),
-    ("not yet valid", "set this machine's clock; by it the certificate is not valid yet"),
-    ("mismatch", "use a name that the certificate is for"),
-    ("is not valid for", "use a name that the certificate is for"),
-    ("no certificate authorities", "install ca-certificates, or pip install certifi"),
-    ("wants a client certificate", "get one from its owner, and name it with client in hosts.toml"),
-    ("refused this client's certificate", "ask its owner for another one, and name that with client in hosts.toml"),
-    ("certificate refused", "trust the authority that signed it, with --ca-cert FILE, $SSL_CERT_FILE, or ca in hosts.toml"),
-)  # fmt: skip
+_CERTIFICATE: dict[str, str] = {
+    "expired": "check this machine's clock; if it is right, the registry's owner must renew the certificate",
+    "not-yet-valid": "set this machine's clock; by it the certificate is not valid yet",
+    "wrong-name": "use a name that the certificate is for",
+    "no-authorities": "install ca-certificates, or pip install certifi",
+    "client-certificate": "get one from its owner, and name it with client in hosts.toml",
+    "client-refused": "ask its owner for another one, and name that with client in hosts.toml",
+    "certificate": "trust the authority that signed it, with --ca-cert FILE, $SSL_CERT_FILE, or ca in hosts.toml",
+}  # fmt: skip
 
 
 def advice_for(step: str, error: OcidistError, host: str, *, proxy: str = "", known: bool = False) -> str:
     """One sentence. ``proxy`` is HOST:PORT of one on the way; ``known``: there are credentials for ``host``."""
     if isinstance(error, DeadlineExceeded):
         if step in ("name", "connection"):
-            return _transport(step, "", host, proxy)
+            return _transport(step, "timeout", host, proxy)
         return f"{host} accepts connections but does not answer; try again later, or ask its owner"
     if isinstance(error, PlatformNotFound):
         return "choose one of them with --platform"
     if isinstance(error, CredentialError):
         return f"repair that file or helper, or log in again: ocidist login {host}"
     if isinstance(error, TransportError):
-        return _transport(step, error.reason, host, proxy)
+        return _transport(step, error.kind, host, proxy)
     if isinstance(error, RegistryError):
         return _answer(step, error, host, known)
     return "the registry's content is damaged; push the image again, or ask the registry's owner"
 
 
-def _transport(step: str, reason: str, host: str, proxy: str) -> str:
-    for said, advice in _CERTIFICATE:
-        if said in reason:
-            return advice
+def _transport(step: str, kind: FailureKind, host: str, proxy: str) -> str:
+    if kind in _CERTIFICATE:
+        return _CERTIFICATE[kind]
     if proxy and step in ("name", "connection", "TLS"):
         return f"repair the proxy {proxy} ($https_proxy, $http_proxy), or add {host} to $no_proxy"
-    if "proxies of kind" in reason or "the proxy's URL" in reason:
+    if kind == "proxy":
         return "set $https_proxy or $http_proxy to http://HOST:PORT, or unset it"
-    if "CA file" in reason or "client certificate" in reason:
+    if kind == "certificate-file":
         return "name a file in PEM format"
     if step == "name":
         return "check the spelling of the host, and this machine's name server (/etc/resolv.conf)"
-    if "connection refused" in reason:
+    if kind == "refused":
         return "nothing listens on that port; check the port, and whether the registry is running"
-    if "does not speak TLS" in reason:
+    if kind == "plain-http":
         return "if it is meant to be plain http, use --plain-http"
     if step in ("connection", "TLS"):
         return _SLOW

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Sequence
 
 from ocidist.diagnosis.finding import FAILED, NOTE, OK, SKIPPED, Finding
-from ocidist.errors import CredentialError, OcidistError
+from ocidist.errors import CredentialError, OcidistError, TransportError
 
 if TYPE_CHECKING:
     from ocidist.client import Client
@@ -137,9 +137,9 @@ def _proxies(client: Client) -> Finding:
     for scheme in ("https", "http"):
         try:
             way = way_to(f"{scheme}://registry.example/", options)
-        except OcidistError as error:
+        except TransportError as error:
             advice = f"set ${scheme}_proxy to http://HOST:PORT, or unset it"
-            return Finding(MACHINE, "proxies", FAILED, getattr(error, "reason", str(error)), advice)
+            return Finding(MACHINE, "proxies", FAILED, error.reason, advice)
         if way.proxy is not None:
             user = " with a user" if way.proxy.authorization else ""
             said.append(f"{scheme} by {host_port(way.proxy.host, way.proxy.port)}{user}")

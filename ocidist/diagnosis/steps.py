@@ -156,16 +156,13 @@ class _Way:
         return f"to {found}" + ("" if way.proxy is None else ", a proxy")
 
     def tls(self, scope: Scope) -> str:
-        from ocidist.net.tls import NotTLS
-
         way = self.route()
         if self.scheme == "http":
             return ""
         try:
             version, until = probe.handshake(way, self.options, scope)
         except TransportError as error:
-            hung_up = "closed in the TLS handshake" in error.reason
-            if self.scheme or not (isinstance(error, NotTLS) or hung_up):
+            if self.scheme or error.kind not in ("plain-http", "hung-up"):
                 raise
             self.scheme = "http"  # not known yet: so it is on loopback, where http is spoken as well
             return ""

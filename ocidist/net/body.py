@@ -207,7 +207,9 @@ class Answer:
         self.close()
 
     def _too_long(self, limit: int) -> TransportError:
-        return TransportError(self._link.route.authority, f"the answer is longer than {limit} bytes", False)
+        return TransportError(
+            self._link.route.authority, f"the answer is longer than {limit} bytes", False, kind="protocol"
+        )
 
     def _drain(self) -> None:
         if self._left > _DRAIN_BYTES or self._framing == UNTIL_CLOSE:

@@ -160,6 +160,7 @@ class Link:
                 f"{sender[0]} sent us there, to {ends[0][4][0]}, a loopback or link-local address; "
                 "only a host that is at such an address itself may do that",
                 False,
+                kind="redirect",
             )
         return far if self.route.proxy is None else found
 
@@ -214,7 +215,7 @@ class Link:
             hint = f"; set {another} in the proxy's URL" if status == 407 else ""
             said = f"it answered {status}" if status else "it gave no proper answer"
             reason = f"proxy {host_port(proxy.host, proxy.port)} gave no way through: {said}{hint}"
-            raise TransportError(route.authority, reason, status >= 500 or not head)
+            raise TransportError(route.authority, reason, status >= 500 or not head, kind="tunnel")
 
 
 def tunnel_status(head: bytes) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Iterable
 
-from ocidist.errors import quoted
+from ocidist.errors import FailureKind, quoted
 from ocidist.net.message import Headers
 
 __all__ = ["CHUNKED", "UNTIL_CLOSE", "Malformed", "body_length", "check_field", "check_method", "chunk_size"]
@@ -27,7 +27,9 @@ _FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Malformed(ValueError):
-    """A message that breaks HTTP's grammar; the text says how."""
+    """A message that breaks HTTP's grammar; the text says how. ``kind`` is for a TransportError over a request."""
+
+    kind: FailureKind = "request"
 
 
 def body_length(method: str, status: int, headers: Headers) -> int:

@@ -18,7 +18,6 @@ from ocidist.errors import OcidistError, TransportError, quoted
 from ocidist.net.framing import Malformed, check_field, check_method
 from ocidist.net.message import Headers, Request
 from ocidist.net.proxy import Route, is_local, route
-from ocidist.net.tls import NotTLS
 from ocidist.redaction import SECRETS
 from ocidist.scope import Scope
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from ocidist.net.body import Answer
     from ocidist.net.dial import Link
 
-__all__ = ["HTTPOptions", "HTTPTransport", "NotTLS"]
+__all__ = ["HTTPOptions", "HTTPTransport"]
 
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 _BLOCK = 1 << 20
@@ -137,7 +136,9 @@ class HTTPTransport:
             way = self._led(way, request)
             fields = self._fields(request, way)
         except Malformed as error:
-            raise TransportError(_host(request.url), f"the request can't be sent: {error}", False) from None
+            raise TransportError(
+                _host(request.url), f"the request can't be sent: {error}", False, kind=error.kind
+            ) from None
         if way.proxy is not None and way.scheme == "http":
             target = f"http://{way.authority}{target}"
         self._learn(replace(request, headers=Headers(fields.items())))
@@ -346,7 +347,9 @@ class HTTPTransport:
         from ocidist.net.reasons import reason_for
 
         if isinstance(error, _SourceFailed):
-            return TransportError(link.route.authority, f"reading what is to be sent: {error}", False)
+            return TransportError(
+                link.route.authority, f"reading what is to be sent: {error}", False, kind="request"
+            )
         told = reason_for(
             error, link, self.options.connect_timeout, self.options.idle_timeout, self.options.ca_file
         )

@@ -29,7 +29,9 @@ def way_to(url: str, options: HTTPOptions) -> Route:
     try:
         return route(url, options.proxies, options.no_proxy)[0]
     except Malformed as error:
-        raise TransportError(url.partition("://")[2].partition("/")[0], str(error), False) from None
+        raise TransportError(
+            url.partition("://")[2].partition("/")[0], str(error), False, kind=error.kind
+        ) from None
 
 
 def _first_hop(way: Route) -> Route:

@@ -24,6 +24,12 @@ _UNSENDABLE = re.compile(r"[^\x21-\x7e]")
 _HOST = re.compile(r"[A-Za-z0-9._~%:-]+\Z")
 
 
+class BadProxy(Malformed):
+    """A proxy's URL that can't be used."""
+
+    kind = "proxy"
+
+
 @dataclass(frozen=True)
 class Proxy:
     """An HTTP proxy. ``authorization`` is the value of Proxy-Authorization, or empty."""
@@ -93,11 +99,11 @@ def _proxy(url: str) -> Proxy:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise Malformed("the proxy's URL is malformed") from None
+        raise BadProxy("the proxy's URL is malformed") from None
     if parts.scheme != "http":
-        raise Malformed(f"proxies of kind {quoted(parts.scheme)} are not supported, only http://")
+        raise BadProxy(f"proxies of kind {quoted(parts.scheme)} are not supported, only http://")
     if not _HOST.match(host):
-        raise Malformed("the proxy's URL names no host")
+        raise BadProxy("the proxy's URL names no host")
     authorization = ""
     if parts.username is not None:
         pair = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")

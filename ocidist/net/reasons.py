@@ -28,13 +28,13 @@ def reason_for(
 
     host = link.route.authority
     if isinstance(error, CutShort):
-        return TransportError(host, "the connection was closed before the end of the answer")
+        return TransportError(host, "the connection was closed before the end of the answer", kind="cut")
     if isinstance(error, Malformed):
-        return TransportError(host, f"malformed answer: {error}", False)
+        return TransportError(host, f"malformed answer: {error}", False, kind="protocol")
     if isinstance(error, http.client.HTTPException) and not isinstance(error, http.client.RemoteDisconnected):
-        return TransportError(host, f"malformed answer: {_http(error)}", False)
+        return TransportError(host, f"malformed answer: {_http(error)}", False, kind="protocol")
     if isinstance(error, UnicodeError):
-        return TransportError(host, "no valid host name", False)
+        return TransportError(host, "invalid host name", False, kind="resolve")
     if not isinstance(error, OSError):
         return None
     return _os_error(error, link, connect_timeout, idle_timeout, ca_file)
@@ -52,22 +52,22 @@ def _os_error(
     if ssl is not None and isinstance(error, ssl.SSLError):
         return explain(error, host, not link.talking, ca_file)
     if isinstance(error, TooSlow):
-        return TransportError(host, str(error))
+        return TransportError(host, str(error), kind="slow")
     if isinstance(error, TimeoutError):
         if link.talking:
-            return TransportError(host, f"nothing was received for {idle_timeout:g} seconds")
+            return TransportError(host, f"nothing was received for {idle_timeout:g} seconds", kind="timeout")
         what = "TLS handshake" if link.connected else "connection"
-        return TransportError(host, f"no {what} within {connect_timeout:g} seconds{via}")
+        return TransportError(host, f"no {what} within {connect_timeout:g} seconds{via}", kind="connect")
     if isinstance(error, socket.gaierror):
         again = error.errno == socket.EAI_AGAIN
         why = "the name look-up failed for now" if again else "no such host"
-        return TransportError(host, why + via, again)
+        return TransportError(host, why + via, again, kind="resolve")
     if isinstance(error, http.client.RemoteDisconnected):
-        return TransportError(host, "the connection was closed without an answer")
+        return TransportError(host, "the connection was closed without an answer", kind="cut")
     if isinstance(error, ConnectionRefusedError):
-        return TransportError(host, f"connection refused{via}")
+        return TransportError(host, f"connection refused{via}", kind="refused")
     if isinstance(error, (ConnectionResetError, BrokenPipeError)):
-        return TransportError(host, "the connection was reset")
+        return TransportError(host, "the connection was reset", kind="cut")
     return TransportError(host, (error.strerror or str(error) or type(error).__name__) + via)
 
 

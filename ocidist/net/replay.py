@@ -26,13 +26,12 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, Iterable
 from urllib.parse import urlsplit
 
-from ocidist.errors import ContentError, StoreError, TransportError, quoted
+from ocidist.errors import ContentError, FailureKind, StoreError, TransportError, quoted
 from ocidist.net import scrub
 from ocidist.net.cassette import LIMIT, read_cassette
 from ocidist.net.exchange import Exchange, Payload
 from ocidist.net.message import Headers, Request, Response
 from ocidist.net.proxy import is_local
-from ocidist.net.tls import NotTLS
 from ocidist.scope import Scope
 
 if TYPE_CHECKING:
@@ -97,8 +96,8 @@ class ReplayTransport:
         scope.check()
         found = self._find(request)
         if found is None:
-            kind = NotTLS if self._spoke_http_alone(request.url) else TransportError
-            raise kind(_host(request.url), self._miss(request), False)
+            kind: FailureKind = "plain-http" if self._spoke_http_alone(request.url) else "recording"
+            raise TransportError(_host(request.url), self._miss(request), False, kind=kind)
         exchange, wanted = found
         return _answer(exchange, request, scope, wanted)
 

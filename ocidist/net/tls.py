@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Iterable
 
-from ocidist.errors import TransportError, quoted
+from ocidist.errors import FailureKind, TransportError, quoted
 from ocidist.files import open_regular
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_AUTHORITIES",
-    "NotTLS",
     "authorities",
     "explain",
     "make_context",
@@ -33,15 +32,25 @@ _NO_RECORD = frozenset(
     {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
 )
 # What peers say before they hang up, where that is not about a certificate that was shown.
-_ALERTS = {
-    "CERTIFICATE_REQUIRED": "it wants a client certificate; name one with client in hosts.toml",
-    "HANDSHAKE_FAILURE": "it refused the handshake: no cipher is known to both, or it wants a client certificate",
-    "PROTOCOL_VERSION": "no version of TLS is known to both",
+_ALERTS: dict[str, tuple[str, FailureKind]] = {
+    "CERTIFICATE_REQUIRED": (
+        "it wants a client certificate; name one with client in hosts.toml",
+        "client-certificate",
+    ),
+    "HANDSHAKE_FAILURE": (
+        "it refused the handshake: no cipher is known to both, or it wants a client certificate",
+        "client-certificate",
+    ),
+    "PROTOCOL_VERSION": ("no version of TLS is known to both", "tls"),
 }
-
-
-class NotTLS(TransportError):
-    """The peer answered a TLS hello with something that is no TLS, most often plain http."""
+# X509_V_ERR_… of OpenSSL's x509_vfy.h
+_REFUSALS: dict[int, FailureKind] = {
+    9: "not-yet-valid",
+    10: "expired",
+    62: "wrong-name",
+    64: "wrong-name",
+}
+_UNTRUSTED = frozenset({18, 19, 20, 21})  # a root, or an issuer, that is not among the trusted
 
 
 def make_context(
@@ -124,7 +133,7 @@ def _unusable(host: str, what: str, error: Exception) -> TransportError:
             if error.reason == "KEY_VALUES_MISMATCH"
             else "no certificate with its key in PEM form"
         )
-    return TransportError(host, f"{what}: {reason}", False)
+    return TransportError(host, f"{what}: {reason}", False, kind="certificate-file")
 
 
 def unbelieving_context(host: str) -> SSLContext:
@@ -149,7 +158,9 @@ def _ssl(host: str) -> ModuleType:
     try:
         import ssl
     except ImportError:
-        raise TransportError(host, "this Python has no ssl module, so there is no https", False) from None
+        raise TransportError(
+            host, "this Python has no ssl module, so there is no https", False, kind="tls"
+        ) from None
     return ssl
 
 
@@ -185,21 +196,25 @@ def explain(error: ssl.SSLError, host: str, handshake: bool, ca_file: Path | Non
 
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = f"certificate refused: {error.verify_message or 'verification failed'}"
-        # 19 and 20: a root, or an issuer, that is not among the trusted.
-        if error.verify_code in (18, 19, 20, 21):
+        kind = _REFUSALS.get(error.verify_code, "certificate")
+        if error.verify_code in _UNTRUSTED:
             known = ca_file is not None or _system_authorities()
             reason += "; --ca-cert FILE trusts another authority" if known else f"; {NO_AUTHORITIES}"
-        return TransportError(host, reason, False)
+            kind = "certificate" if known else "no-authorities"
+        return TransportError(host, reason, False, kind=kind)
     said = (getattr(error, "reason", "") or "").upper()
     if handshake and said in _NO_RECORD:
-        return NotTLS(host, "does not speak TLS on this port (is it plain http?)", False)
-    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return TransportError(
-            host, "the connection was closed in the TLS handshake" if handshake else "TLS ended early"
+            host, "does not speak TLS on this port (is it plain http?)", False, kind="plain-http"
         )
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        if handshake:
+            return TransportError(host, "the connection was closed in the TLS handshake", kind="hung-up")
+        return TransportError(host, "TLS ended early", kind="cut")
     alert = said.partition("ALERT_")[2]
     if alert in _ALERTS or "CERTIFICATE" in alert or alert == "UNKNOWN_CA":
         refused = f"it refused this client's certificate ({alert.replace('_', ' ').lower()})"
-        return TransportError(host, f"TLS: {_ALERTS.get(alert, refused)}", False)
+        said, kind = _ALERTS.get(alert, (refused, "client-refused"))
+        return TransportError(host, f"TLS: {said}", False, kind=kind)
     words = said.replace("_", " ").lower() or (error.strerror or "failed")
-    return TransportError(host, f"TLS: {words}", not handshake)
+    return TransportError(host, f"TLS: {words}", not handshake, kind="tls")

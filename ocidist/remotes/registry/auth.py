@@ -242,7 +242,9 @@ class Authenticator:
     def _fetch(self, key: Any, site: Site, scope: Scope) -> _Token:
         realm, service, scopes, credential = key
         if wire.origin_of(realm) is None or wire.clean_url(realm, realm) != realm:
-            raise TransportError(site.host, "the registry names a token server that is no http(s) URL", False)
+            raise TransportError(
+                site.host, "the registry names a token server that is no http(s) URL", False, kind="redirect"
+            )
         started = self._clock()
         here = wire.address(site.scheme, site.host)
         method, response = self._ask(realm, service, scopes, credential, here, scope)
@@ -361,9 +363,11 @@ def _no_token(method: str, response: Response, site: Site, credential: Credentia
 
 def _checked_token(value: str, host: str) -> str:
     if len(value) > LONGEST:
-        raise TransportError(host, f"the token is longer than {LONGEST} characters", False)
+        raise TransportError(host, f"the token is longer than {LONGEST} characters", False, kind="protocol")
     if not value or not _VISIBLE.issuperset(value):
-        raise TransportError(host, "the token holds characters that no header may hold", False)
+        raise TransportError(
+            host, "the token holds characters that no header may hold", False, kind="protocol"
+        )
     return value
 
 

@@ -90,7 +90,7 @@ class RegistryBody:
 
     def _cut(self) -> TransportError:
         host = "the registry" if self._response is None else wire.host_of(self._response.url)
-        return TransportError(host, f"the body ended before byte {self._end or self._position}")
+        return TransportError(host, f"the body ended before byte {self._end or self._position}", kind="cut")
 
     def close(self) -> None:
         """Let go of the connection. Idempotent."""

@@ -309,7 +309,7 @@ def _pages(session: RegistrySession, url: str, scope: Scope, *, repository: str 
     seen: set[str] = set()
     while link is not None:
         if link in seen or len(seen) >= _MAX_PAGES:
-            raise TransportError(host, "the pages of the listing link in a circle", False)
+            raise TransportError(host, "the pages of the listing link in a circle", False, kind="redirect")
         seen.add(link)
         request = Request(
             "GET",

@@ -32,11 +32,8 @@ from ocidist.spec.digest import Digest
 __all__ = ["RegistrySession"]
 
 ATTEMPTS = 5
-_UNREACHABLE = (
-    "connection refused",
-    "no connection within",
-    "no TLS handshake within",
-)  # a restart is worth another try, no more than that
+_UNREACHABLE = frozenset({"refused", "connect"})  # a restart is worth another try, no more than that
+_NO_TLS = frozenset({"plain-http", "hung-up", "refused"})  # never a certificate that is refused
 MAX_REDIRECTS = 10
 _AUTH_ROUNDS = 3  # a challenge, a token that was not fresh any more, a scope that was missing
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -220,7 +217,7 @@ class RegistrySession:
                 if limit is not None and response.status < 300 and (response.length or 0) <= limit:
                     response = Held(response, limit)
             except TransportError as error:
-                unreachable += error.reason.startswith(_UNREACHABLE)
+                unreachable += error.kind in _UNREACHABLE
                 tries = 1 if unreachable >= 2 else None
                 if not again or not error.retryable:
                     raise
@@ -274,7 +271,9 @@ class RegistrySession:
             response = self.transport.send(hop, scope)
         if response.status in _REDIRECTS:
             _drain(response)
-            raise TransportError(wire.host_of(start), f"more than {MAX_REDIRECTS} redirects", False)
+            raise TransportError(
+                wire.host_of(start), f"more than {MAX_REDIRECTS} redirects", False, kind="redirect"
+            )
         return response, crossed
 
     def _led(self, request: Request, here: str, what: str) -> Request:
@@ -284,7 +283,7 @@ class RegistrySession:
         """
         reason = wire.refusal(here, request.url)
         if reason:
-            raise TransportError(wire.host_of(here), f"{what} {reason}", False)
+            raise TransportError(wire.host_of(here), f"{what} {reason}", False, kind="redirect")
         own = request.certified and wire.same_origin(here, request.url)
         return replace(request, led_by=here, certified=own)
 
@@ -319,7 +318,7 @@ class RegistrySession:
                     scope,
                 )
             except TransportError as error:
-                if known is None and scheme == "https" and _speaks_no_tls(error):
+                if known is None and scheme == "https" and error.kind in _NO_TLS:
                     continue
                 raise
             if known is None:
@@ -347,18 +346,6 @@ def _authorized(request: Request, grant: Grant | None) -> Request:
     if "Accept-Encoding" not in headers:
         headers.set("Accept-Encoding", "identity")
     return replace(request, headers=headers)
-
-
-def _speaks_no_tls(error: TransportError) -> bool:
-    """The peer answered in something else than TLS, or hung up on it, or nobody listens.
-
-    Never true for a certificate that is refused.
-    """
-    from ocidist.net.tls import NotTLS
-
-    return isinstance(error, NotTLS) or error.reason.startswith(
-        ("connection refused", "the connection was closed in the TLS handshake")
-    )
 
 
 def _drain(response: Response) -> bytes:

@@ -16,7 +16,6 @@ from ocidist.errors import (
     Unauthorized,
 )
 from ocidist.net.message import Headers, Request, Response
-from ocidist.net.tls import NotTLS
 from ocidist.progress import Retrying
 from ocidist.remotes.registry.credentials import Credential, StaticCredentials
 from ocidist.remotes.registry.session import RegistrySession
@@ -345,9 +344,9 @@ def plain_server(*, tls: Callable[[Request], BaseException]) -> FunctionTranspor
 @pytest.mark.parametrize(
     "error",
     [
-        NotTLS("h", "does not speak TLS on this port", False),
-        TransportError("h", "connection refused"),
-        TransportError("h", "the connection was closed in the TLS handshake"),
+        TransportError("h", "does not speak TLS on this port", False, kind="plain-http"),
+        TransportError("h", "connection refused", kind="refused"),
+        TransportError("h", "the connection was closed in the TLS handshake", kind="hung-up"),
     ],
 )
 def test_loopback_falls_to_http_where_nobody_speaks_tls(host: str, error: TransportError) -> None:
@@ -362,18 +361,25 @@ def test_loopback_falls_to_http_where_nobody_speaks_tls(host: str, error: Transp
 @pytest.mark.parametrize("host", ["registry.example", "localhost.evil.example", "127.0.0.1.evil.example"])
 def test_a19_other_hosts_never_fall_to_http(host: str) -> None:
     """Whatever goes wrong with TLS, no request leaves in the clear."""
-    transport = plain_server(tls=lambda request: NotTLS(host, "does not speak TLS on this port", False))
+    transport = plain_server(
+        tls=lambda request: TransportError(host, "does not speak TLS on this port", False, kind="plain-http")
+    )
     with pytest.raises(TransportError):
         RegistrySession(transport).send(get(f"https://{host}/v2/"), QuickScope())
     assert urls(transport) == [f"https://{host}/v2/"]
 
 
 @pytest.mark.parametrize(
-    "reason", ["certificate refused: self-signed", "TLS: unsupported protocol", "no such host"]
+    ("reason", "kind"),
+    [
+        ("certificate refused: self-signed", "certificate"),
+        ("TLS: unsupported protocol", "tls"),
+        ("no such host", "resolve"),
+    ],
 )
-def test_a19_a_refused_certificate_never_falls_to_http(reason: str) -> None:
+def test_a19_a_refused_certificate_never_falls_to_http(reason: str, kind: Any) -> None:
     """Not even on loopback."""
-    transport = plain_server(tls=lambda request: TransportError("localhost:5000", reason, False))
+    transport = plain_server(tls=lambda request: TransportError("localhost:5000", reason, False, kind=kind))
     with pytest.raises(TransportError, match=reason.partition(":")[0]):
         RegistrySession(transport).send(get("https://localhost:5000/v2/"), QuickScope())
     assert len(transport.requests) == 1
@@ -384,7 +390,8 @@ def test_a19_a_host_known_to_speak_tls_stays_there() -> None:
     down = False
 
     def answer(request: Request) -> Response | BaseException:
-        return NotTLS("localhost", "does not speak TLS", False) if down else ScriptedResponse(200)
+        error = TransportError("localhost", "does not speak TLS", False, kind="plain-http")
+        return error if down else ScriptedResponse(200)
 
     transport = FunctionTransport(answer)
     made = RegistrySession(transport)
