@@ -10,7 +10,7 @@ from ocidist.documents import shown
 from ocidist.errors import BlobNotFound, DigestMismatch, InvalidManifest, PlatformNotFound, SizeMismatch
 from ocidist.graph.copy import MAX_DEPTH, pick, read_small
 from ocidist.remotes.protocols import Source
-from ocidist.rows import Column, Rows, Schema
+from ocidist.rows import Rows, Schema, column
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.chain import chain_id
@@ -39,10 +39,10 @@ class LayerRow:
     """One layer. ``size`` is in bytes, compressed as it is moved; ``diff_id`` is None and ``created_by``
     empty where the config does not account for the layer."""
 
-    index: int
+    index: int = field(metadata=column(title="#"))
     digest: Digest
     media_type: str
-    size: int
+    size: int = field(metadata=column("bytes"))
     diff_id: Digest | None
     created_by: str
 
@@ -54,7 +54,7 @@ class HistoryRow:
 
     created: datetime | None
     created_by: str
-    size: int | None
+    size: int | None = field(metadata=column("bytes"))
     empty: bool
     comment: str
 
@@ -66,7 +66,7 @@ class PlatformRow:
     platform: str
     digest: Digest
     media_type: str
-    size: int
+    size: int = field(metadata=column("bytes", "MANIFEST SIZE"))
     note: str
 
 
@@ -76,47 +76,11 @@ class _NameRow:
     value: str
 
 
-LAYERS = Schema(
-    "layers",
-    (
-        Column("index", "count", "#"),
-        Column("digest", "digest"),
-        Column("media_type"),
-        Column("size", "bytes"),
-        Column("diff_id", "digest"),
-        Column("created_by"),
-    ),
-)
-HISTORY = Schema(
-    "history",
-    (
-        Column("created", "time"),
-        Column("created_by"),
-        Column("size", "bytes"),
-        Column("empty", "flag"),
-        Column("comment"),
-    ),
-)
-PLATFORMS = Schema(
-    "platforms",
-    (
-        Column("platform"),
-        Column("digest", "digest"),
-        Column("media_type"),
-        Column("size", "bytes", "MANIFEST SIZE"),
-        Column("note"),
-    ),
-)
-_NAMES = Schema("names", (Column("name"), Column("value")))
-_CARD_LAYERS = Schema(
-    "layers",
-    (
-        Column("index", "count", "#"),
-        Column("digest", "digest"),
-        Column("size", "bytes"),
-        Column("created_by"),
-    ),
-)
+LAYERS = Schema.of(LayerRow, "layers")
+HISTORY = Schema.of(HistoryRow, "history")
+PLATFORMS = Schema.of(PlatformRow, "platforms")
+_NAMES = Schema.of(_NameRow, "names")
+_CARD_LAYERS = LAYERS.without("media_type", "diff_id")
 _ANNOTATION = "org.opencontainers.image."
 _TOLD = ("title", "description", "version", "revision", "source", "url", "licenses", "vendor")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator
 from ocidist.errors import OcidistError, UsageError
 from ocidist.progress import Failed, Queued
 from ocidist.remotes import Locator
-from ocidist.rows import Column, Rows, Schema
+from ocidist.rows import Rows, Schema
 from ocidist.spec.chain import chain_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -29,16 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["RepairRow", "repair"]
 
 ROUNDS = 16  # a mended index tells of manifests, those of layers: as deep as indices may nest
-REPAIRED = Schema(
-    "repaired",
-    (
-        Column("kind"),
-        Column("name"),
-        Column("problem"),
-        Column("repaired", "flag"),
-        Column("outcome"),
-    ),
-)
 _OTHERS = {
     "image": "pull {name} again, or rmi it",
     "stray": "move it away: what it is nobody here knows",
@@ -56,6 +46,9 @@ class RepairRow:
     problem: str
     repaired: bool
     outcome: str
+
+
+REPAIRED = Schema.of(RepairRow, "repaired")
 
 
 def repair(client: Client, damage: Iterable[DamageRow], scope: Scope) -> Rows[RepairRow]:

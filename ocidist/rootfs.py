@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import re
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from shlex import quote
 from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
-from ocidist.rows import Column, Rows, Schema
+from ocidist.rows import Rows, Schema, column
 from ocidist.spec.prefix import complete, is_prefix
 from ocidist.trees.directory import nothing
 
@@ -43,29 +43,17 @@ __all__ = [
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
-SNAPSHOTS = Schema(
-    "snapshots",
-    (
-        Column("key", "digest", room="whole"),
-        Column("parent", "digest"),
-        Column("kind"),
-        Column("size", "bytes"),
-        Column("created_at", "age", "AGE"),
-    ),
-)
-CHANGES = Schema("changes", (Column("kind"), Column("type"), Column("size", "bytes"), Column("path")))
-
 
 @dataclass(frozen=True)
 class SnapshotRow:
     """One snapshot. ``kind`` is committed, active or view; ``size`` the bytes set aside for its own files, None where
     this user can't look; ``created_at`` seconds since the epoch, UTC."""
 
-    key: str
-    parent: str
+    key: str = field(metadata=column("digest", room="whole"))
+    parent: str = field(metadata=column("digest"))
     kind: str
-    size: int | None
-    created_at: float
+    size: int | None = field(metadata=column("bytes"))
+    created_at: float = field(metadata=column("age", "AGE"))
 
 
 @dataclass(frozen=True)
@@ -75,8 +63,12 @@ class ChangeRow:
 
     kind: str
     type: str
-    size: int | None
+    size: int | None = field(metadata=column("bytes"))
     path: str
+
+
+SNAPSHOTS = Schema.of(SnapshotRow, "snapshots")
+CHANGES = Schema.of(ChangeRow, "changes")
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Generic, Iterable, Iterator, TypeVar, overload
 
-from ocidist.view.schema import KINDS, Column, Schema
+from ocidist.view.schema import HIDDEN, KINDS, Column, Schema, column
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["KINDS", "Column", "Rows", "Schema"]
+__all__ = ["HIDDEN", "KINDS", "Column", "Rows", "Schema", "column"]
 
 T = TypeVar("T")
 

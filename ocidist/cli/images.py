@@ -38,9 +38,7 @@ def run_images(args: argparse.Namespace, context: Context) -> int:
             rows = images(context.store.content.within(scope), scope, only)
         schema = rows.schema
         if args.format == "table" and not any(row.replayed for row in rows):
-            schema = Schema(
-                schema.name, tuple(column for column in schema.columns if column.name != "replayed")
-            )
+            schema = schema.without("replayed")
         context.listing(schema, rows)
     context.say_whose_names()
     return context.say_damaged_names()

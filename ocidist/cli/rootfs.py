@@ -8,9 +8,10 @@ from typing import BinaryIO, Callable
 
 from ocidist.cli.context import Context
 from ocidist.cli.options import add_no_limits
+from ocidist.snapshots.protocols import Mount
 from ocidist.view.schema import Column, Schema
 
-MOUNTS = Schema("mounts", (Column("type"), Column("source"), Column("options", "list")))
+MOUNTS = Schema.of(Mount, "mounts")
 COMMITTED = Schema(
     "committed",
     (Column("digest", "digest"), Column("diff_id", "digest"), Column("chain_id", "digest")),
@@ -92,7 +93,7 @@ def _prepare(args: argparse.Namespace, context: Context, *, readonly: bool) -> N
     with context.quiet() as scope:
         mounts = prepare(context.store, args.chain, args.target, scope, readonly=readonly)
     if args.format != "table":
-        context.listing(MOUNTS, ((each.type, each.source, each.options) for each in mounts))
+        context.listing(MOUNTS, mounts)
         return
     target = shlex.quote(os.path.abspath(args.target))
     commands = [

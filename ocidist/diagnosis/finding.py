@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ocidist.rows import Column, Schema
+from ocidist.rows import Schema
 
 __all__ = ["FAILED", "FINDINGS", "NOTE", "OK", "SKIPPED", "Finding"]
 
@@ -14,10 +14,6 @@ NOTE = "note"
 FAILED = "failed"
 SKIPPED = "skipped"
 """It could not be tried, or there is nothing to try."""
-
-FINDINGS = Schema(
-    "findings", (Column("part"), Column("check"), Column("state"), Column("found"), Column("advice"))
-)
 
 
 @dataclass(frozen=True)
@@ -32,3 +28,6 @@ class Finding:
     state: str
     found: str
     advice: str = ""
+
+
+FINDINGS = Schema.of(Finding, "findings")

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Iterable, Iterator
 
@@ -23,13 +23,12 @@ from ocidist.net.cassette import mapped, save_cassette, withheld
 from ocidist.net.exchange import TEXT_LIMIT, Exchange, Payload, har_entry, line, why
 from ocidist.net.message import BodySource, Request, Response, Transport
 from ocidist.redaction import RECORDED, SECRETS, Redactor
+from ocidist.rows import HIDDEN, Rows, Schema, column
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
-
-    from ocidist.rows import Rows
 
 __all__ = ["ExchangeRow", "Recorder", "Trace", "Tracing", "save_cassette", "to_har", "to_jsonl"]
 
@@ -44,13 +43,12 @@ class ExchangeRow:
     method: str
     url: str
     status: int
-    bytes: int
-    seconds: float
+    bytes: int = field(metadata=column("bytes"))
+    milliseconds: int = field(metadata=column(title="MS", unit="milliseconds"))
+    seconds: float = field(metadata=HIDDEN)
 
-    @property
-    def milliseconds(self) -> int:
-        """``seconds``, as the integer that a listing has."""
-        return round(self.seconds * 1000)
+
+EXCHANGES = Schema.of(ExchangeRow, "exchanges")
 
 
 class Trace:
@@ -96,22 +94,17 @@ class Trace:
 
         ``.to_frame()`` has the dtypes string, string, Int64, Int64, Int64.
         """
-        from ocidist.rows import Column, Rows, Schema
-
-        schema = Schema(
-            "exchanges",
-            (
-                Column("method", "text"),
-                Column("url", "text"),
-                Column("status", "count"),
-                Column("bytes", "bytes"),
-                Column("milliseconds", "count", title="MS", unit="milliseconds"),
-            ),
-        )
         return Rows(
-            schema,
+            EXCHANGES,
             [
-                ExchangeRow(item.method, item.url, item.status, item.body.size, item.seconds)
+                ExchangeRow(
+                    item.method,
+                    item.url,
+                    item.status,
+                    item.body.size,
+                    round(item.seconds * 1000),
+                    item.seconds,
+                )
                 for item in self._scrubbed(files=False)
             ],
         )

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from operator import attrgetter
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Mapping, NamedTuple
 
-__all__ = ["KINDS", "Column", "Schema"]
+__all__ = ["HIDDEN", "KINDS", "Column", "Schema", "column"]
 
 KINDS = ("text", "digest", "bytes", "count", "age", "time", "flag", "list")
 """text: str · digest: ALGORITHM:HEX · bytes, count: int · age, time: seconds since the epoch or a datetime
 (age prints as the span until now) · flag: bool · list: a sequence of str. None is "not known" in all."""
+
+_BY_TYPE = {
+    "str": "text",
+    "Digest": "digest",
+    "int": "count",
+    "datetime": "time",
+    "bool": "flag",
+    "tuple": "list",
+}
 
 
 class _Column(NamedTuple):
@@ -52,11 +62,40 @@ class Column(_Column):
         return self.kind in ("bytes", "count")
 
 
+def column(kind: str = "", title: str = "", unit: str = "", room: str = "") -> Mapping[str, tuple[str, ...]]:
+    """Return a dataclass field's ``metadata`` for :meth:`Schema.of`. Without ``kind`` the field's type says it."""
+    return {"column": (kind, title, unit, room)}
+
+
+HIDDEN: Mapping[str, tuple[str, ...]] = {"column": ()}
+"""The ``metadata`` of a field that is not a column."""
+
+
 class Schema(NamedTuple):
     """A listing's ``name`` ("blobs", "layers") and its columns."""
 
     name: str
     columns: tuple[Column, ...]
+
+    @classmethod
+    def of(cls, row: type[Any], name: str) -> Schema:
+        """Return the schema of a dataclass ``row``: its fields in order, each as its type and metadata say.
+
+        Types are read as they are written (``from __future__ import annotations``): ``str`` is text, ``int`` a count,
+        ``bool`` a flag, ``tuple[str, ...]`` a list, ``Digest`` and ``datetime`` a digest and a time; None may be among
+        them. Sizes and ages say so by :func:`column`.
+        """
+        columns = []
+        for each in fields(row):
+            said = each.metadata.get("column", ("",))
+            if said:
+                kind = said[0] or _BY_TYPE[str(each.type).partition(" | ")[0].partition("[")[0]]
+                columns.append(Column(each.name, kind, *said[1:]))
+        return cls(name, tuple(columns))
+
+    def without(self, *names: str) -> Schema:
+        """Return the schema less these columns."""
+        return self._replace(columns=tuple(each for each in self.columns if each.name not in names))
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ import json
 import pickle
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import pytest
 
 from ocidist.errors import MissingExtra
-from ocidist.rows import Column, Rows, Schema
+from ocidist.rows import HIDDEN, Column, Rows, Schema, column
 from ocidist.spec.digest import Digest
 from tests.parts.required import require
 
@@ -47,6 +48,49 @@ def blob(at: int = 0, name: str = "n") -> Blob:
 
 
 ROWS = Rows(SCHEMA, [blob(at) for at in range(5)])
+
+
+@dataclass(frozen=True)
+class Made:
+    digest: Digest | None
+    name: str
+    links: int
+    when: datetime | None
+    whole: bool
+    tags: tuple[str, ...]
+    size: int | None = field(metadata=column("bytes", "ON DISK", room="spare"))
+    seen: float = field(metadata=column("age"))
+    took: int = field(metadata=column(unit="milliseconds"))
+    target: object = field(default=None, metadata=HIDDEN)
+
+
+def test_a_schema_is_derived_from_its_dataclass() -> None:
+    """Kinds come from the fields' types, the rest from their metadata; hidden fields are no columns."""
+    schema = Schema.of(Made, "made")
+    assert schema == Schema(
+        "made",
+        (
+            Column("digest", "digest"),
+            Column("name"),
+            Column("links", "count"),
+            Column("when", "time"),
+            Column("whole", "flag"),
+            Column("tags", "list"),
+            Column("size", "bytes", "ON DISK", room="spare"),
+            Column("seen", "age"),
+            Column("took", "count", unit="milliseconds"),
+        ),
+    )
+    assert schema.without("digest", "size").names == (
+        "name",
+        "links",
+        "when",
+        "whole",
+        "tags",
+        "seen",
+        "took",
+    )
+    assert len(schema.names) == 9
 
 
 def test_rows_are_an_immutable_sequence() -> None:
