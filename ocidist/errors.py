@@ -316,7 +316,7 @@ class ContentError(OcidistError):
 
     def __init__(self, descriptor: Descriptor | str, reason: str) -> None:
         self.descriptor, self.reason = descriptor, reason
-        super().__init__(f"{getattr(descriptor, 'digest', descriptor)}: {reason}")
+        super().__init__(f"{descriptor}: {reason}")
 
 
 class DigestMismatch(ContentError):
@@ -386,7 +386,7 @@ class TransferError(OcidistError):
 
     def __init__(self, step: str, side: str, descriptor: Descriptor | str, reason: str) -> None:
         self.step, self.side, self.descriptor, self.reason = step, side, descriptor, reason
-        super().__init__(f"{step} ({side}) of {getattr(descriptor, 'digest', descriptor)}: {reason}")
+        super().__init__(f"{step} ({side}) of {descriptor}: {reason}")
 
 
 # -- ends -------------------------------------------------------------------------------------------

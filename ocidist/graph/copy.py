@@ -17,7 +17,7 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Callable, Iterator, Literal, Sequence, Union
+from typing import Callable, Iterator, Literal, Sequence, Union
 
 from ocidist.content import verify
 from ocidist.content.protocols import Body
@@ -42,10 +42,8 @@ from ocidist.spec import mediatype
 from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.platform import Platform, fits, is_image, select
-
-if TYPE_CHECKING:
-    from ocidist.spec.manifest import Index, Manifest
 
 __all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Slots", "Watcher", "copy_graph", "pick", "read_small"]
 
@@ -251,7 +249,7 @@ class _Walk:
     def agree(self, value: Manifest | Index) -> None:
         """Raise InvalidManifest if one digest is named as two kinds of content, or with two sizes, in this graph:
         also by entries of an index that are not chosen, which whatever walks the store would follow."""
-        what = "index" if hasattr(value, "manifests") else "manifest"
+        what = "index" if isinstance(value, Index) else "manifest"
         for child in value.children():
             with self.changed:
                 other = self.named.setdefault(child.digest, child)
@@ -264,12 +262,12 @@ class _Walk:
                 )
 
     def children(self, value: Manifest | Index) -> tuple[Descriptor, ...]:
-        entries = getattr(value, "manifests", ())
-        if not entries or self.platform == "all":
-            for entry in entries:
-                Digest(entry.digest)  # all are wanted: refuse an algorithm that can't be verified
-            return value.children()
-        return (pick(entries, self.platform or Platform.host(), self.read),)
+        if isinstance(value, Index) and value.manifests and self.platform != "all":
+            return (pick(value.manifests, self.platform or Platform.host(), self.read),)
+        children = value.children()
+        for child in children:
+            Digest(child.digest)  # refuse an algorithm that can't be verified
+        return children
 
     def read(self, target: Descriptor) -> bytes:
         """Return a manifest's or config's bytes."""
@@ -301,7 +299,7 @@ class _Walk:
             return error
         step = f"copy of {mediatype.kind(target.media_type)}"
         reason = str(error)
-        if isinstance(error, ContentError) and getattr(error.descriptor, "digest", None) == target.digest:
+        if isinstance(error, ContentError) and str(error.descriptor) == target.digest:
             reason = error.reason  # which names it once more
         return TransferError(step, side, target, reason)
 
@@ -418,7 +416,7 @@ def pick(entries: Sequence[Descriptor], wanted: Platform, read: Callable[[Descri
     for entry in silent[:_ASKED]:
         try:
             value = manifests.parse(read(entry), entry.media_type)
-            config = getattr(value, "config", None)
+            config = value.config if isinstance(value, Manifest) else None
             if config is None or not mediatype.is_config(config.media_type):
                 continue
             if fits(wanted, ImageConfig.parse(read(config)).platform):

@@ -35,6 +35,10 @@ class Descriptor:
     artifact_type: str = field(default="", compare=False)
     data: bytes | None = field(default=None, compare=False, repr=False)
 
+    def __str__(self) -> str:
+        """Return the digest."""
+        return str(self.digest)
+
     @classmethod
     def from_json(
         cls, value: Any, what: str = "descriptor", where: str = "", *, any_algorithm: bool = False
