@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ocidist.spec.digest import Digest as Digest
     from ocidist.spec.platform import Platform as Platform
     from ocidist.spec.reference import Reference as Reference
-    from ocidist.stores.local import Store as Store
+    from ocidist.stores.store import Store as Store
 
 _WHERE = {
     "Client": "client",
@@ -44,7 +44,7 @@ _WHERE = {
     "Reference": "spec.reference",
     "Rows": "rows",
     "Scope": "scope",
-    "Store": "stores.local",
+    "Store": "stores.store",
     **dict.fromkeys(
         ("demo", "doctor", "login", "logout", "online", "open", "pull", "replay", "resolve", "tags", "trace"),
         "interactive",

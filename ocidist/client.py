@@ -34,7 +34,7 @@ from ocidist.settings import Settings
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.platform import Platform
 from ocidist.spec.reference import DEFAULT_DOMAIN, Reference
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.transfer import Pulled, Wanted, fetch, pull
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Client:
 
     def __repr__(self) -> str:
         store = self._store if self._store is not None else self.settings.root
-        root = store if isinstance(store, (str, Path)) else store.root
+        root = store if isinstance(store, (str, Path)) else store.place.name
         return f"Client(store={str(root)!r})"
 
     # -- the parts, each made at first use --
@@ -112,7 +112,7 @@ class Client:
         with self._lock:
             if not isinstance(self._store, Store):
                 root = self._store if self._store is not None else self.settings.root
-                self._store = Store(Path(root))
+                self._store = Store.at(root)
             return self._store
 
     @property

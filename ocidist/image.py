@@ -182,7 +182,7 @@ class Image:
         from ocidist.runtime.bundle import write_bundle
         from ocidist.runtime.options import BundleOptions
         from ocidist.scope import Scope
-        from ocidist.stores.local import Store
+        from ocidist.stores.store import Store
 
         if not isinstance(self.source, Store):
             raise UsageError(f"{self.reference}: a bundle is made of an image of the store; pull it first")

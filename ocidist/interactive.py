@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ocidist.net.recording import Trace
     from ocidist.remotes.registry.connections import Connections
     from ocidist.rows import Rows
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
 
 __all__ = [
     "Replaying",

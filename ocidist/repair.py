@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ocidist.client import Client
     from ocidist.remotes.protocols import Source
     from ocidist.scope import Scope
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
 
 __all__ = ["RepairRow", "repair"]
 
@@ -69,7 +69,7 @@ def repair(client: Client, damage: Iterable[DamageRow], scope: Scope) -> Rows[Re
         if not any(row.repaired for row in fetched):
             break
         bad = {Digest(row.name): row.problem for row in blobs.values() if not row.repaired}
-        still = list(references(store.content, store.snapshots, bad, scope))
+        still = list(references(store, bad, scope))
         todo = [row for row in still if row.kind == "blob" and row.name not in blobs]
         strays = {key: row for key, row in others.items() if row.kind == "stray"}
         others = strays | {(row.kind, row.name): row for row in still if row.kind != "blob"}
@@ -102,7 +102,7 @@ def _done(row: DamageRow, outcome: str, repaired: bool) -> RepairRow:
 def _unpacked(client: Client, row: DamageRow, scope: Scope) -> tuple[str, bool]:
     """The tree of a ChainID again, from the layers of an image that has it. What is left of the old one goes."""
     store, said = client.store, "no image of the store has this tree: pull one that does"
-    for record, manifest, config in unpackable(store.content, scope):
+    for record, manifest, config in unpackable(store, scope):
         chains = {str(chain_id(config.diff_ids[:count])) for count in range(1, len(config.diff_ids) + 1)}
         if row.name not in chains:
             continue
@@ -121,7 +121,7 @@ def _remade(store: Store, row: DamageRow, scope: Scope) -> tuple[str, bool]:
     """A damaged tree unpacked again, in the place of the old one."""
     try:
         return (
-            f"unpacked again, from {remake(store.content.within(scope), store.snapshots, row.name, scope)}",
+            f"unpacked again, from {remake(store.within(scope), row.name, scope)}",
             True,
         )
     except OcidistError as error:

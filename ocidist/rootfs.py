@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ocidist.snapshots.protocols import Mount, SnapshotInfo
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.digest import Digest
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
     from ocidist.trees.compare import Change
     from ocidist.trees.directory import Reader
 
@@ -132,7 +132,7 @@ def prepare(
         if _is_there(store, key, chain, target, readonly):
             return kept.mounts(key)
         if chain:
-            store.content.within(scope).hold_trees([chain])  # held first, then looked for
+            store.hold_trees([chain], scope)  # held first, then looked for
             _require_committed(store, chain)
         if readonly:
             kept.view(key, chain, scope)
@@ -293,7 +293,7 @@ def commit(store: Store, name: str, scope: Scope, *, epoch: int | None = None) -
         except AlreadyExists:
             writer.abort()
     chain = child_id(Digest(info.parent), made.diff_id) if info.parent else made.diff_id
-    content.hold_trees([str(chain)])
+    store.hold_trees([str(chain)], scope)
     if made.clamped:  # the tree has other times than the layer gives
         unpack_layer(content, store.snapshots, _descriptor(made), made.diff_id, chain, info.parent, scope)
         store.snapshots.remove(info.key)

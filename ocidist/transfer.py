@@ -20,7 +20,7 @@ from ocidist.spec.platform import Platform, require_fit, select
 from ocidist.stores.repairing import LocalFirst, RepairingSink
 
 if TYPE_CHECKING:
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
 
 __all__ = ["Pulled", "Wanted", "fetch", "pull"]
 

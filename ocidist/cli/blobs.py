@@ -14,10 +14,9 @@ from ocidist.spec.digest import Digest
 from ocidist.view.schema import Column, Schema
 
 if TYPE_CHECKING:
-    from ocidist.content.protocols import Info
+    from ocidist.content.protocols import Info, Writer
     from ocidist.scope import Scope
-    from ocidist.stores.leased import LeasedWriter
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
 
 BLOBS = Schema(
     "blobs", (Column("digest", "digest"), Column("size", "bytes"), Column("created_at", "age", "AGE"))
@@ -117,7 +116,7 @@ def _common(one: bytes, other: bytes) -> int:
     return low
 
 
-def _writer(key: str, size: int, expected: Digest | None, store: Store, scope: Scope) -> LeasedWriter:
+def _writer(key: str, size: int, expected: Digest | None, store: Store, scope: Scope) -> Writer:
     """The writer, once nobody else holds it: ``xargs -P10`` may bring one object twice."""
     from ocidist.errors import Locked
     from ocidist.scope import POLL
@@ -194,8 +193,10 @@ def _paths(digest: Digest, only: str | None, context: Context) -> list[str]:
     from ocidist.errors import BlobNotFound, OcidistError
 
     store, found = context.store, []
-    if only != "tree" and os.path.lexists(store.content.path(digest)):
-        found.append(str(store.content.path(store.content.info(digest).digest)))
+    path = None if only == "tree" else store.content.path(digest)
+    if path is not None and os.path.lexists(path):
+        store.content.info(digest)  # a file, and no link or folder
+        found.append(str(path))
     if only != "blob":
         try:
             if store.snapshots.stat(str(digest)).kind == "committed":

@@ -33,7 +33,7 @@ def run_completion(args: argparse.Namespace, context: Context) -> None:
 def _offer(shell: str, context: Context) -> None:
     from ocidist.cli.offers import offers, read
     from ocidist.scope import Scope
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
 
     if context.stdin.isatty():
         raise UsageError("completion --offer reads what the completion scripts send on stdin")
@@ -43,7 +43,7 @@ def _offer(shell: str, context: Context) -> None:
     line = read(text, variables)
 
     def open_store(root: str | None) -> Store:
-        store = Store(root or context.args.root or None, readonly=True)
+        store = Store.at(root or context.args.root or None, readonly=True)
         return store.within(Scope.within(_PATIENCE))  # another process may hold the database
 
     found = offers(line, open_store, variables.get("HOME", ""))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ocidist.scope import Scope
     from ocidist.settings import Settings
     from ocidist.spec.digest import Digest
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
     from ocidist.view.schema import Schema
 
 __all__ = ["Context"]
@@ -68,10 +68,10 @@ class Context:
     @property
     def store(self) -> Store:
         if self._store is None:
-            from ocidist.stores.local import Store
+            from ocidist.stores.store import Store
 
             args = self.args
-            self._store = Store(args.root or None, snapshotter=args.snapshotter, shared=args.shared)
+            self._store = Store.at(args.root or None, snapshotter=args.snapshotter, shared=args.shared)
             limit = self.timeout
             if limit is not None:
                 from ocidist.scope import Scope
@@ -186,15 +186,15 @@ class Context:
 
     def say_whose_names(self) -> None:
         """Say why no image is listed in a root of containerd's."""
-        if self.store.foreign:
+        if self.store.place.foreign:
             self.warn(
-                f"{self.store.root} is containerd's: it keeps the names of images in a bolt database of its own, "
+                f"{self.store.place.name} is containerd's: it keeps the names of images in a bolt database of its own, "
                 "which is not read here; `ctr images ls` lists them"
             )
 
     def say_damaged_names(self) -> int:
         """Say which names are left out because their records can't be read; 1 if there are any, the exit code."""
-        damaged = self.store.metadata.sorted_images()[1]
+        damaged = self.store.names.all()[1]
         for each in damaged:
             self.warn(each.problem)
         return 1 if damaged else 0

@@ -35,7 +35,7 @@ def run_images(args: argparse.Namespace, context: Context) -> int:
                 context.line(visible(record.name))
     else:
         with context.quiet() as scope:
-            rows = images(context.store.content.within(scope), scope, only)
+            rows = images(context.store.within(scope), scope, only)
         schema = rows.schema
         if args.format == "table" and not any(row.replayed for row in rows):
             schema = schema.without("replayed")
@@ -101,7 +101,7 @@ def run_gc(args: argparse.Namespace, context: Context) -> int:
         size = human(sum(blob.size for blob in report.unknown))
         context.warn(
             f"{_count(report.unknown, 'blob')} ({size}) and {_count(report.unknown_snapshots, 'snapshot')} are older "
-            f"than the database of names ({context.store.metadata.path}) and unknown to it, as after a loss; they are "
+            f"than the database of names ({context.store.names.place}) and unknown to it, as after a loss; they are "
             "kept: pull their images again to name them, or remove them with gc --all"
         )
     if report.held:

@@ -15,7 +15,7 @@ from ocidist.cli.options import Parser
 from ocidist.errors import OcidistError
 
 if TYPE_CHECKING:
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
 
 __all__ = ["FILES", "Line", "Offers", "offers", "read"]
 

@@ -26,7 +26,7 @@ def run_check(args: argparse.Namespace, context: Context) -> int:
 
     store = context.store
     with context.progress() as scope:
-        report = check(store.content, store.snapshots, scope, trees=args.trees)
+        report = check(store, scope, trees=args.trees)
     for each in report.unseen:
         context.warn(f"not checked: {each}")
     for chain, why in report.skipped:

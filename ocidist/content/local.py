@@ -34,7 +34,8 @@ from ocidist.content.disk import (
 from ocidist.content.foreign import REFUSAL, containerd_content
 from ocidist.content.ingest import folder_name, read_status, remove_ingest, write_status
 from ocidist.content.lock import FileLock, is_held
-from ocidist.content.protocols import Info, IngestStatus
+from ocidist.content.protocols import Info, IngestStatus, Survey
+from ocidist.content.survey import survey
 from ocidist.content.writer import LocalWriter
 from ocidist.errors import (
     AlreadyExists,
@@ -401,14 +402,6 @@ class LocalContent:
         if not self._tidy(folder):
             raise Locked(key, "a writer holds this ingest")
 
-    def tidy(self, key: str) -> None:
-        """Remove what a killed writer left of an ingest whose blob is committed; never fails."""
-        try:
-            if not self.readonly:
-                self._tidy(os.path.join(self._ingest, folder_name(key)))
-        except StoreError:
-            pass  # a leftover is no fault of whoever only asked whether the blob is here
-
     def _tidy(self, folder: str) -> bool:
         if not os.path.isdir(folder) or os.path.islink(folder):
             return True
@@ -446,6 +439,18 @@ class LocalContent:
                 continue
             dropped.append(status.key if status else name)
         return dropped
+
+    def survey(self) -> Survey:
+        """All that lies in the directory. Raises StoreError."""
+        return survey(self._base)
+
+    def identity(self, digest: Digest) -> tuple[int, ...]:
+        """What tells this file in the blob's place from another; () if there is none."""
+        try:
+            found = os.stat(self._path(digest), follow_symlinks=False)
+        except OSError:
+            return ()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def require_writable(self) -> None:
         """Raise StoreError, with the reason, where nothing is to be written here."""

@@ -1,4 +1,4 @@
-"""A content store in memory: for tests, for systems without a disk, and as the second of its contract."""
+"""Blobs in memory: for tests, for systems without a disk, and as the second of their contract."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping
 
 from ocidist.content.ingest import check_key
-from ocidist.content.protocols import Info, IngestStatus
+from ocidist.content.protocols import Info, IngestStatus, Survey
 from ocidist.content.verify import MemoryBody
 from ocidist.errors import (
     AlreadyExists,
@@ -22,6 +22,8 @@ from ocidist.errors import (
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ocidist.scope import Scope
     from ocidist.spec.descriptor import Descriptor
 
@@ -36,7 +38,7 @@ class _Ingest:
 
 
 class MemoryContent:
-    """Provider, Ingester and Manager over a dictionary. For any thread of one process."""
+    """Blobs in a dictionary. For any thread of one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -49,8 +51,13 @@ class MemoryContent:
     # -- Provider --
 
     def info(self, digest: Digest) -> Info:
-        """Size, times and labels. Raises BlobNotFound."""
+        """Size and times. Raises BlobNotFound."""
         return self._blob(digest)[1]
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """True if the blob is here, and of that size (None: any)."""
+        found = self._blobs.get(Digest(digest))
+        return found is not None and size in (None, found[1].size)
 
     def _blob(self, digest: Digest) -> tuple[bytes, Info]:
         try:
@@ -95,9 +102,22 @@ class MemoryContent:
             if other or (expected and known.expected and expected != known.expected):
                 ingest.data.clear()
             ingest.status = known._replace(total=total or known.total, expected=expected or known.expected)
-            return MemoryWriter(self, ingest, labels or {})
+            return MemoryWriter(self, ingest)
 
-    # -- Manager --
+    def add(self, digest: Digest, raw: bytes) -> None:
+        """A writer committed these bytes."""
+        now = time.time()
+        with self._lock:
+            self._blobs[digest] = (raw, Info(digest, len(raw), now, now))
+
+    def let_go(self, ingest: _Ingest, *, drop: bool) -> None:
+        """A writer is done with it."""
+        with self._lock:
+            ingest.held = False
+            if drop:
+                self._ingests.pop(ingest.status.key, None)
+
+    # -- management --
 
     def walk(self) -> Iterator[Info]:
         """Every blob, by digest."""
@@ -130,14 +150,38 @@ class MemoryContent:
                 raise Locked(key, "a writer holds this ingest")
             self._ingests.pop(key, None)
 
+    def sweep(self, before: float, *, keep: Iterable[str] = (), dry_run: bool = False) -> list[str]:
+        """Drop the ingests that nobody holds and that were last written ``before``; their keys."""
+        with self._lock:
+            found = [
+                key
+                for key, ingest in self._ingests.items()
+                if not ingest.held and ingest.status.updated_at < before and key not in set(keep)
+            ]
+            for key in () if dry_run else found:
+                del self._ingests[key]
+        return found
+
+    def survey(self) -> Survey:
+        """Every blob; nothing else can be here."""
+        return Survey({info.digest: info.size for info in self.walk()})
+
+    def identity(self, digest: Digest) -> tuple[int, ...]:
+        """Which bytes they are, of those that had this digest in turn."""
+        found = self._blobs.get(Digest(digest))
+        return () if found is None else (id(found), int(found[1].created_at * 1e6))
+
+    def path(self, digest: Digest) -> Path | None:
+        """None: they are not files."""
+        return None
+
 
 class MemoryWriter:
     """The one writer of a key; made by ``MemoryContent.writer``."""
 
-    def __init__(self, owner: MemoryContent, ingest: _Ingest, labels: Mapping[str, str]) -> None:
+    def __init__(self, owner: MemoryContent, ingest: _Ingest) -> None:
         self._owner = owner
         self._ingest: _Ingest | None = ingest
-        self._labels = dict(labels)
 
     def _open(self) -> _Ingest:
         if self._ingest is None:
@@ -187,13 +231,7 @@ class MemoryWriter:
         """Check, and make it visible."""
         digest = self.prepare(size, expected)
         raw = bytes(self._open().data)
-        now = time.time()
-        owner = self._owner
-        with owner._lock:
-            known = owner._blobs.get(digest)
-            merged = {**(known[1].labels if known else {}), **self._labels, **(labels or {})}
-            created = known[1].created_at if known else now
-            owner._blobs[digest] = (raw, Info(digest, len(raw), created, now, merged))
+        self._owner.add(digest, raw)
         self._finish(drop=True)
         return digest
 
@@ -207,12 +245,8 @@ class MemoryWriter:
 
     def _finish(self, *, drop: bool) -> None:
         ingest, self._ingest = self._ingest, None
-        if ingest is None:
-            return
-        with self._owner._lock:
-            ingest.held = False
-            if drop:
-                self._owner._ingests.pop(ingest.status.key, None)
+        if ingest is not None:
+            self._owner.let_go(ingest, drop=drop)
 
     def __enter__(self) -> MemoryWriter:
         return self

@@ -69,7 +69,6 @@ class Info(NamedTuple):
     size: int
     created_at: float
     updated_at: float
-    labels: Mapping[str, str] = {}
 
 
 class IngestStatus(NamedTuple):
@@ -174,7 +173,7 @@ class Blobs(Provider, Ingester, Protocol):
         ...
 
     def walk(self) -> Iterator[Info]:
-        """Yield every blob by digest, without its labels."""
+        """Yield every blob by digest."""
         ...
 
     def delete(self, digest: Digest) -> None:

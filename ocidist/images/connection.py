@@ -15,7 +15,7 @@ import threading
 import time
 import weakref
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Callable, Iterator, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Iterator, TypeVar
 
 from ocidist.content.disk import PRIVATE, SHARED, failure, make_folders, remove_file
 from ocidist.errors import StoreError, quoted
@@ -24,11 +24,13 @@ from ocidist.files import NotRegular, create, random_name, set_mode
 if TYPE_CHECKING:
     import sqlite3
 
+    from ocidist.scope import Scope
+
 Check = Callable[[], object]
 Run = Callable[[str, "tuple[object, ...]"], "sqlite3.Cursor"]
 T = TypeVar("T")
 
-__all__ = ["MADE", "DatabaseFile", "Run"]
+__all__ = ["MADE", "Bounded", "DatabaseFile", "Run"]
 
 SCHEMA = 1
 APPLICATION = 0x4F434944
@@ -74,10 +76,10 @@ class DatabaseFile:
     ``check`` arguments are called while it works or waits, and may raise.
     """
 
-    def __init__(self, path: str, readonly: bool = False, shared: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str], *, readonly: bool = False, shared: bool = False) -> None:
+        self.path = os.path.abspath(path)
         self.readonly = readonly
-        self._shared = shared
+        self.shared = shared
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] = (0, 0)
@@ -128,7 +130,7 @@ class DatabaseFile:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            if names or (self._shared and not os.path.lexists(self._copy)):
+            if names or (self.shared and not os.path.lexists(self._copy)):
                 with suppress(
                     _sqlite().Error, OSError
                 ):  # a full disk: others see it when the next name changes
@@ -328,7 +330,7 @@ class DatabaseFile:
         """An empty file of its owner's alone; one that others may open is theirs no more, but for a copy."""
         folder = os.path.dirname(self.path)
         if found is None:
-            make_folders(folder, SHARED if self._shared else PRIVATE)
+            make_folders(folder, SHARED if self.shared else PRIVATE)
             # Whole at once, and never closed under its name: that would let go of other threads' locks on it.
             new = os.path.join(folder, random_name())
             os.close(create(new, 0o600))
@@ -345,11 +347,11 @@ class DatabaseFile:
                 return
             with suppress(PermissionError):
                 set_mode(self.path, 0o600)
-            self._shared = self._shared or bool(os.stat(folder).st_mode & found.st_mode & 0o044)
+            self.shared = self.shared or bool(os.stat(folder).st_mode & found.st_mode & 0o044)
 
     def _publish(self, connection: sqlite3.Connection) -> None:
         """Replace the copy that other users read, in a shared store."""
-        if not self._shared and not os.path.lexists(self._copy):
+        if not self.shared and not os.path.lexists(self._copy):
             return
         new = os.path.join(os.path.dirname(self.path), random_name())
         os.close(create(new, os.stat(os.path.dirname(self.path)).st_mode & 0o044 | 0o600))
@@ -368,6 +370,35 @@ class DatabaseFile:
                 connection.execute("ROLLBACK")
         finally:
             remove_file(new)
+
+
+class Bounded:
+    """What is kept in a database, for work that ``scope`` bounds (None: nothing does). Raises StoreError: damaged,
+    another program's, of a newer version, read-only, busy for more than 30 s."""
+
+    def __init__(self, file: DatabaseFile, scope: Scope | None = None) -> None:
+        self.file, self.scope = file, scope
+        self._check = None if scope is None else scope.check
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.place!r})"
+
+    @property
+    def place(self) -> str:
+        """The path of the database."""
+        return self.file.path
+
+    def read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows; none where there is no file."""
+        return self.file.read(statement, values, self._check)
+
+    def writing(self, *, names: bool = False) -> ContextManager[Run]:
+        """A transaction, for the block; ``names`` if it changes what other users read."""
+        return self.file.writing(self._check, names=names)
+
+    def shrinking(self, action: Callable[[Run], T], *, names: bool = False) -> T:
+        """``action``, which only deletes, in a transaction; also on a full disk."""
+        return self.file.shrinking(action, self._check, names=names)
 
 
 def _sqlite() -> Any:

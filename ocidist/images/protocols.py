@@ -9,6 +9,7 @@ Invariants, which ``tests/contracts`` hold against every implementation:
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Callable, ContextManager, Iterable, Mapping, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -16,7 +17,27 @@ if TYPE_CHECKING:
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.digest import Digest
 
-__all__ = ["DamagedRecord", "ImageRecord", "Images", "Labels", "Lease", "Leases"]
+__all__ = [
+    "DAY",
+    "LEASED",
+    "UNNAMED",
+    "DamagedRecord",
+    "ImageRecord",
+    "Images",
+    "Labels",
+    "Lease",
+    "Leases",
+    "lease_of",
+]
+
+DAY = 86_400.0
+"""Seconds for which content that nothing names is held."""
+
+UNNAMED = "unnamed-"
+"""How the ids of the leases begin that hold what fetch and ingest bring."""
+
+LEASED = "lease-"
+"""How those begin that a pull takes."""
 
 
 class ImageRecord(NamedTuple):
@@ -177,3 +198,12 @@ class Leases(Labels, Protocol):
     def sweep(self) -> None:
         """Remove what killed processes left of :meth:`using`."""
         ...
+
+
+def lease_of(scope: Scope | None) -> tuple[str, float]:
+    """The lease that holds what is written within ``scope``, and until when: its own, else one of this hour."""
+    now = time.time()
+    if scope is not None and scope.lease:
+        return scope.lease, now + DAY
+    hour = int(now // 3600)
+    return f"{UNNAMED}{hour}", (hour + 1) * 3600 + DAY

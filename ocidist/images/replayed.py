@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, Mapping
 from ocidist.errors import StoreError
 
 if TYPE_CHECKING:
-    from ocidist.images.sqlite import ImageRecord
+    from ocidist.images.protocols import ImageRecord
     from ocidist.spec.digest import Digest
 
 __all__ = ["REPLAYED", "marking"]
@@ -19,7 +19,7 @@ REPLAYED = "io.ocidist.replayed"
 def marking(
     root: str, name: str, digest: Digest, cassette: str
 ) -> Callable[[ImageRecord | None], Mapping[str, str] | None]:
-    """What :meth:`Metadata.set_image` revises a record by: with a ``cassette`` the name bears the mark, else none.
+    """What :meth:`Images.put` revises a record by: with a ``cassette`` the name bears the mark, else none.
 
     A name that a registry gave is left as it is if it stands for the same content; for other content it is refused
     to a cassette (StoreError).

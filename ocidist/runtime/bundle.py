@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ocidist.scope import Scope
     from ocidist.spec.config import ImageConfig
     from ocidist.spec.manifest import Manifest
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
     from ocidist.trees.directory import Reader
 
 __all__ = ["Bundle", "write_bundle"]
@@ -95,7 +95,7 @@ def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, scope: Scop
     if store.readonly:
         chain = store.chain_of(config)
         if chain is None:
-            raise BundleError(str(store.root), "opened read-only, and the image is not unpacked in it")
+            raise BundleError(store.place.name, "opened read-only, and the image is not unpacked in it")
         with closing(store.snapshots.reader(str(chain))) as tree:
             yield tree
         return

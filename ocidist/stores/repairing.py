@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ocidist.scope import Scope
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.digest import Digest
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
 
 __all__ = ["LocalFirst", "RepairingSink"]
 

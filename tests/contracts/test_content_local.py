@@ -641,7 +641,6 @@ def test_c41_a_store_opened_read_only_reads_and_refuses_writes(content: LocalCon
     ):
         with pytest.raises(StoreError):
             write()
-    reader.tidy("k")
     assert len(os.listdir(content.root / "ingest")) == 1
 
 
@@ -701,7 +700,7 @@ def test_what_a_killed_commit_left_is_tidied(content: LocalContent) -> None:
     folder = content.root / "ingest" / folder_name("k")
     folder.mkdir()
     (folder / "ref").write_text("k")
-    content.tidy("k")
+    content.abort("k")
     assert not folder.exists()
 
 
@@ -759,8 +758,8 @@ def test_a_listing_loads_little() -> None:
     process = python(
         """
         import sys
-        from ocidist.stores.local import Store
-        list(Store(sys.argv[1]).content.walk())
+        from ocidist.stores.store import Store
+        list(Store.at(sys.argv[1]).content.walk())
         print(sorted({"ssl", "sqlite3", "json", "http.client", "logging", "tarfile"} & set(sys.modules)))
         """,
         "/nonexistent",

@@ -24,7 +24,7 @@ from ocidist.graph.walk import walk
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 
 THREADS = 8
 LONGEST = 240.0  # seconds for one action, on a machine that does much else
@@ -92,7 +92,7 @@ class Process:
     def __init__(
         self, root: str, journal: Path, number: int, pause: float, registry: str, repositories: list[str]
     ):
-        self.store, self.number, self.pause = Store(root), number, pause
+        self.store, self.number, self.pause = Store.at(root), number, pause
         self.client = Client(store=self.store, workers=2)
         self.refs = [f"{registry}/{name}:latest" for name in repositories]
         self.mine = f"{registry}/keep/{number}:latest"
@@ -215,8 +215,9 @@ class Actor:
         second = self._put(self._raw(), lease, scope)
         store.set_labels(second, {POINTS_TO: str(first)})
         final = f"load-{os.urandom(8).hex()}"
-        store.metadata.hold(final, time.time() + 86_400, [("content", str(second))], check=scope.check)
-        store.metadata.delete_leases([lease], scope.check)
+        leases = store.leases.within(scope)
+        leases.hold(final, time.time() + 86_400, [("content", str(second))])
+        leases.delete([lease])
         process.journal.write("held", str(second), final)
         process.journal.write("held", str(first), final)
         with process.lock:
@@ -237,7 +238,7 @@ class Actor:
             for digest in gone:
                 process.journal.write("letting-go", digest)
                 del process.held.blobs[digest]
-        process.store.metadata.delete_leases([found[1]], scope.check)
+        process.store.leases.within(scope).delete([found[1]])
 
     def verify(self, scope: Scope) -> None:
         """A held blob is whole, in the middle of it all; if it is still held afterwards."""

@@ -25,7 +25,7 @@ from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.stores.upkeep.check import check
 from tests.parts.images import Entry, TestImage, blob_path, image, noise
 from tests.parts.realimages import busybox_index
@@ -79,7 +79,7 @@ def put(store: Store, made: TestImage, name: str = NAME) -> str:
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """With the image in it."""
     require("kernel", "os:mkfifo", "os:setxattr")
-    return Store(tmp_path / "root", snapshotter=request.param)
+    return Store.at(tmp_path / "root", snapshotter=request.param)
 
 
 def tree_with(store: Store, path: str) -> tuple[str, Path]:
@@ -253,7 +253,7 @@ def test_a_wrong_owner_is_found(store: Store) -> None:
 def test_marks_of_an_overlay_layer(tmp_path: Path) -> None:
     """A whiteout that is missing, and a directory that is no longer opaque."""
     require("kernel", "root", "os:mkfifo")
-    store = Store(tmp_path / "root", snapshotter="overlay")
+    store = Store.at(tmp_path / "root", snapshotter="overlay")
     put(store, MADE)
     _, root = tree_with(store, "cache/new")
     (root / "gone").unlink()
@@ -317,7 +317,7 @@ def test_a_shared_tree_is_checked_once_and_named_for_all(store: Store) -> None:
     """Layers of two images: one row with both names; and both images' other layers are compared over it."""
     put(store, MADE)
     put(store, image([LAYERS[0], [Entry("b", b"b")]]), "registry.example/other:1")
-    report = check(store.content, store.snapshots, Scope(), trees=True)
+    report = check(store, Scope(), trees=True)
     assert (len(report.rows), report.skipped) == (0, ())
     assert report.trees == len(list(store.snapshots.walk())) == (4 if store.snapshots.apart else 2)
     if store.snapshots.apart:
@@ -362,7 +362,7 @@ def test_a_committed_rootfs_has_no_image(store: Store) -> None:
     prepare(store, top, target, Scope())
     (store.snapshots.path(target) / "new").write_bytes(b"new")
     made = commit(store, target, Scope())
-    report = check(store.content, store.snapshots, Scope(), trees=True)
+    report = check(store, Scope(), trees=True)
     assert list(report.rows) == []
     assert [key for key, _ in report.skipped] == [str(made.chain_id)]
     assert "no image" in report.skipped[0][1]
@@ -414,11 +414,11 @@ def test_what_a_killed_check_left_goes(store: Store) -> None:
 def test_a_readonly_store_is_refused(store: Store) -> None:
     put(store, MADE)
     with pytest.raises(StoreError):
-        Store(store.root, readonly=True).check(trees=True)
+        Store.at(store.root, readonly=True).check(trees=True)
 
 
 def test_an_empty_root_stays_empty(tmp_path: Path) -> None:
-    with Store(tmp_path / "absent") as store:
+    with Store.at(tmp_path / "absent") as store:
         assert list(store.check(trees=True)) == []
     assert os.listdir(tmp_path) == []
 

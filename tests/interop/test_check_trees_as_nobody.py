@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from ocidist.scope import Scope
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.stores.upkeep.check import check
 from tests.parts.processes import CHECKOUT
 from tests.parts.required import program, require
@@ -45,7 +45,7 @@ def test_as_an_ordinary_user() -> None:
             shutil.rmtree(work / "home/root", ignore_errors=True)
             begin = "from tests.interop.test_check_trees import MADE, Store, put"
             made = python(
-                "-c", f"{begin}; put(Store({str(work / 'home/root')!r}, snapshotter={kind!r}), MADE)"
+                "-c", f"{begin}; put(Store.at({str(work / 'home/root')!r}, snapshotter={kind!r}), MADE)"
             )
             assert made.returncode == 0, made.stderr
             fine = run("check", "--trees")
@@ -61,7 +61,7 @@ def test_as_an_ordinary_user() -> None:
             assert again.returncode == 0, again.stderr
             assert run("check", "--trees").returncode == 0
         # Another user's trees are not compared with what this one would make of them, and that is said.
-        mine = check((shop := Store(work / "home/root")).content, shop.snapshots, Scope(), trees=True)
+        mine = check(Store.at(work / "home/root"), Scope(), trees=True)
         assert mine.trees == 0
         assert "user 65534 unpacked it" in mine.skipped[0][1]
     finally:

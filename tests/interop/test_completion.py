@@ -9,7 +9,7 @@ import pytest
 
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.required import require
 from tests.parts.shells import Shell
 
@@ -45,13 +45,13 @@ def store_with(root: Path, *names: str) -> Digest:
     """A store with one small blob, which each of the names stands for; its digest."""
     raw = b"{}"
     digest = Digest.of(raw)
-    with Store(root) as store:
+    with Store.at(root) as store:
         with store.ingest("put", total=len(raw), expected=digest) as writer:
             writer.write(raw)
             writer.commit(len(raw), digest)
         target = Descriptor("application/vnd.oci.image.manifest.v1+json", digest, len(raw))
         for name in names:
-            store.metadata.set_image(name, target)
+            store.names.put(name, target)
     return digest
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from ocidist.errors import StoreError
 from ocidist.scope import Scope
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.images import index, push_layout, small_image, write_layout
 from tests.parts.processes import Program
 from tests.parts.trees import snapshot
@@ -101,7 +101,7 @@ def test_the_same_blobs_sizes_and_ages(
         assert after - created > low - 2
     assert program.ok("check").stderr == f"ocidist: {len(ours)} blobs ({_sum(ours)}): all is well\n"
     for root in (containerd.root, containerd.root / PLUGIN):
-        with Store(root) as store:
+        with Store.at(root) as store:
             assert {str(info.digest): info.size for info in store.content.walk()} == {
                 digest: row["size"] for digest, row in ours.items()
             }
@@ -149,7 +149,7 @@ def test_our_own_content_in_its_directory_is_refused_below_the_store_as_well(con
     content = LocalContent(containerd.root / PLUGIN)
     with pytest.raises(StoreError, match="owned by containerd"):
         content.writer("k")
-    with Store(containerd.root) as store:
+    with Store.at(containerd.root) as store:
         assert store.readonly
         with pytest.raises(StoreError, match="owned by containerd"):
             store.gc(Scope())

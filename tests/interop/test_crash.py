@@ -16,7 +16,7 @@ import pytest
 
 from ocidist.client import Client
 from ocidist.scope import Scope
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.interop import roots
 from tests.parts import syscalls
 from tests.parts.processes import CHECKOUT, Program, Result, clean_environment
@@ -153,14 +153,14 @@ def ended_at(command: Command, place: tuple[str, int], folder: Path, line: str) 
     code = command.traced(root, *syscalls.killing(*place))
     assert code in (0, -9), f"{place}: it ended with {code}"
     assert {digest for digest, real in roots.blobs(root).items() if digest != real} == set(), place
-    with Store(root) as store:
+    with Store.at(root) as store:
         assert list(store.check()) == [], place
         if store.find_image(DEMO) is not None:  # so all is
             config = Client(store=store).open(f"store:{DEMO}").config
             assert config is not None
             assert store.chain_of(config) is not None
     assert command.run(root).text == line, place
-    with Store(root) as store:
+    with Store.at(root) as store:
         assert list(store.check()) == [], place
         assert store.gc(Scope(), everything=command is not INGEST).blobs == (), place
     assert roots.leftovers(root) == [], place
@@ -219,12 +219,12 @@ def collecting(folder: Path, count: int | None) -> None:
         root = Path(shutil.copytree(before, folder / "-".join(map(str, place)), symlinks=True))
         killed += GC.traced(root, *syscalls.killing(*place)) == -9
         assert {digest for digest, real in roots.blobs(root).items() if digest != real} == set(), place
-        with Store(root) as store:
+        with Store.at(root) as store:
             assert list(store.check()) == [], place
         GC.run(root)
         assert (roots.blobs(root), roots.snapshots(root), roots.leftovers(root)) == ({}, [], []), place
-        with Store(root) as store:
-            assert store.metadata.labeled("") == [], place
+        with Store.at(root) as store:
+            assert store.leases.labeled("") == [], place
         shutil.rmtree(root)
     assert killed > len(chosen) / 2
 

@@ -19,7 +19,7 @@ from ocidist.layers.apply.layer import apply_layer
 from ocidist.scope import Scope
 from ocidist.snapshots.whole_trees import remove_tree
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.trees.directory import Reader, TreeReader
 from tests.parts.images import Entry, image
 from tests.parts.required import require
@@ -38,7 +38,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     deep, file = DEEP.decode(), FILE.decode()
     lower = [Entry("top", b"t"), Entry(file, b"deep"), Entry(f"{deep}/hard", hard=file), Entry("d/x", b"x")]
     source = MemorySource(image([lower, [Entry("top", b"T")]], run={"Cmd": ["/x"]}))
-    with Store(tmp_path / "root", snapshotter=request.param) as store:
+    with Store.at(tmp_path / "root", snapshotter=request.param) as store:
         with store.lease() as lease, Scope(lease=lease) as scope:
             copy_graph(source, store, source.root, scope, platform="all", workers=0)
             store.tag(NAME, source.root, scope)

@@ -19,7 +19,7 @@ from ocidist.scope import Scope
 from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.snapshots.whole_trees import remove_tree
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.trees.directory import TreeReader
 from tests.parts.exchange import each_moment, without_pause
 from tests.parts.images import Entry, image
@@ -109,7 +109,7 @@ def test_i72_a_bundle_s_directory_exchanged_at_every_moment(
     """The place, its parent, its rootfs, what is in it: another's link in its stead leads nowhere."""
     to = victim / "su" if which.endswith("su") else victim
     before = snapshot(victim)
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         img = app(store)
         store.unpack(img.manifest, img.config, Scope())
 
@@ -136,7 +136,7 @@ def test_i72_a_bundle_s_directory_exchanged_without_pause(tmp_path: Path, victim
     require("processes", "root")
     before = snapshot(victim)
     (tmp_path / "p").mkdir()
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         img = app(store)
         store.unpack(img.manifest, img.config, Scope())
         with without_pause(tmp_path / "p", "b", victim):
@@ -151,7 +151,7 @@ def test_i72_a_bundle_s_directory_exchanged_without_pause(tmp_path: Path, victim
 def test_i72_another_user_s_link_on_the_way_to_a_bundle(tmp_path: Path, victim: Path) -> None:
     """It is not followed; root's own is. The place itself may be no link of anybody's."""
     require("root")
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         img = app(store)
         (tmp_path / "real").mkdir()
         os.symlink("real", tmp_path / "mine")

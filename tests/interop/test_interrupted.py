@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Callable, Iterator
 import pytest
 
 from ocidist.client import Client
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.interop import roots
 from tests.parts.images import TestImage
 from tests.parts.processes import Program
@@ -327,7 +327,7 @@ def test_a_time_limit_in_the_middle_of_unpacking_is_told_as_such(tmp_path: Path,
     from ocidist.scope import Scope
 
     root = tmp_path / "root-0"
-    with Store(root) as store, Scope() as scope:
+    with Store.at(root) as store, Scope() as scope:
         watch = threading.Thread(
             target=lambda: (until(lambda: unpacking(root)), scope.cancel(DeadlineExceeded()))
         )
@@ -368,7 +368,7 @@ def test_a17_a_time_limit_bounds_the_whole(tmp_path: Path, scene: Scene, phase: 
 def test_a_kernels_interrupt_leaves_a_client_that_goes_on(tmp_path: Path, scene: Scene, phase: str) -> None:
     """KeyboardInterrupt in the calling thread; the same client pulls again at once, from where it was."""
     where, at = ("/manifests/", 0) if phase == "manifest" else (scene.layers[0], 700_000)
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         client = Client(store=store)
 
         def attempt(number: int) -> float:

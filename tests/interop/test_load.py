@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Iterator
 import pytest
 
 from ocidist.scope import Scope
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.interop import roots
 from tests.interop.load import Held, Journal
 from tests.parts.processes import CHECKOUT, clean_environment
@@ -155,7 +155,7 @@ def under_load(folder: Path, registry: RegistryProcess, seconds: float, pause: f
     assert {"pull", "keep", "collect", "collect_all", "ingest", "chain", "release", "delete", "label"} <= set(
         done
     )
-    with Store(load.root) as store:
+    with Store.at(load.root) as store:
         for collect in (lambda: None, lambda: store.gc(Scope()), lambda: store.gc(Scope(), everything=True)):
             collect()
             assert list(store.check()) == []

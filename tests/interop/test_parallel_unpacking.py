@@ -17,7 +17,7 @@ from ocidist.snapshots.unpack import unpack
 from ocidist.spec.chain import chain_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, hardlink, layer, symlink
 from tests.parts.trees import assert_same, snapshot, whole_tree
@@ -44,7 +44,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     """A root with the layers' blobs, on what looks like a machine with two cores."""
     require("processes", "kernel", "root")
     monkeypatch.setattr(parallel, "cores", lambda: 2)
-    return Store(tmp_path / "root", snapshotter=request.param)
+    return Store.at(tmp_path / "root", snapshotter=request.param)
 
 
 def put(store: Store, layers: list[bytes]) -> list[Descriptor]:

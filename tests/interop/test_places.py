@@ -17,7 +17,7 @@ from ocidist.image import Image
 from ocidist.layers.apply.layer import apply_layer
 from ocidist.scope import Scope
 from ocidist.snapshots import parallel
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.images import image, noise
 from tests.parts.required import lacking, require
 from tests.parts.sources import MemorySource
@@ -79,7 +79,7 @@ def put(store: Store) -> Image:
 
 def trees(place: Path, kind: str) -> Iterator[dict[str, Node]]:
     """What the image comes to below ``place``: unpacked, prepared, and as a bundle."""
-    with Store(place / "above" / "root", snapshotter=kind) as store:
+    with Store.at(place / "above" / "root", snapshotter=kind) as store:
         img = put(store)
         chain = str(store.unpack(img.manifest, img.config, Scope()))
         store.snapshots.prepare("key", chain)

@@ -19,7 +19,7 @@ from pathlib import Path
 from ocidist.client import Client
 from ocidist.errors import OcidistError
 from ocidist.scope import Scope
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.graph.copy import copy_graph
 from tests.parts.images import Entry, image
 from tests.parts.sources import MemorySource
@@ -30,7 +30,7 @@ layers = [
     [Entry("d/.wh..wh..opq"), Entry("d/b", b"y"), Entry("e/.wh.x"), Entry("su", b"s", mode=0o4755, uid=owner)],
 ]
 source = MemorySource(image(layers, run={"Cmd": ["/x"]}))
-with Store(root, snapshotter=kind) as store:
+with Store.at(root, snapshotter=kind) as store:
     with store.lease() as lease, Scope(lease=lease) as scope:
         copy_graph(source, store, source.root, scope, platform="all", workers=0)
         store.tag("docker.io/library/app:1", source.root, scope)

@@ -30,7 +30,7 @@ from ocidist.snapshots import parallel, unpack
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.tars import entry, layer
 os.chdir({folder!r})
 sys.path.insert(0, {place!r})
@@ -39,7 +39,7 @@ started = []
 finish = parallel.Workers.finish
 parallel.Workers.finish = lambda self, worker: (finish(self, worker), started.append(worker))[0]
 raws = [layer(entry(f"big-{{n}}", random.Random(n).randbytes(parallel.SMALL + 9999))).getvalue() for n in (0, 1)]
-store = Store({root!r})
+store = Store.at({root!r})
 layers = []
 for raw in raws:
     data = gzip.compress(raw, 1, mtime=0)

@@ -9,7 +9,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.notebooks.execute import VIEW, environment
 from tests.notebooks.slow import NAME, SIZES, TAG, large_image, slow_registry
 from tests.parts.required import require
@@ -62,13 +62,13 @@ def kernel(tmp_path: Path) -> Iterator[Kernel]:
 
 def offsets(root: Path) -> dict[str, int]:
     """Digest -> bytes of each unfinished download."""
-    with Store(root) as store:
+    with Store.at(root) as store:
         return {row.ref[row.ref.index("sha256:") :]: row.size for row in store.active}
 
 
 def held(root: Path) -> set[str]:
     """The digests of the blobs that are there."""
-    with Store(root) as store:
+    with Store.at(root) as store:
         return {str(row.digest) for row in store.blobs}
 
 

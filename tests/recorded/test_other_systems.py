@@ -71,7 +71,7 @@ found = {
     "check": said("check", "--format", "json"),
     "wanted": str(ocidist.Platform.host()),
 }
-found["read"] = len(ocidist.Store(root).content.walk().__next__().digest)
+found["read"] = len(ocidist.Store.at(root).content.walk().__next__().digest)
 print(json.dumps(found))
 """
 

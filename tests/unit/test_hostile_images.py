@@ -31,7 +31,7 @@ from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.stores.upkeep.damage import holders
 from tests.parts.scripted import ScriptedResponse
 from tests.parts.tars import entry, layer
@@ -144,7 +144,7 @@ def test_d46_artifacts_without_diff_ids_fetch_and_copy(
     client.fetch(NAME)
     assert blobs(client) == {*registry.blobs, root}
     target, _ = client.store.resolve(root, Scope())
-    with Store(tmp_path / "other") as other:
+    with Store.at(tmp_path / "other") as other:
         copy_graph(client.store, other, target, Scope(), workers=0)
         assert {str(info.digest) for info in other.content.walk()} == blobs(client)
     if config_type != mediatype.OCI_CONFIG:
@@ -197,7 +197,7 @@ def test_d46_indices_in_one_another_are_bounded(registry: FakeRegistry, client: 
 
 def test_d46_a_store_that_holds_indices_a_thousand_deep_is_looked_through(tmp_path: Path) -> None:
     """Whoever puts them there by hand, blob by blob, keeps a store that lists, checks and collects."""
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         raw = json.dumps({"schemaVersion": 2, "mediaType": mediatype.OCI_INDEX, "manifests": []}).encode()
         for _ in range(1001):
             blob = Path(store.content.path(Digest.of(raw)))
@@ -313,7 +313,7 @@ def test_h70_a_content_length_of_a_terabyte_takes_no_memory(
         return registry.answer(request)
 
     registry.transport.handler = answer
-    client.store.metadata.images()  # imports are not what is measured
+    client.store.names.all()  # imports are not what is measured
     tracemalloc.start()
     try:
         with pytest.raises((OcidistError, TransportError)) as caught:

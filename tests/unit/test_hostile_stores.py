@@ -15,10 +15,11 @@ from ocidist.cli.main import main
 from ocidist.content.ingest import folder_name
 from ocidist.errors import DeadlineExceeded, OcidistError, StoreError
 from ocidist.images.connection import APPLICATION, DatabaseFile
-from ocidist.images.sqlite import Metadata
+from ocidist.images.leases import SqliteLeases
+from ocidist.images.sqlite import SqliteImages
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.required import require
 
 RAW = b"bytes of a blob"
@@ -58,7 +59,7 @@ def test_i82_nothing_is_waited_for_that_is_no_file(tmp_path: Path, place: str, k
     """Every use of the store ends at once, in what it does or in an error of ours."""
     require("threads", "os:symlink", *(["os:mkfifo"] if kind == "fifo" else []))
     root = tmp_path / "root"
-    store = Store(root)
+    store = Store.at(root)
     digest = put(store)
     with store.ingest("key") as into:
         into.write(b"left")
@@ -72,7 +73,7 @@ def test_i82_nothing_is_waited_for_that_is_no_file(tmp_path: Path, place: str, k
 
     def use() -> None:
         scope = Scope.within(20)
-        store = Store(root).within(scope)
+        store = Store.at(root).within(scope)
         for action in (
             lambda: list(store.images),
             lambda: list(store.active),
@@ -99,16 +100,16 @@ def test_i82_nothing_is_waited_for_that_is_no_file(tmp_path: Path, place: str, k
 
 def refused(path: Path) -> str:
     with pytest.raises(StoreError) as caught:
-        Metadata(path).images()
+        SqliteImages(DatabaseFile(path)).all()
     with pytest.raises(StoreError):
-        Metadata(path).set_labels(Digest.of(b""), {"a": "b"})
+        SqliteLeases(DatabaseFile(path)).set_labels(Digest.of(b""), {"a": "b"})
     with pytest.raises(StoreError):
-        Metadata(path, readonly=True).images()
+        SqliteImages(DatabaseFile(path, readonly=True)).all()
     return str(caught.value)
 
 
 def ours(path: Path) -> None:
-    Metadata(path).set_labels(Digest.of(b""), {"a": "b"})
+    SqliteLeases(DatabaseFile(path)).set_labels(Digest.of(b""), {"a": "b"})
 
 
 SCHEMAS = {
@@ -201,17 +202,17 @@ def test_i84_what_never_ends_in_the_database_ends_with_the_scope(tmp_path: Path)
     """sqlite3 itself asks whether to go on."""
     path = tmp_path / "meta.db"
     ours(path)
-    bound = Metadata(path).within(Scope.within(0.3))
+    bound = SqliteLeases(DatabaseFile(path)).within(Scope.within(0.3))
     endless = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
     with pytest.raises(DeadlineExceeded):
-        bound._read(endless)
+        bound.read(endless)
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        bound._file.read(endless, (), interrupt)
-    assert bound._file.read("SELECT 1", (), None) == [(1,)]
+        bound.file.read(endless, (), interrupt)
+    assert bound.file.read("SELECT 1", (), None) == [(1,)]
 
 
 def test_i84_a_database_of_an_older_version_is_ours(tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_i84_a_database_of_an_older_version_is_ours(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA application_id").fetchone() == (APPLICATION,)
         connection.execute("PRAGMA application_id = 0")
-    assert Metadata(path).labels(Digest.of(b"")) == {"a": "b"}
+    assert SqliteLeases(DatabaseFile(path)).labels(Digest.of(b"")) == {"a": "b"}
 
 
 def test_i84_the_command_line_says_what_to_do(tmp_path: Path, capfd: Any) -> None:

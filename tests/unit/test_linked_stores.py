@@ -13,7 +13,7 @@ from ocidist.content.lock import FileLock
 from ocidist.errors import StoreError
 from ocidist.snapshots import folders
 from ocidist.snapshots.native import NativeSnapshotter
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.required import require
 
 FOLDERS = (
@@ -117,7 +117,7 @@ def test_a_root_may_be_a_link(tmp_path: Path) -> None:
     require("os:symlink")
     (tmp_path / "disk").mkdir()
     (tmp_path / "root").symlink_to(tmp_path / "disk")
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         with store.ingest("key") as into:
             into.write(b"x")
             into.commit(1, None)
@@ -137,6 +137,6 @@ def test_i73_the_mode_of_a_file_with_a_second_name_stays(tmp_path: Path) -> None
     lock = FileLock(str(tmp_path / "lock"))
     assert lock.acquire()
     lock.release()
-    with Store(tmp_path) as store, pytest.raises(StoreError):
-        store.metadata.delete_leases(["x"])
+    with Store.at(tmp_path) as store, pytest.raises(StoreError):
+        store.leases.delete(["x"])
     assert passwd.stat().st_mode == before

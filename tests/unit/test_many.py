@@ -18,7 +18,7 @@ from ocidist.progress import Advanced, Event, Finished, ProgressRow, ProgressSta
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.stores.upkeep import inventory
 from tests.parts.images import small_image
 from tests.unit.test_store import pull
@@ -101,7 +101,7 @@ def test_one_name_is_looked_up_alone(
     """`images NAME` read every image's manifests, and `images -q` too; both end with the command's time."""
     monkeypatch.setenv("OCIDIST_ROOT", str(tmp_path / "root"))
     names = [f"registry.example/app:{number}" for number in range(3)]
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         for name in names:
             pull(store, small_image(name[-1]), name)
         with Scope() as scope:

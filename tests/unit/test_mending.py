@@ -19,7 +19,7 @@ from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.transfer import Wanted, fetch, pull
 from tests.parts.images import TestImage, small_index
 from tests.parts.required import require
@@ -156,7 +156,7 @@ def test_a_manifest_of_the_store_costs_no_request_unless_it_is_damaged(tmp_path:
     """LocalFirst reads the store's copy if that is whole."""
     image = small_index()
     source = Opened(image)
-    store = Store(tmp_path / "root")
+    store = Store.at(tmp_path / "root")
     wanted = Wanted(Platform("linux", "arm64"), 0, Slots(1))
     fetch(Remote("registry.example/a:1", source=source), store, wanted, Scope())
     assert image.digest in source.opened
@@ -238,7 +238,7 @@ def test_gc_counts_what_the_trees_free(tmp_path: Path, capsys: pytest.CaptureFix
 
     words = ["--cassette", "demo", "--platform", "linux/amd64", "--progress", "none"]
     assert main([*words, "pull", DEMO]) == 0
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         [info] = store.snapshots.walk()
         tree = store.snapshots.path(info.key)
         (tree / "one").write_bytes(b"x" * 3_000_000)
@@ -257,7 +257,7 @@ def test_gc_counts_what_the_trees_free(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_gc_says_which_ingests_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Interrupted ones take room until they are a day old; with --all those alone that somebody is writing."""
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         for key in ("one", "two"):
             with store.ingest(key, total=100) as writer:
                 writer.write(b"x" * 50)
@@ -265,7 +265,7 @@ def test_gc_says_which_ingests_stay(tmp_path: Path, capsys: pytest.CaptureFixtur
     for words in (["gc"], ["gc", "--dry-run"]):
         assert main(words) == 0
         assert f"2 ingests (100 B) are {stay}\n" in capsys.readouterr().err
-    with Store(tmp_path / "root") as store, store.ingest("two", total=100) as writer:
+    with Store.at(tmp_path / "root") as store, store.ingest("two", total=100) as writer:
         assert main(["gc", "--all", "--dry-run"]) == 0
         assert "1 ingest (50 B) is under way; `active` lists it\n" in capsys.readouterr().err
     assert main(["gc", "--all"]) == 0
@@ -279,7 +279,7 @@ def test_gc_says_what_a_day_holds(tmp_path: Path, capsys: pytest.CaptureFixture[
     words = ["--cassette", "demo", "--platform", "linux/amd64", "--progress", "none"]
     assert main([*words, "fetch", *DEMO.rsplit(":", 1)]) == 0
     capsys.readouterr()
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         count = len(store.blobs)
     assert main(["gc"]) == 0
     assert f"{count} blobs (" in (told := capsys.readouterr().err)
@@ -288,5 +288,5 @@ def test_gc_says_what_a_day_holds(tmp_path: Path, capsys: pytest.CaptureFixture[
     told = capsys.readouterr().err
     assert f": {count} blobs, 0 snapshots, " in told
     assert "24 hours" not in told
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         assert len(store.blobs) == 0

@@ -25,7 +25,7 @@ from ocidist.errors import DeadlineExceeded, OcidistError, StoreError
 from ocidist.net.replay import load_demo
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.required import require
 from tests.unit.upkeep.damages import DEMO
 
@@ -75,7 +75,7 @@ def test_i73_a_new_store_is_its_owners_alone(tmp_path: Path, capfd: Any, mask: i
     root = tmp_path / "above" / "root"
     with umask(mask):
         demo(root)
-        with Store(root).ingest("left") as into:
+        with Store.at(root).ingest("left") as into:
             into.write(RAW)
     trees = root / "snapshots" / "native" / "committed"
     found = {name: mode for name, mode in modes(root).items() if not (root / name).is_relative_to(trees)}
@@ -124,8 +124,10 @@ def test_i73_what_others_see_of_a_shared_store_and_what_not(public: Path, capfd:
         assert f"{root / folder}" in said
     assert said.count("for its owner alone, user 0") == 2
     assert "9 blobs (18.5 kB): all is well" in said
-    blob = next(Store(root).content.walk()).digest
-    assert as_nobody("--root", str(root), "path", blob[:14]) == f"{blob} {Store(root).content.path(blob)}\n"
+    blob = next(Store.at(root).content.walk()).digest
+    assert (
+        as_nobody("--root", str(root), "path", blob[:14]) == f"{blob} {Store.at(root).content.path(blob)}\n"
+    )
     as_nobody("--root", str(root), "path", "sha256:0123456789", code=1)
     as_nobody("--root", str(root), "snapshots", code=1)
     said = capfd.readouterr().err
@@ -137,11 +139,11 @@ def test_i73_others_read_a_shared_store_before_it_has_a_name(public: Path, capfd
     """And labels as they are now."""
     require("root")
     root = public / "root"
-    digest = put(Store(root, shared=True))
+    digest = put(Store.at(root, shared=True))
     images = as_nobody("--root", str(root), "images", "-q")
     assert images == ""
     for value in ("one", "two"):
-        Store(root, shared=True).set_labels(digest, {"key": value})
+        Store.at(root, shared=True).set_labels(digest, {"key": value})
         assert as_nobody("--root", str(root), "label", digest) == f"key={value}\n"
     (root / "names.db").unlink()
     as_nobody("--root", str(root), "images", code=1)
@@ -162,7 +164,7 @@ def test_a_tree_that_another_user_put_into_a_store_keeps_only_trees_from_gc(publ
     said = capfd.readouterr().err
     assert f"{trees}/sha256-{'0' * 64}: Permission denied; it is for its owner alone, user 0" in said
     assert "no tree is removed" in said
-    assert list(Store(root, readonly=True).content.walk()) == []
+    assert list(Store.at(root, readonly=True).content.walk()) == []
     assert len(os.listdir(trees)) == 2
 
 
@@ -197,7 +199,7 @@ def test_i73_an_open_store_stays_open_and_its_locks_do_not(tmp_path: Path) -> No
             (root / folder).mkdir(parents=True)
         for name in ("gc.lock", "gc.lock.next", "leases/unnamed"):
             (root / name).touch()
-    store = Store(root)
+    store = Store.at(root)
     digest = put(store)
     found = modes(root)
     assert found["."] == found["content"] == found["content/blobs/sha256"] == 0o755
@@ -208,9 +210,9 @@ def test_i73_an_open_store_stays_open_and_its_locks_do_not(tmp_path: Path) -> No
 def test_i73_sharing_a_private_store_says_how(tmp_path: Path) -> None:
     """--shared does not open what was made private."""
     require("os:geteuid")
-    put(Store(tmp_path / "root"))
+    put(Store.at(tmp_path / "root"))
     with pytest.raises(StoreError, match="chmod go"):
-        put(Store(tmp_path / "root", shared=True), b"more")
+        put(Store.at(tmp_path / "root", shared=True), b"more")
 
 
 def test_i73_a_lock_that_others_could_open_is_closed(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_i73_doctor_says_who_else_reads_a_store(tmp_path: Path) -> None:
     """An open one is noted with the command that closes it, and then is not noted."""
     require("os:geteuid")
     root = tmp_path / "root"
-    put(Store(root, shared=True))
+    put(Store.at(root, shared=True))
 
     def found() -> tuple[str, str, str]:
         findings = machine(Client(store=root, transport=load_demo()), "registry.example")
@@ -412,10 +414,10 @@ WAITING: dict[str, Callable[[Store, Digest], object]] = {
 def test_i74_a_wait_for_the_gate_ends_with_the_scope(tmp_path: Path, name: str) -> None:
     """Whoever holds the gate: a store within a scope waits no longer than that."""
     require("processes", "module:fcntl")
-    digest = put(Store(tmp_path / "root"))
+    digest = put(Store.at(tmp_path / "root"))
     began = time.monotonic()
     with held(tmp_path / "root" / "gc.lock"), pytest.raises(DeadlineExceeded):
-        WAITING[name](Store(tmp_path / "root").within(Scope.within(0.2)), digest)
+        WAITING[name](Store.at(tmp_path / "root").within(Scope.within(0.2)), digest)
     assert time.monotonic() - began < 5
 
 
@@ -425,7 +427,7 @@ def test_i74_commands_obey_their_time_limit(
 ) -> None:
     """delete, ingest and gc while another holds the gate."""
     require("processes", "module:fcntl")
-    digest = put(Store(tmp_path / "root"))
+    digest = put(Store.at(tmp_path / "root"))
     words = [str(digest) if word == "sha256:" else word for word in words]
     with open(os.devnull) as nothing, held(tmp_path / "root" / "gc.lock"):
         monkeypatch.setattr(sys, "stdin", nothing)
@@ -445,13 +447,13 @@ BUSY: dict[str, Callable[[Store], object]] = {
 @pytest.mark.parametrize("name", BUSY)
 def test_i74_a_wait_for_the_database_ends_with_the_scope(tmp_path: Path, name: str) -> None:
     """Another process is in a transaction for ever; sqlite3 alone would wait 30 s."""
-    put(Store(tmp_path / "root"))
+    put(Store.at(tmp_path / "root"))
     other = sqlite3.connect(tmp_path / "root" / "meta.db")
     other.execute("BEGIN EXCLUSIVE")
     began = time.monotonic()
     try:
         with pytest.raises(DeadlineExceeded):
-            BUSY[name](Store(tmp_path / "root").within(Scope.within(0.3)))
+            BUSY[name](Store.at(tmp_path / "root").within(Scope.within(0.3)))
     finally:
         other.close()
     assert time.monotonic() - began < 5

@@ -18,7 +18,7 @@ from ocidist.net import replay as replays
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.required import require
 
 CASSETTES = Path(__file__).resolve().parents[2] / "cassettes"
@@ -61,7 +61,7 @@ def test_i83_a_replayed_pull_marks_the_name(capsys: pytest.CaptureFixture[str]) 
     head, line = images(capsys).splitlines()
     assert head.split()[-1] == "REPLAYED"
     assert line.split()[-1] == "demo"
-    store = Store()
+    store = Store.at()
     store.tag(DEMO, store.get_image(DEMO), Scope())
     assert "REPLAYED" not in images(capsys)
     assert ocidist.Client().store.images[0].replayed == ""
@@ -71,7 +71,7 @@ def test_i83_a_replayed_pull_takes_no_name_that_was_pulled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Neither where the name stands for other content, nor, with its mark, where it stands for the same."""
-    store = Store()
+    store = Store.at()
     target = Descriptor("application/octet-stream", Digest.of(OTHER), len(OTHER))
     with store.ingest("other") as writer:
         writer.write(OTHER)

@@ -29,7 +29,7 @@ from ocidist.spec.chain import chain_ids
 from ocidist.spec.config import ImageConfig
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.stores.upkeep import collect
 from ocidist.trees.directory import Reader
 from tests.parts.processes import CHECKOUT, Program
@@ -53,7 +53,7 @@ LAYERS = [
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """A root of this kind."""
     require("kernel", "os:mkfifo")
-    return Store(tmp_path / "root", snapshotter=request.param)
+    return Store.at(tmp_path / "root", snapshotter=request.param)
 
 
 def put(store: Store, media_type: str, data: bytes) -> dict[str, object]:
@@ -110,9 +110,9 @@ def test_c38_a_collector_takes_no_tree_that_is_being_copied(
 ) -> None:
     """Another process collects while prepare copies: the copy is whole."""
     require("kernel", "threads")
-    with Store(tmp_path / "root", snapshotter="native") as store, Store(store.root) as other:
+    with Store.at(tmp_path / "root", snapshotter="native") as store, Store.at(store.root) as other:
         chain = unpack(store, LAYERS)
-        other.metadata.delete_leases([lease.id for lease in other.metadata.leases()])
+        other.leases.delete([lease.id for lease in other.leases.all()])
 
         def copying(source: Reader, target: int, check: Callable[[], object]) -> None:
             other.gc(Scope(), everything=everything)
@@ -129,9 +129,9 @@ def test_c38_a_collector_that_has_marked_is_waited_for(
     """prepare begins between its marking and its sweep: the tree is gone, and prepare says so."""
     require("kernel", "threads")
     said: list[object] = []
-    with Store(tmp_path / "root", snapshotter="native") as store, Store(store.root) as other:
+    with Store.at(tmp_path / "root", snapshotter="native") as store, Store.at(store.root) as other:
         chain = unpack(store, LAYERS)
-        other.metadata.delete_leases([lease.id for lease in other.metadata.leases()])
+        other.leases.delete([lease.id for lease in other.leases.all()])
 
         def late() -> None:
             try:
@@ -364,7 +364,7 @@ def test_a_root_keeps_its_snapshotter(store: Store, run: Run) -> None:
     name = store.snapshots.name
     other = "native" if name == "overlay" else "overlay"
     unpack(store, LAYERS)
-    assert Store(store.root).snapshots.name == name
+    assert Store.at(store.root).snapshots.name == name
     code, _, err = run("--snapshotter", other, "snapshots")
     assert code == 1
     assert f"{name}'s" in err
@@ -372,7 +372,7 @@ def test_a_root_keeps_its_snapshotter(store: Store, run: Run) -> None:
     for info in list(store.snapshots.walk())[::-1]:
         store.snapshots.remove(info.key)
     assert run("--snapshotter", other, "snapshots")[0] == 0
-    assert Store(store.root).snapshots.name == other
+    assert Store.at(store.root).snapshots.name == other
 
 
 def test_gc_takes_layers_that_nothing_holds(store: Store, tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_what_is_mounted_is_neither_committed_nor_removed(
             tmp_path / "mountinfo" if path == "/proc/self/mountinfo" else path, *more, **options
         ),
     )
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         prepare(store, "", str(target), Scope())
         for refused in (
             lambda: prepare(store, "", str(target), Scope()),
@@ -464,10 +464,10 @@ def test_gc_goes_on_where_root_has_written_in_an_ordinary_user_s_tree(
                 code = main(["--root", str(root), "gc", "--all"])
             return code, capsys.readouterr().err
 
-        with Store(Path(place, "warm"), snapshotter=kind) as store:  # who is nobody may find no module
+        with Store.at(Path(place, "warm"), snapshotter=kind) as store:  # who is nobody may find no module
             unpack(store, LAYERS)
         main(["--root", str(store.root), "gc", "--all"])
-        with nobody(), Store(root, snapshotter=kind) as store:
+        with nobody(), Store.at(root, snapshotter=kind) as store:
             first, second = unpack(store, LAYERS[:1]), unpack(store, LAYERS)
             tree = store.snapshots.path(first)
             store.snapshots.prepare("mounted")
@@ -487,7 +487,7 @@ def test_gc_goes_on_where_root_has_written_in_an_ordinary_user_s_tree(
         left = [name for _, folders, files in os.walk(stuck[0]) for name in [*folders, *files]]
         assert {"rooted", "deep", "file"} <= set(left)
         assert not {"passwd", "gone", "l", "info"} & set(left)
-        with nobody(), Store(root) as store:
+        with nobody(), Store.at(root) as store:
             assert [info.key for info in store.snapshots.walk()] == ["mounted"]
             assert unpack(store, LAYERS) == second
             remove(store, "mounted")

@@ -29,8 +29,8 @@ from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
-from ocidist.stores.local import Store
 from ocidist.stores.repairing import LocalFirst
+from ocidist.stores.store import Store
 from ocidist.view.table import render
 from tests.parts.images import TestImage, small_image, small_index
 
@@ -94,7 +94,7 @@ class Snapshots:
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty store with a snapshotter that only remembers keys."""
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         store._snapshots = Snapshots()  # type: ignore[assignment]
         yield store
 
@@ -112,12 +112,12 @@ def digests(store: Store) -> set[str]:
 
 
 def drop_leases(store: Store) -> None:
-    store.metadata.delete_leases([lease.id for lease in store.metadata.leases()])
+    store.leases.delete([lease.id for lease in store.leases.all()])
 
 
 def test_making_and_reading_a_store_makes_no_file(tmp_path: Path) -> None:
     """The root appears with the first write."""
-    store = Store(tmp_path / "root")
+    store = Store.at(tmp_path / "root")
     assert (list(store.blobs), list(store.active), list(store.images)) == ([], [], [])
     assert store.find_image("redis") is None
     with pytest.raises(BlobNotFound):
@@ -141,7 +141,7 @@ def test_a_pull_into_it(store: Store) -> None:
         assert store.resolve(text, Scope()) == (source.root, None)
     assert store.get_image("redis:7") == source.root
     assert [record.name for record in store.image_records()] == [NAME]
-    assert store.metadata.leases() == []
+    assert store.leases.all() == []
     again = pull(store, image)
     assert again.opened == []
 
@@ -257,8 +257,8 @@ def test_gc_takes_what_nothing_holds(store: Store) -> None:
     wet = store.gc(Scope())
     assert wet.blobs == dry.blobs
     assert digests(store) == set(one.everything())
-    assert store.metadata.labeled("containerd.io/") != []
-    assert {digest for digest, _, _ in store.metadata.labeled("")} == set(one.everything())
+    assert store.leases.labeled("containerd.io/") != []
+    assert {digest for digest, _, _ in store.leases.labeled("")} == set(one.everything())
 
 
 def test_c38_what_has_no_name_is_held_for_a_day(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +277,7 @@ def test_c38_what_has_no_name_is_held_for_a_day(store: Store, monkeypatch: pytes
     report = store.gc(Scope())
     assert (len(report.blobs), report.kept) == (len(image.everything()) + 1, 0)
     assert len(report.leases) == 1
-    assert store.metadata.leases() == []
+    assert store.leases.all() == []
 
 
 def test_c38_exists_holds_what_it_says_is_here(store: Store) -> None:
@@ -336,14 +336,14 @@ def test_c38_garbage_collection_during_pulls_and_ingests(tmp_path: Path) -> None
         return thread
 
     def collecting() -> None:
-        store = Store(root)
+        store = Store.at(root)
         store._snapshots = Snapshots()  # type: ignore[assignment]
         while not stop.is_set():
             store.gc(Scope())
         store.close()
 
     def pulling(number: int) -> None:
-        store = Store(root)
+        store = Store.at(root)
         for turn in range(3):
             name = f"image{number}:{turn}"
             pull(store, small_index(f"{turn}"), name)
@@ -354,7 +354,7 @@ def test_c38_garbage_collection_during_pulls_and_ingests(tmp_path: Path) -> None
         store.close()
 
     def ingesting(number: int) -> None:
-        store = Store(root)
+        store = Store.at(root)
         for turn in range(10):
             raw = f"{number} {turn}".encode()
             with store.ingest(f"{number}-{turn}") as writer:
@@ -372,7 +372,7 @@ def test_c38_garbage_collection_during_pulls_and_ingests(tmp_path: Path) -> None
     stop.set()
     collector.join(30)
     assert errors == []
-    with Store(root) as store:
+    with Store.at(root) as store:
         wanted: set[str] = {str(Digest.of(f"{n} {turn}".encode())) for n in range(3) for turn in range(10)}
         for number in range(3):
             wanted |= set(small_index(f"last{number}").everything())
@@ -390,12 +390,12 @@ def test_c38_a_commit_waits_for_the_collector(store: Store) -> None:
         writer.commit(5, None)
         done.set()
 
-    with store.content.gate.exclusive():
+    with store.leases.alone():
         thread = threading.Thread(target=commit)
         thread.start()
         assert not done.wait(0.2)
         assert digests(store) == set()
-        assert store.metadata.leases() == []
+        assert store.leases.all() == []
     assert done.wait(10)
     thread.join()
     assert store.gc(Scope()).blobs == ()
@@ -483,7 +483,7 @@ def test_gc_is_not_misled_by_a_manifest_that_another_calls_a_layer(store: Store)
 
 def test_a_leased_snapshot_stays(store: Store) -> None:
     """While it is being unpacked nothing else refers to it."""
-    store.metadata.hold("l", time.time() + 9000, [("snapshot", "s")])
+    store.leases.hold("l", time.time() + 9000, [("snapshot", "s")])
     snapshots = Snapshots(SnapshotInfo("s", "", "committed", time.time()))
     store._snapshots = snapshots  # type: ignore[assignment]
     assert store.gc(Scope()).snapshots == ()
@@ -494,7 +494,7 @@ def test_a_leased_snapshot_stays(store: Store) -> None:
 def test_unpack_and_its_snapshot(tmp_path: Path) -> None:
     """The real snapshotter: unpacked once, kept as long as the image, gone with it."""
     image = small_image()
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         pull(store, image)
         manifest = parse(image.everything()[image.digest].raw)
         assert isinstance(manifest, Manifest)
@@ -521,7 +521,7 @@ def test_unpack_and_its_snapshot(tmp_path: Path) -> None:
 def test_c41_a_store_opened_read_only(store: Store) -> None:
     """Reads work and leave no trace; each write is a StoreError."""
     source = pull(store, small_image())
-    reader = Store(store.root, readonly=True)
+    reader = Store.at(store.root, readonly=True)
     before = sorted(os.listdir(store.root))
     assert reader.exists(source.root, Scope())
     assert reader.resolve(NAME, Scope())[0] == source.root
@@ -550,7 +550,7 @@ def test_a_content_directory_of_another_is_read(tmp_path: Path) -> None:
     with content.writer("k") as writer:
         writer.write(b"hello")
         digest = writer.commit(5, None)
-    with Store(tmp_path / "theirs", readonly=True) as store:
+    with Store.at(tmp_path / "theirs", readonly=True) as store:
         assert [row.digest for row in store.blobs] == [digest]
         target, _ = store.resolve(digest, Scope())
         assert read_all(store.open(target, Scope()), target, 100) == b"hello"
@@ -604,12 +604,12 @@ def test_c38_gc_all_takes_what_only_a_day_holds(store: Store) -> None:
     source = Source(fetched)
     copy_graph(source, store, source.root, Scope(), platform="all")
     left = Source(broken)
-    store.metadata.hold("lease-of-a-pull", time.time() + 9000, [("content", str(left.root.digest))])
+    store.leases.hold("lease-of-a-pull", time.time() + 9000, [("content", str(left.root.digest))])
     with Scope(lease="lease-of-a-pull") as scope:
         store.push(left.root, left, scope)
     with store.ingest("partial") as writer:
         writer.write(b"abc")
-    mine = store.metadata
+    mine = store.leases
     with store.ingest("kept") as writer:
         writer.write(b"hello")
         kept = writer.commit(5, None)
@@ -628,13 +628,13 @@ def test_c38_gc_all_takes_what_only_a_day_holds(store: Store) -> None:
     assert set(report.digests) == set(dry.digests) == wanted
     assert report.held == ()
     assert digests(store) == set(named.everything()) | {str(kept)}
-    assert [lease.id for lease in store.metadata.leases()] == ["mine"]
+    assert [lease.id for lease in store.leases.all()] == ["mine"]
 
 
 def test_c38_gc_all_leaves_what_is_under_way(store: Store) -> None:
     """The lease of a block that runs, here or in another process's eyes, and a fetch that is not done."""
     source = Source(small_image())
-    other = Store(store.root)
+    other = Store.at(store.root)
     other._snapshots = Snapshots()  # type: ignore[assignment]
     with store.lease() as lease, Scope(lease=lease) as scope:
         store.push(source.root, source, scope)
@@ -654,7 +654,7 @@ def test_c38_gc_all_knows_a_killed_pull_from_a_running_one(store: Store) -> None
     """Its lock is the system's, so it ends with the process."""
     source = Source(small_image())
     code = (
-        "import sys; from ocidist.stores.local import Store; store = Store(sys.argv[1])\n"
+        "import sys; from ocidist.stores.store import Store; store = Store.at(sys.argv[1])\n"
         "with store.lease() as lease: print(lease, flush=True); sys.stdin.read()"
     )
     import subprocess
@@ -675,7 +675,7 @@ def test_c38_gc_all_knows_a_killed_pull_from_a_running_one(store: Store) -> None
         process.wait(30)
         assert len(store.gc(Scope()).held) == 1
         assert len(store.gc(Scope(), everything=True).blobs) == 1
-    assert store.metadata.leases() == []
+    assert store.leases.all() == []
     assert os.listdir(store.root / "leases") == []
 
 
@@ -689,7 +689,7 @@ def test_c41_a_dry_run_of_gc_writes_nothing(store: Store) -> None:
     store.remove_image(NAME)
     (store.root / "gc.lock").unlink(missing_ok=True)
     before = sorted(map(str, store.root.rglob("*")))
-    with Store(store.root, readonly=True) as reader:
+    with Store.at(store.root, readonly=True) as reader:
         for looked_at in (store, reader):
             looked_at._snapshots = Snapshots()  # type: ignore[assignment]
             assert set(looked_at.gc(Scope(), dry_run=True).digests) == set(image.everything())
@@ -724,7 +724,7 @@ def test_c41_a_store_that_another_owns(store: Store, monkeypatch: pytest.MonkeyP
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     """Is no empty store."""
     (tmp_path / "root").write_text("")
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         for use in (
             lambda: store.images,
             lambda: store.gc(Scope()),
@@ -739,7 +739,7 @@ def test_a_root_that_is_a_file(tmp_path: Path) -> None:
 def test_a_look_makes_no_tables(tmp_path: Path) -> None:
     """A database that a full disk left empty is read as one without names, and stays as it is."""
     (tmp_path / "meta.db").write_bytes(b"")
-    with Store(tmp_path) as store:
+    with Store.at(tmp_path) as store:
         assert list(store.images) == []
         assert store.find_image(NAME) is None
         assert (tmp_path / "meta.db").stat().st_size == 0
@@ -789,7 +789,7 @@ def test_c36_a_full_disk_says_how_much_is_needed_and_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of what an ingest still lacks, where its size is known; the way out comes with it."""
-    with Store(tmp_path / "root") as store, store.ingest("key", total=5000) as writer:
+    with Store.at(tmp_path / "root") as store, store.ingest("key", total=5000) as writer:
         writer.write(b"x" * 1000)
 
         def full(fd: int, data: bytes) -> int:

@@ -7,12 +7,10 @@ replace meanwhile is no damage; whatever seems to be missing is looked for once 
 from __future__ import annotations
 
 import os
-import re
-import stat
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Iterable, Iterator
 
-from ocidist.content.disk import failure
 from ocidist.content.labels import CONTENT_LABEL, SNAPSHOT_LABEL
 from ocidist.content.verify import BLOCK, fill_buffer
 from ocidist.errors import BlobNotFound, InvalidDigest, OcidistError, StoreError
@@ -22,14 +20,15 @@ from ocidist.rows import Column, Rows, Schema
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
-from ocidist.spec.digest import ALGORITHMS, Digest
+from ocidist.spec.digest import Digest
 from ocidist.stores.upkeep.collect import origins
 from ocidist.stores.upkeep.trees import TreesReport, check_trees
 
 if TYPE_CHECKING:
+    from ocidist.content.protocols import Content
     from ocidist.scope import Scope
     from ocidist.snapshots.protocols import Snapshotter
-    from ocidist.stores.leased import LeasedContent
+    from ocidist.stores.store import Store
 
 __all__ = ["CheckReport", "DamageRow", "check", "references"]
 
@@ -78,29 +77,28 @@ class CheckReport:
     unseen: tuple[str, ...] = ()
 
 
-def check(
-    content: LeasedContent, snapshots: Snapshotter, scope: Scope, *, trees: bool = False
-) -> CheckReport:
+def check(store: Store, scope: Scope, *, trees: bool = False) -> CheckReport:
     """Hash every blob, and follow every name, label and snapshot; with ``trees`` compare unpacked trees with their
     layers, which needs a store that can be written and room to unpack the largest image once more.
 
     Raises the scope's end, or StoreError where a directory can't be read. Emits Queued, Advanced, Finished and Failed.
     """
-    unseen: list[str] = []
-    strays, found = _entries(content, unseen)
+    found, strays, hidden = store.content.survey()
+    unseen = list(hidden)
     todo = sorted(found)
     for digest in todo:
         scope.emit(Queued(Descriptor(UNKNOWN, digest, found[digest])))
     bad: dict[Digest, str] = {}
     for digest in todo:
-        problem = _hashed(content, digest, scope)
+        problem = _hashed(store.content, digest, scope)
         if problem:
             bad[digest] = problem
             scope.emit(Failed(digest, problem))
         else:
             scope.emit(Finished(digest, "checked", "check"))
-    rows = [*strays, *references(content, snapshots, bad, scope, unseen)]
-    compared = check_trees(content, snapshots, scope) if trees and not unseen else TreesReport()
+    rows = [DamageRow("stray", path, "nothing of the store has such a name") for path in strays]
+    rows += references(store, bad, scope, unseen)
+    compared = check_trees(store, scope) if trees and not unseen else TreesReport()
     for each in compared.problems:
         text = f"{each.path}: {each.text}" if each.path else each.text
         rows.append(DamageRow("tree", each.chain, text, each.images, path=each.path))
@@ -108,58 +106,10 @@ def check(
     return CheckReport(Rows(DAMAGE, rows), len(found), size, compared.trees, compared.skipped, tuple(unseen))
 
 
-# -- the files --------------------------------------------------------------------------------------
-
-
-def _entries(content: LeasedContent, unseen: list[str]) -> tuple[list[DamageRow], dict[Digest, int]]:
-    """What lies in the content directory: strangers, and everything under the name of a blob with its size."""
-    strays: list[DamageRow] = []
-    found: dict[Digest, int] = {}
-    root = os.path.abspath(content.local.root)
-
-    def stray(*parts: str) -> None:
-        strays.append(DamageRow("stray", os.path.join(*parts), "nothing of the store has such a name"))
-
-    for algorithm, _ in _listed(os.path.join(root, "blobs")):
-        folder = os.path.join(root, "blobs", algorithm)
-        if algorithm not in ALGORITHMS or not os.path.isdir(folder):
-            stray("blobs", algorithm)
-            continue
-        for name, info in _listed(folder):
-            try:
-                found[Digest(f"{algorithm}:{name}")] = info.st_size if stat.S_ISREG(info.st_mode) else 0
-            except InvalidDigest:
-                stray("blobs", algorithm, name)
-    try:
-        for name, info in _listed(os.path.join(root, "ingest")):
-            if not re.match(r"[0-9a-f]{64}\Z", name) or not stat.S_ISDIR(info.st_mode):
-                stray("ingest", name)
-    except StoreError as error:
-        if not isinstance(error.__cause__, PermissionError):
-            raise
-        unseen.append(str(error))
-    return strays, found
-
-
-def _listed(folder: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Names and what they are, sorted; what vanishes meanwhile is passed over."""
-    try:
-        names = sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise failure(folder, error) from error
-    for name in names:
-        try:
-            yield name, os.stat(os.path.join(folder, name), follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-
-
-def _hashed(content: LeasedContent, digest: Digest, scope: Scope) -> str:
+def _hashed(content: Content, digest: Digest, scope: Scope) -> str:
     """What is wrong with a blob, "" if nothing. One that is replaced while it is read is read again."""
     while True:
-        before = _identity(content, digest)
+        before = content.identity(digest)
         try:
             problem = _read(content, digest, scope)
         except BlobNotFound:  # deleted since it was listed; whether something wants it is seen later
@@ -167,14 +117,14 @@ def _hashed(content: LeasedContent, digest: Digest, scope: Scope) -> str:
         except OcidistError as error:
             scope.check()
             problem = getattr(error, "reason", str(error))
-        if not problem or _identity(content, digest) == before:
+        if not problem or content.identity(digest) == before:
             return problem
 
 
-def _read(content: LeasedContent, digest: Digest, scope: Scope) -> str:
-    size = content.local.info(digest).size  # refuses all but regular files
+def _read(content: Content, digest: Digest, scope: Scope) -> str:
+    size = content.info(digest).size  # refuses all but regular files
     hasher, block, done = digest.hasher(), memoryview(bytearray(min(BLOCK, size + 1))), 0
-    with content.open(Descriptor(UNKNOWN, digest, -1), scope) as body:
+    with closing(content.open(Descriptor(UNKNOWN, digest, -1), scope)) as body:
         while True:
             scope.check()
             count = fill_buffer(body, block)
@@ -202,8 +152,7 @@ class _Wanted:
 
 
 def references(
-    content: LeasedContent,
-    snapshots: Snapshotter,
+    store: Store,
     bad: dict[Digest, str],
     scope: Scope,
     unseen: list[str] | None = None,
@@ -211,32 +160,33 @@ def references(
     """The ``bad`` blobs (digest -> problem) with what needs them, then whatever names, labels and snapshots lead to
     and is missing. Nothing is hashed but manifests. What another user keeps for himself is added to ``unseen``."""
     try:
-        problem = "; ".join(content.metadata.problems())
-        following = _Following(content, bad, scope)
+        problem = "; ".join(store.names.problems())
+        following = _Following(store, bad, scope)
         following.images()
         following.labels()
-        exact = SNAPSHOT_LABEL + snapshots.name
-        labelled = [entry for entry in content.metadata.labeled(exact) if entry[1] == exact]
+        exact = SNAPSHOT_LABEL + store.snapshots.name
+        labelled = [entry for entry in store.content.labeled(exact) if entry[1] == exact]
     except StoreError as error:
-        problem, following, labelled = error.reason, _Following(content, bad, scope), []
+        problem, following, labelled = error.reason, _Following(store, bad, scope), []
     if problem:
-        yield DamageRow("database", os.path.basename(content.metadata.path), problem)
+        yield DamageRow("database", os.path.basename(store.names.place), problem)
     yield from following.rows()
-    yield from _trees(content, snapshots, labelled, [] if unseen is None else unseen)
+    yield from _trees(store, labelled, [] if unseen is None else unseen)
 
 
 class _Following:
     """From names and labels to blobs."""
 
-    def __init__(self, content: LeasedContent, bad: dict[Digest, str], scope: Scope) -> None:
-        self.content, self.bad, self.scope = content, bad, scope
+    def __init__(self, store: Store, bad: dict[Digest, str], scope: Scope) -> None:
+        self.names, self.content = store.names, store.content
+        self.bad, self.scope = bad, scope
         self.wanted: dict[Digest, _Wanted] = {}
         self.of_images: list[DamageRow] = []
         self._parsed: dict[tuple[Digest, str], tuple[Descriptor, ...]] = {}
 
     def images(self) -> None:
         """Each name's target and all below it that must be here."""
-        records, damaged = self.content.metadata.sorted_images()
+        records, damaged = self.names.all()
         self.of_images += [DamageRow("image", each.name, each.problem) for each in damaged]
         for record in records:
             seen: set[tuple[Digest, bool]] = set()  # a layer for one parent may be a manifest for another
@@ -283,7 +233,7 @@ class _Following:
         key = target.digest, mediatype.base(target.media_type)
         if key not in self._parsed:
             generic = mediatype.is_generic(target.media_type)
-            size = self.content.local.info(target.digest).size
+            size = self.content.info(target.digest).size
             if generic and size > LIMIT:
                 return ()
             raw = verified(self.content, Descriptor(target.media_type, target.digest, size), self.scope)
@@ -297,8 +247,7 @@ class _Following:
 
     def labels(self) -> None:
         """What the labels of blobs that are here hold, and where each blob came from."""
-        metadata = self.content.metadata
-        for holder, key, value in metadata.labeled(CONTENT_LABEL):
+        for holder, key, value in self.content.labeled(CONTENT_LABEL):
             try:
                 owner, digest = Digest(holder), Digest(value)
             except InvalidDigest:  # it holds nothing
@@ -320,7 +269,7 @@ class _Following:
             yield self._row(wanted, f"{self.bad[digest]}{size and f'; there should be {wanted.target.size}'}")
         for digest, wanted in sorted(self.wanted.items()):
             if digest not in self.bad and not self.content.has(digest):
-                names = [name for name in wanted.images if self.content.metadata.get_image(name) is not None]
+                names = [name for name in wanted.images if self.names.get(name) is not None]
                 if names or wanted.labels:
                     yield self._row(wanted, "; ".join(["missing", *wanted.labels[:1]]))
         yield from self.of_images
@@ -328,7 +277,7 @@ class _Following:
     def _other_size(self, target: Descriptor) -> str:
         """The size of the file, if it is another than the descriptor's."""
         try:
-            size = self.content.local.info(target.digest).size
+            size = self.content.info(target.digest).size
         except OcidistError:
             return ""
         return "" if target.size in (size, -1) else str(size)
@@ -342,13 +291,9 @@ class _Following:
 # -- trees ------------------------------------------------------------------------------------------
 
 
-def _trees(
-    content: LeasedContent,
-    snapshots: Snapshotter,
-    labelled: Iterable[tuple[str, str, str]],
-    unseen: list[str],
-) -> Iterator[DamageRow]:
+def _trees(store: Store, labelled: Iterable[tuple[str, str, str]], unseen: list[str]) -> Iterator[DamageRow]:
     """Snapshots without their tree or their parent, and those that a config says are here and that are not."""
+    snapshots = store.snapshots
     try:
         every = list(snapshots.walk())
     except StoreError as error:
@@ -365,7 +310,7 @@ def _trees(
             yield DamageRow("snapshot", info.key, "its tree is missing")
     for digest, _, chain in labelled:
         try:
-            here = content.has(Digest(digest))
+            here = store.content.has(Digest(digest))
         except InvalidDigest:
             continue
         if here and chain not in committed and not _stands(snapshots, chain):
@@ -385,12 +330,3 @@ def _has_tree(snapshots: Snapshotter, key: str) -> bool:
         return os.path.isdir(snapshots.path(key))
     except OcidistError:
         return False
-
-
-def _identity(content: LeasedContent, digest: Digest) -> tuple[int, ...]:
-    """Return what tells one file in a blob's place from another that took it; () if there is none."""
-    try:
-        found = os.stat(content.path(digest), follow_symlinks=False)
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -16,25 +16,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Iterable, Iterator
 
-from ocidist.content.disk import remove_file
 from ocidist.content.labels import CONTENT_LABEL, ROOT_LABEL, SNAPSHOT_LABEL, SOURCE_LABEL
-from ocidist.content.lock import is_held
 from ocidist.errors import BlobNotFound, DigestMismatch, InvalidDigest, OcidistError, SizeMismatch, StoreError
 from ocidist.graph.walk import LIMIT, may_name, mentioned, verified
+from ocidist.images.protocols import DAY, LEASED, UNNAMED
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.reference import Reference
-from ocidist.stores.leased import DAY, LEASED, UNNAMED
 from ocidist.stores.upkeep.usage import measure
 
 if TYPE_CHECKING:
-    from ocidist.content.protocols import Info
-    from ocidist.images.sqlite import Lease
+    from ocidist.content.protocols import Content, Info, Remover
+    from ocidist.images.protocols import Lease
     from ocidist.scope import Scope
     from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
-    from ocidist.stores.leased import LeasedContent
+    from ocidist.stores.store import Store
 
 __all__ = ["CollectReport", "Removed", "collect"]
 
@@ -90,37 +88,31 @@ class CollectReport:
         return tuple(blob.digest for blob in self.blobs)
 
 
-def collect(
-    content: LeasedContent,
-    snapshots: Snapshotter,
-    scope: Scope,
-    *,
-    dry_run: bool = False,
-    everything: bool = False,
-) -> CollectReport:
+def collect(store: Store, scope: Scope, *, dry_run: bool = False, everything: bool = False) -> CollectReport:
     """Remove garbage: blobs, ingests that nobody holds and that are a day old, snapshots, expired leases, what killed
     processes left of their unpacking. With ``everything`` also the leases of 24 hours that nobody is using, ingests
     of any age, and what the database of names is too young to know.
 
     Waits for commits under way, and they for it. Raises the scope's end, or StoreError.
     """
-    with content.gate.looking(scope) if dry_run else content.gate.exclusive(scope):
+    content, snapshots = store.content, store.snapshots
+    with content.alone(scope, looking=dry_run) as remover:
         now = time.time()
-        leases = content.metadata.leases()
+        leases = store.leases.all()
         live = [lease for lease in leases if lease.expires_at > now]
-        loose = [lease for lease in live if _left_behind(content, lease)]
+        loose = [lease for lease in live if _left_behind(store, lease)]
         if everything:
             live = [lease for lease in live if lease not in loose]
         staying = {lease.id for lease in live}
         ended = tuple(lease.id for lease in leases if lease.id not in staying)
-        marking = _Marking(content, scope)
+        marking = _Marking(store, scope)
         marking.names_and_labels()
         marking.leases([lease for lease in live if lease not in loose])
         firmly = set(marking.kept)
         marking.leases(live)
         kept = marking.kept
         here = list(content.walk())
-        strange = _Unknown(content, leases, 0 if everything else content.metadata.made_at())
+        strange = _Unknown(content, leases, 0 if everything else store.names.since())
         garbage = [info for info in here if info.digest not in kept]
         unknown = _removed(info for info in garbage if strange.blob(info))
         blobs = tuple(blob for blob in _removed(garbage) if blob not in unknown)
@@ -138,13 +130,13 @@ def collect(
         sizes_of_stale = {path: measure(os.fspath(path), scope).size for path in stale}
         sizes = {status.key: status.offset for status in content.statuses()}
         before = float("inf") if everything else now - DAY
-        ingests = tuple(content.local.sweep(before, keep=keys, dry_run=dry_run))
+        ingests = tuple(content.sweep(before, keep=keys, dry_run=dry_run))
         left = [key for key in sizes if key not in ingests]
         stuck: list[str] = unseen
         if not dry_run:
             strangers = list(_strangers(content, kept, {info.digest for info in here}))
             stays: list[Digest] = []
-            stuck += _sweep(content, snapshots, blobs, names, ended, strangers, scope, stays)
+            stuck += _sweep(store, remover, blobs, names, ended, strangers, scope, stays)
             blobs = tuple(blob for blob in blobs if blob.digest not in stays)
             stale = [path for path in stale if not os.path.lexists(path)]
         return CollectReport(
@@ -173,10 +165,10 @@ def _removed(infos: Iterable[Info]) -> tuple[Removed, ...]:
 class _Unknown:
     """What the database, made at ``made_at``, is too young to know, and has no word of."""
 
-    def __init__(self, content: LeasedContent, leases: Iterable[Lease], made_at: float) -> None:
+    def __init__(self, content: Content, leases: Iterable[Lease], made_at: float) -> None:
         self._made_at = made_at
         resources = {ref for lease in leases for _, ref in lease.resources}
-        labels = content.metadata.labeled("")
+        labels = content.labeled("")
         trees = {value for _, key, value in labels if key.startswith(SNAPSHOT_LABEL)}
         self._known = resources | {digest for digest, _, _ in labels} | trees
 
@@ -187,15 +179,9 @@ class _Unknown:
         return info.created_at < self._made_at and info.key not in self._known
 
 
-def _left_behind(content: LeasedContent, lease: Lease) -> bool:
+def _left_behind(store: Store, lease: Lease) -> bool:
     """Whether a lease is one of those that fetch, ingest and pulls take by themselves, and nobody is at it."""
-    if lease.id.startswith(UNNAMED):
-        return not is_held(_lock_path(content, "unnamed"))
-    return lease.id.startswith(LEASED) and not is_held(_lock_path(content, lease.id))
-
-
-def _lock_path(content: LeasedContent, name: str) -> str:
-    return os.path.join(os.path.dirname(content.gate.path), "leases", os.path.basename(name))
+    return lease.id.startswith((UNNAMED, LEASED)) and not store.leases.in_use(lease.id)
 
 
 @dataclass(frozen=True)
@@ -212,19 +198,18 @@ class _Step:
 class _Marking:
     """All that is held, found from roots; more roots can follow. ``problems`` are manifests that can't be followed."""
 
-    def __init__(self, content: LeasedContent, scope: Scope) -> None:
-        self.content, self.scope = content, scope
+    def __init__(self, store: Store, scope: Scope) -> None:
+        self.names, self.content, self.scope = store.names, store.content, scope
         self.kept: set[Digest] = set()
         self.problems: dict[str, str] = {}
         self._seen: set[tuple[Digest, str]] = set()
         self._references: dict[str, list[str]] = {}
-        for digest, _, value in content.metadata.labeled(CONTENT_LABEL):
+        for digest, _, value in self.content.labeled(CONTENT_LABEL):
             self._references.setdefault(digest, []).append(value)
 
     def names_and_labels(self) -> None:
         """The images' targets, and what is labelled as a root."""
-        metadata = self.content.metadata
-        records, damaged = metadata.sorted_images()
+        records, damaged = self.names.all()
         todo = [
             _Step(record.target, record.name, f"pull {record.name} again, or rmi it", record.name)
             for record in records
@@ -233,7 +218,7 @@ class _Marking:
             self.problems[name] = f"{problem}; what is known to come from where it did is kept"
             found = (_unknown(self.content, digest), *self._of_origins(_repository(name) or {""}))
             todo += [_Step(item, name, f"rmi {name}", name) for item in found]
-        for digest, key, _ in metadata.labeled(ROOT_LABEL):
+        for digest, key, _ in self.content.labeled(ROOT_LABEL):
             if key == ROOT_LABEL:
                 way_out = f"fetch it again, or delete {digest}"
                 todo.append(_Step(_unknown(self.content, digest), f"the label {ROOT_LABEL}", way_out))
@@ -271,7 +256,7 @@ class _Marking:
         target = step.target
         generic = mediatype.is_generic(target.media_type)
         try:
-            size = self.content.local.info(target.digest).size
+            size = self.content.info(target.digest).size
             if generic and size > LIMIT:
                 return ()
             # Of its own size: a wrong one in the descriptor that leads here must not hide what it names.
@@ -308,10 +293,10 @@ class _Marking:
         return origins(self.content)
 
 
-def origins(content: LeasedContent) -> dict[str, list[str]]:
+def origins(content: Content) -> dict[str, list[str]]:
     """Digest -> the repositories that a blob is known to come from."""
     found: dict[str, list[str]] = {}
-    for digest, key, value in content.metadata.labeled(SOURCE_LABEL):
+    for digest, key, value in content.labeled(SOURCE_LABEL):
         host = key[len(SOURCE_LABEL) :]
         found.setdefault(digest, []).extend(f"{host}/{part}" for part in value.split(",") if part)
     return found
@@ -326,11 +311,11 @@ def _repository(name: str) -> set[str]:
     return {f"{reference.domain}/{reference.path}"}
 
 
-def _unknown(content: LeasedContent, text: str) -> Descriptor:
+def _unknown(content: Content, text: str) -> Descriptor:
     """A descriptor for a digest of which nothing else is known; a text that is none stands for nothing."""
     try:
         digest = Digest(text)
-        size = content.local.info(digest).size
+        size = content.info(digest).size
     except BlobNotFound:
         size = 0
     except OcidistError:
@@ -339,7 +324,7 @@ def _unknown(content: LeasedContent, text: str) -> Descriptor:
 
 
 def _garbage_snapshots(
-    content: LeasedContent,
+    content: Content,
     snapshots: Snapshotter,
     live: Iterable[Lease],
     kept: set[Digest],
@@ -347,7 +332,7 @@ def _garbage_snapshots(
 ) -> tuple[list[str], list[str]]:
     """Committed snapshots that nothing refers to, children before parents; and those that are not known."""
     wanted = {ref for lease in live for kind, ref in lease.resources if kind == "snapshot"}
-    for digest, key, value in content.metadata.labeled(SNAPSHOT_LABEL):
+    for digest, key, value in content.labeled(SNAPSHOT_LABEL):
         if digest in kept and key == SNAPSHOT_LABEL + snapshots.name:
             wanted.add(value)
     every = list(snapshots.walk())
@@ -382,8 +367,8 @@ def _depth(key: str, parents: dict[str, str]) -> int:
 
 
 def _sweep(
-    content: LeasedContent,
-    snapshots: Snapshotter,
+    store: Store,
+    remover: Remover,
     blobs: Iterable[Removed],
     names: Iterable[str],
     ended: Iterable[str],
@@ -398,7 +383,7 @@ def _sweep(
         for blob in blobs:
             scope.check()
             try:
-                content.local.delete(blob.digest)
+                remover.delete(blob.digest)
             except BlobNotFound:  # deleted by hand meanwhile
                 pass
             except StoreError as error:
@@ -410,37 +395,27 @@ def _sweep(
             gone.append(blob.digest)
     finally:
         if gone:  # before the trees go: a config that is fetched again must not say that its tree is here
-            content.metadata.forget(gone)
+            remover.forget(gone)
     for name in names:
         scope.check()
         try:
-            snapshots.remove(name)
+            store.snapshots.remove(name)
         except StoreError as error:
             stuck.append(str(error))
     try:
-        snapshots.remove_stale()
+        store.snapshots.remove_stale()
     except StoreError as error:
         stuck.append(str(error))
     ids = list(ended)
     if ids:
-        content.metadata.delete_leases(ids, scope.check)
-    _sweep_locks(content)
+        store.leases.delete(ids)
+    store.leases.sweep()
     return stuck
 
 
-def _sweep_locks(content: LeasedContent) -> None:
-    """Remove the locks of leases that killed pulls left. A lease that is only about to be made has its lock."""
-    folder = os.path.dirname(_lock_path(content, ""))
-    living = {lease.id for lease in content.metadata.leases()}
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
-        path = _lock_path(content, name)
-        if name.startswith(LEASED) and name not in living and not is_held(path):
-            remove_file(path)
-
-
-def _strangers(content: LeasedContent, kept: set[Digest], here: set[Digest]) -> Iterator[Digest]:
+def _strangers(content: Content, kept: set[Digest], here: set[Digest]) -> Iterator[Digest]:
     """Blobs that are neither here nor held, and yet have labels: a collector was killed before it forgot them."""
-    for text, _, _ in content.metadata.labeled(""):
+    for text, _, _ in content.labeled(""):
         try:
             digest = Digest(text)
         except InvalidDigest:

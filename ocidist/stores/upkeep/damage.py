@@ -13,7 +13,7 @@ from ocidist.spec.digest import Digest
 if TYPE_CHECKING:
     from ocidist.content.protocols import Provider
     from ocidist.scope import Scope
-    from ocidist.stores.local import Store
+    from ocidist.stores.store import Store
 
 __all__ = ["damaged", "explained", "holders"]
 

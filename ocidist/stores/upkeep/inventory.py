@@ -16,8 +16,8 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from ocidist.content.protocols import IngestStatus
-    from ocidist.stores.leased import LeasedContent
+    from ocidist.content.protocols import Content, IngestStatus
+    from ocidist.stores.store import Store
 
 __all__ = ["ACTIVE", "ActiveRow", "BlobRow", "ImageRow", "active", "active_rows", "blobs", "images"]
 
@@ -80,12 +80,12 @@ class ImageRow:
     replayed: str = ""
 
 
-def blobs(content: LeasedContent) -> Rows[BlobRow]:
+def blobs(content: Content) -> Rows[BlobRow]:
     """Every blob, by digest."""
     return Rows(BLOBS, (BlobRow(info.digest, info.size, info.created_at) for info in content.walk()))
 
 
-def active(content: LeasedContent) -> Rows[ActiveRow]:
+def active(content: Content) -> Rows[ActiveRow]:
     """Every ingest, oldest first."""
     return Rows(ACTIVE, active_rows(content.statuses()))
 
@@ -96,13 +96,11 @@ def active_rows(statuses: Iterable[IngestStatus]) -> Iterator[ActiveRow]:
         yield ActiveRow(status.key, status.offset, status.started_at, status.total or None)
 
 
-def images(
-    content: LeasedContent, scope: Scope | None = None, only: Collection[str] | None = None
-) -> Rows[ImageRow]:
+def images(store: Store, scope: Scope | None = None, only: Collection[str] | None = None) -> Rows[ImageRow]:
     """Every name whose record can be read, sorted; with ``only``, those of them. Raises the scope's end."""
     scope = scope if scope is not None else Scope()
-    rows = []
-    for record in content.metadata.sorted_images()[0]:
+    content, rows = store.content, []
+    for record in store.names.all()[0]:
         scope.check()
         if only is not None and record.name not in only:
             continue
@@ -114,7 +112,7 @@ def images(
     return Rows(IMAGES, rows)
 
 
-def _platforms(content: LeasedContent, target: Descriptor, scope: Scope) -> list[str]:
+def _platforms(content: Content, target: Descriptor, scope: Scope) -> list[str]:
     found: list[str] = []
     for item in [target] if mediatype.is_manifest(target.media_type) else walk(content, target, scope):
         if not mediatype.is_manifest(item.media_type) or not content.has(item.digest, item.size):
@@ -133,7 +131,7 @@ def _platforms(content: LeasedContent, target: Descriptor, scope: Scope) -> list
     return found
 
 
-def _of_config(content: LeasedContent, parts: tuple[Descriptor, ...], scope: Scope) -> str:
+def _of_config(content: Content, parts: tuple[Descriptor, ...], scope: Scope) -> str:
     from ocidist.spec.config import ImageConfig
 
     for part in parts:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ocidist.snapshots.protocols import Snapshotter
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.digest import Digest
-    from ocidist.stores.leased import LeasedContent
+    from ocidist.stores.store import Store
 
 __all__ = ["TreeProblem", "TreesReport", "check_trees", "remake", "unpackable"]
 
@@ -73,14 +73,14 @@ class _Tree:
     images: dict[str, None] = field(default_factory=dict)
 
 
-def unpackable(content: LeasedContent, scope: Scope) -> Iterator[tuple[str, Manifest, ImageConfig]]:
+def unpackable(store: Store, scope: Scope) -> Iterator[tuple[str, Manifest, ImageConfig]]:
     """Yield every image in the store that has a root filesystem, with each of its names."""
 
     def read(target: Descriptor) -> bytes:
-        return verified(content, target, scope) if target.data is None else target.data
+        return verified(store.content, target, scope) if target.data is None else target.data
 
-    for record in content.metadata.sorted_images()[0]:
-        for item in walk(content, record.target, scope):
+    for record in store.names.all()[0]:
+        for item in walk(store.content, record.target, scope):
             if not mediatype.is_manifest(item.media_type):
                 continue
             try:
@@ -95,10 +95,10 @@ def unpackable(content: LeasedContent, scope: Scope) -> Iterator[tuple[str, Mani
                 scope.check()
 
 
-def _trees(content: LeasedContent, keys: set[str], scope: Scope) -> dict[str, _Tree]:
+def _trees(store: Store, keys: set[str], scope: Scope) -> dict[str, _Tree]:
     """What the trees ``keys`` are made of; those of no image are left out."""
     found: dict[str, _Tree] = {}
-    for image, manifest, config in unpackable(content, scope):
+    for image, manifest, config in unpackable(store, scope):
         ids = config.diff_ids
         if len(ids) != len(manifest.layers):
             continue
@@ -113,14 +113,14 @@ def _trees(content: LeasedContent, keys: set[str], scope: Scope) -> dict[str, _T
     return found
 
 
-def _unpacked(content: LeasedContent, scratch: Snapshotter, tree: _Tree, scope: Scope) -> str:
+def _unpacked(store: Store, scratch: Snapshotter, tree: _Tree, scope: Scope) -> str:
     """Unpack the tree in ``scratch``, from the first image of which that is possible: its name. Raises as unpack."""
     from ocidist.snapshots.unpack import unpack
 
     trouble: OcidistError = BlobNotFound(tree.key, "no image of the store has this tree")
     for source in tree.sources.values():
         try:
-            unpack(content, scratch, source.layers, source.diff_ids, scope)
+            unpack(store.content, scratch, source.layers, source.diff_ids, scope)
             return source.image
         except OcidistError as error:
             scope.check()
@@ -128,16 +128,17 @@ def _unpacked(content: LeasedContent, scratch: Snapshotter, tree: _Tree, scope: 
     raise trouble
 
 
-def check_trees(content: LeasedContent, snapshots: Snapshotter, scope: Scope) -> TreesReport:
+def check_trees(store: Store, scope: Scope) -> TreesReport:
     """Compare every committed tree with its layers. Raises the scope's end, and StoreError where nothing can be written.
 
     A tree that can't be unpacked again, because a blob is damaged or for want of room, is a problem too.
     """
-    content.local.require_writable()
+    store.require_writable()
+    snapshots = store.snapshots
     keys = {info.key for info in snapshots.walk() if info.kind == "committed"}
     if not keys:
         return TreesReport()
-    trees = _trees(content, keys, scope)
+    trees = _trees(store, keys, scope)
     skipped = [
         (key, "no image in the store has it, so nothing tells its files")
         for key in sorted(keys - trees.keys())
@@ -157,7 +158,7 @@ def check_trees(content: LeasedContent, snapshots: Snapshotter, scope: Scope) ->
             count += 1
             images = tuple(tree.images)
             try:
-                _unpacked(content, scratch, tree, scope)
+                _unpacked(store, scratch, tree, scope)
             except OcidistError as error:
                 scope.check()
                 problems.append(TreeProblem(tree.key, "", f"can't be compared: {error}", images))
@@ -208,17 +209,18 @@ def _identity(snapshots: Snapshotter, key: str) -> tuple[int, int] | None:
 # -- repair -----------------------------------------------------------------------------------------
 
 
-def remake(content: LeasedContent, snapshots: Snapshotter, key: str, scope: Scope) -> str:
+def remake(store: Store, key: str, scope: Scope) -> str:
     """Unpack the committed tree ``key`` again, in the place of the one that is there: the image that it was made from.
 
     Raises StoreError where a prepared snapshot stands on it, and as unpack; then it is as it was.
     """
-    tree = _trees(content, {key}, scope).get(key)
+    snapshots = store.snapshots
+    tree = _trees(store, {key}, scope).get(key)
     if tree is None:
         raise StoreError(key, "no image of the store has this tree; pull one that does")
     _refuse_held(snapshots, key)
     with snapshots.scratch() as scratch:
-        image = _unpacked(content, scratch, tree, scope)
+        image = _unpacked(store, scratch, tree, scope)
         _refuse_held(snapshots, key)
         snapshots.replace(key, scratch, scope)
     return image

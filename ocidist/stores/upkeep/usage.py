@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Iterator, Mapping
 from ocidist.errors import OcidistError
 from ocidist.graph.walk import walk
 from ocidist.rows import Column, Rows, Schema
+from ocidist.spec.digest import Digest
 from ocidist.trees.directory import TreeReader
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
     from ocidist.snapshots.protocols import Snapshotter
-    from ocidist.spec.digest import Digest
-    from ocidist.stores.leased import LeasedContent
+    from ocidist.stores.store import Store
 
 __all__ = ["Space", "UsageRow", "measure", "usage"]
 
@@ -73,6 +73,17 @@ class Space:
         if not stat.S_ISDIR(found.st_mode):
             self.files += 1
             self.size += found.st_size
+
+    def count(self, size: int) -> None:
+        """Count one object that is not a file."""
+        self.merge(Space(1, size, size), 1)
+
+    def merge(self, other: Space, sign: int) -> None:
+        """Add what was counted elsewhere (``sign`` 1), or take it away (-1)."""
+        self.files += sign * other.files
+        self.size += sign * other.size
+        self.disk += sign * other.disk
+        self.unread += sign * other.unread
 
     def row(self, kind: str, name: str = "") -> UsageRow:
         """As a row."""
@@ -152,53 +163,62 @@ def _on_disk(found: os.stat_result) -> int:
     return found.st_size if blocks is None else int(blocks) * 512
 
 
-def usage(root: str, content: LeasedContent, snapshots: Snapshotter, scope: Scope) -> Rows[UsageRow]:
-    """Every place under ``root``. Raises the scope's end, or StoreError where the database can't be read."""
-    base = os.path.abspath(root)
-    local = os.path.abspath(content.local.root)
-    sums = {
-        "content": (os.path.join(local, "blobs"),),
-        "ingests": (os.path.join(local, "ingest"),),
-        "snapshots": (os.path.join(base, "snapshots"),),
-        "database": (content.metadata.path, f"{content.metadata.path}-journal"),
-    }
-    spaces = {kind: Space() for kind in sums}
-    trees = {key: Space() for key in _committed(snapshots)}
-    places = {path: spaces[kind] for kind, paths in sums.items() for path in paths}
-    for key, space in trees.items():
-        places[os.path.abspath(snapshots.path(key))] = space
-    total = measure(base, scope, places=places)
-    other = Space(
-        *(
-            getattr(total, name) - sum(getattr(space, name) for space in spaces.values())
-            for name in ("files", "size", "disk", "unread")
-        )
-    )
-    rows = [total.row("total"), spaces["content"].row("content"), *_by_image(content, scope)]
+def usage(store: Store, scope: Scope) -> Rows[UsageRow]:
+    """Every place of a store. Raises the scope's end, or StoreError where the database can't be read."""
+    trees = {key: Space() for key in _snapshots(store.snapshots)}
+    spaces = {kind: Space() for kind in ("content", "ingests", "snapshots", "database")}
+    files = store.place.files()
+    if files:
+        places = {path: spaces[kind] for kind, paths in files.items() if kind in spaces for path in paths}
+        for key, space in trees.items():
+            places[os.path.abspath(store.snapshots.path(key))] = space
+        total = measure(files["total"][0], scope, places=places)
+    else:
+        for info in store.content.walk():
+            spaces["content"].count(info.size)
+        for status in store.content.statuses():
+            spaces["ingests"].count(status.offset)
+        for key, space in trees.items():
+            used = store.snapshots.usage(key, scope.check)
+            space.files, space.size, space.disk = used.inodes, used.size, used.size
+            spaces["snapshots"].merge(space, 1)
+        total = Space()
+        for space in spaces.values():
+            total.merge(space, 1)
+    other = Space()
+    other.merge(total, 1)
+    for space in spaces.values():
+        other.merge(space, -1)
+    rows = [total.row("total"), spaces["content"].row("content"), *_by_image(store, scope)]
     rows += [spaces["ingests"].row("ingests"), spaces["snapshots"].row("snapshots")]
     rows += [space.row("snapshot", key) for key, space in sorted(trees.items())]
     rows += [spaces["database"].row("database"), other.row("other")]
     return Rows(USAGE, rows)
 
 
-def _committed(snapshots: Snapshotter) -> list[str]:
+def _snapshots(snapshots: Snapshotter) -> list[str]:
     try:
         return [info.key for info in snapshots.walk()]
     except OcidistError:  # another user's: they count as folders that can't be read
         return []
 
 
-def _by_image(content: LeasedContent, scope: Scope) -> Iterator[UsageRow]:
+def _by_image(store: Store, scope: Scope) -> Iterator[UsageRow]:
     """The blobs of each image, then those of none."""
-    here = {info.digest: Space() for info in content.walk()}
-    for digest, space in list(here.items()):
+    content, here = store.content, dict[Digest, Space]()
+    for info in content.walk():
+        path, space = content.path(info.digest), Space()
         try:
-            space.add(os.stat(content.path(digest), follow_symlinks=False))
+            if path is None:
+                space.count(info.size)
+            else:
+                space.add(os.stat(path, follow_symlinks=False))
         except OSError:  # deleted meanwhile
-            del here[digest]
+            continue
+        here[info.digest] = space
     images: dict[str, set[Digest]] = {}
     times: dict[Digest, int] = {}
-    for record in content.metadata.sorted_images()[0]:
+    for record in store.names.all()[0]:
         scope.check()
         parts = {item.digest for item in walk(content, record.target, scope)} & here.keys()
         images[record.name] = parts

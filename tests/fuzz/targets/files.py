@@ -14,7 +14,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ocidist.errors import CredentialError, StoreError, TransportError, UsageError
-from ocidist.images.sqlite import Metadata
+from ocidist.images.connection import DatabaseFile
+from ocidist.images.leases import SqliteLeases
+from ocidist.images.sqlite import SqliteImages
 from ocidist.net.cassette import read_cassette
 from ocidist.net.message import Headers, Request
 from ocidist.net.replay import ReplayTransport
@@ -107,15 +109,16 @@ def _json(raw: bytes) -> Any:
 @functools.cache
 def _database() -> bytes:
     with tempfile.TemporaryDirectory() as temporary:
-        metadata = Metadata(Path(temporary, "meta.db"))
+        file = DatabaseFile(Path(temporary, "meta.db"))
+        names, leases = SqliteImages(file), SqliteLeases(file)
         for number in range(20):
             target = Descriptor(
                 "application/vnd.oci.image.manifest.v1+json", Digest.of(b"%d" % number), number
             )
-            metadata.set_image(f"registry.example/app:{number}", target, {"label": "x" * number})
-            metadata.set_labels(target.digest, {"containerd.io/gc.root": "true"})
-            metadata.hold("lease", 4e9, [("content", str(target.digest))])
-        metadata.close()
+            names.put(f"registry.example/app:{number}", target, {"label": "x" * number})
+            leases.set_labels(target.digest, {"containerd.io/gc.root": "true"})
+            leases.hold("lease", 4e9, [("content", str(target.digest))])
+        file.close()
         return Path(temporary, "meta.db").read_bytes()
 
 
@@ -128,22 +131,23 @@ def check_database(edits: list[tuple[int, bytes]]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary, "meta.db")
         path.write_bytes(raw[: max(edits)[0]] if len(edits) % 5 == 4 else raw)
-        metadata = Metadata(path)
+        file = DatabaseFile(path)
+        names, leases = SqliteImages(file), SqliteLeases(file)
         target = Descriptor("application/vnd.oci.image.manifest.v1+json", Digest.of(b"1"), 1)
         for use in (
-            metadata.images,
-            metadata.leases,
-            metadata.problems,
-            lambda: metadata.get_image("registry.example/app:1"),
-            lambda: metadata.images_of(target.digest),
-            lambda: metadata.labels(target.digest),
-            lambda: metadata.labeled("containerd.io/"),
-            lambda: metadata.set_image("registry.example/new:1", target),
-            lambda: metadata.delete_image("registry.example/app:2"),
-            lambda: metadata.hold("lease", 5e9, [("content", str(target.digest))], {"a": "b"}),
+            names.all,
+            leases.all,
+            names.problems,
+            lambda: names.get("registry.example/app:1"),
+            lambda: names.of(target.digest),
+            lambda: leases.labels(target.digest),
+            lambda: leases.labeled("containerd.io/"),
+            lambda: names.put("registry.example/new:1", target),
+            lambda: names.delete("registry.example/app:2"),
+            lambda: leases.hold("lease", 5e9, [("content", str(target.digest))], {"a": "b"}),
         ):
             refused_or(use, by=StoreError)  # type: ignore[arg-type]
-        metadata.close()
+        file.close()
 
 
 _JSON = (

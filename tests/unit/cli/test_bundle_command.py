@@ -12,7 +12,7 @@ from ocidist.cli.main import main
 from ocidist.graph.copy import copy_graph
 from ocidist.scope import Scope
 from ocidist.spec.platform import Platform
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.images import Entry, TestImage, image, index, small_image
 from tests.parts.required import require
 from tests.parts.sources import MemorySource
@@ -38,7 +38,7 @@ def app(**run: Any) -> TestImage:
 
 def put(root: Path, made: TestImage, name: str = REF) -> None:
     source = MemorySource(made)
-    with Store(root) as store, store.lease() as lease, Scope(lease=lease) as scope:
+    with Store.at(root) as store, store.lease() as lease, Scope(lease=lease) as scope:
         copy_graph(source, store, source.root, scope, platform="all", workers=0)
         store.tag(name, source.root, scope)
 
@@ -153,7 +153,7 @@ def test_a_platform_that_was_not_pulled_is_asked_for(
     """Of an index the content of one image may be here alone."""
     source = MemorySource(index([small_image(platform=each) for each in ("linux/amd64", "linux/arm64")]))
     amd64 = Platform.parse("linux/amd64")
-    with Store(root) as store, store.lease() as lease, Scope(lease=lease) as scope:
+    with Store.at(root) as store, store.lease() as lease, Scope(lease=lease) as scope:
         copy_graph(source, store, source.root, scope, platform=amd64, workers=0)
         store.tag(REF, source.root, scope)
     assert main(["bundle", REF, "b", "--platform", "linux/amd64"]) == 0

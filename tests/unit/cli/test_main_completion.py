@@ -18,7 +18,7 @@ from ocidist.cli.main import main
 from ocidist.cli.offers import Offers, offers, read
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.required import require
 
 REDIS, BLOB = "docker.io/library/redis:7", Digest.of(b"{}")
@@ -72,13 +72,13 @@ def test_i78_what_bash_gets_reads_back(text: str) -> None:
 def root(tmp_path: Path) -> Path:
     """A store with an image, a blob, and a snapshot."""
     root = tmp_path / "root"
-    with Store(root) as store:
+    with Store.at(root) as store:
         with store.ingest("put", total=2, expected=BLOB) as writer:
             writer.write(b"{}")
             writer.commit(2, BLOB)
         target = Descriptor("application/vnd.oci.image.manifest.v1+json", BLOB, 2)
         for name in (REDIS, "ghcr.io/a/b:1", "-q", "new\nline"):
-            store.metadata.set_image(name, target)
+            store.names.put(name, target)
         with store.ingest("half", total=9) as writer:
             writer.write(b"{")
     return root
@@ -87,7 +87,7 @@ def root(tmp_path: Path) -> Path:
 def offered(text: str, root: Path | None = None) -> Offers:
     """For a line, with a store that it doesn't name itself."""
     return offers(
-        read(f"ocidist {text}"), lambda named: Store(named or root or "/nonexistent", readonly=True)
+        read(f"ocidist {text}"), lambda named: Store.at(named or root or "/nonexistent", readonly=True)
     )
 
 
@@ -160,7 +160,7 @@ def test_a_variable_and_a_home_name_the_root(root: Path) -> None:
 
     def open_store(named: str | None) -> Store:
         opened.append(named)
-        return Store(named or "/nonexistent", readonly=True)
+        return Store.at(named or "/nonexistent", readonly=True)
 
     for text in (
         f"OCIDIST_ROOT={root} ocidist rmi g",
@@ -174,7 +174,7 @@ def test_a_variable_and_a_home_name_the_root(root: Path) -> None:
 
 def test_snapshots_are_offered(root: Path) -> None:
     """ChainIDs where an image is mounted, what is written in where it is committed, both where it is removed."""
-    with Store(root) as store:
+    with Store.at(root) as store:
         store.snapshots.prepare("/mnt/my tree", "")
         made = Digest.of(b"chain")
         store.snapshots.prepare("making", "")

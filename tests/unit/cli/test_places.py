@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocidist.cli.main import main
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.trees import directory as reading
 from tests.parts.required import require
 
@@ -50,7 +50,7 @@ def test_paths_are_printed_to_the_byte(tmp_path: Path, capfdbinary: pytest.Captu
         os.mkdir(root)
     except OSError:
         pytest.skip("file names are Unicode here")
-    with Store(root) as store:
+    with Store.at(root) as store:
         with store.ingest("key") as into:
             into.write(b"x")
             digest = into.commit(0, None)

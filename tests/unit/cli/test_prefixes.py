@@ -14,7 +14,7 @@ from ocidist.errors import InvalidDigest, StoreError
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from ocidist.spec.prefix import complete, is_prefix
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.images import TestImage, small_image
 from tests.parts.images import image as made
 from tests.unit.test_store import pull
@@ -25,7 +25,7 @@ REF = "registry.example/plain:1"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("OCIDIST_ROOT", str(tmp_path / "root"))
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         yield store
 
 

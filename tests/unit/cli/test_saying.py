@@ -11,7 +11,7 @@ import pytest
 from ocidist.cli import main as cli
 from ocidist.cli.main import main
 from ocidist.scope import Scope
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 
 DEMO = "registry.example/demo/shop:1.0"
 REMOTE = DEMO.rpartition(":")[0]
@@ -58,7 +58,7 @@ def test_a_recording_without_what_was_here_already_says_so(
     """It can't be replayed into an empty store; one made with a new root can."""
     part, whole, fresh = tmp_path / "part.json", tmp_path / "whole.json", str(tmp_path / "fresh")
     run(capsys, "pull", DEMO)
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         count = len(store.blobs)
     _, (lacking, line) = run(capsys, "pull", DEMO, "--record", str(part))
     found = f"ocidist: {count - 1} blobs were in the store already, which this recording lacks"
@@ -203,7 +203,7 @@ def test_what_the_store_has_is_said_where_the_registry_is_away(
     unknown = f"{REMOTE}:away"
     _, (line,) = run(capsys, command, unknown, code=1)
     assert "store:" not in line
-    with Store(root) as store:
+    with Store.at(root) as store:
         scope = Scope()
         store.tag(unknown, store.resolve(DEMO, scope)[0], scope)
     out, (line,) = run(capsys, command, unknown, code=1)

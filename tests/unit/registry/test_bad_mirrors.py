@@ -16,7 +16,7 @@ from ocidist.net.replay import ReplayTransport
 from ocidist.progress import Resumed, Retrying
 from ocidist.remotes.registry.hosts_toml import Endpoint
 from ocidist.scope import Scope
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.faulty import FaultyRegistry
 from tests.parts.images import Entry, image, sha256
 
@@ -146,7 +146,7 @@ def test_what_was_recorded_through_mirrors_is_replayed_without_them(
         assert list(client.tags(own)) == ["1"]
         trace.save_cassette(tmp_path / "x.json")
     hosts.monkeypatch.undo()
-    store = Store(tmp_path / "replayed")
+    store = Store.at(tmp_path / "replayed")
     again = Client(store=store, platform="linux/amd64", transport=ReplayTransport.load(tmp_path / "x.json"))
     again.fetch(f"{own}:1")
     assert list(again.tags(own)) == ["1"]

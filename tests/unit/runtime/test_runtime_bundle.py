@@ -17,7 +17,7 @@ from ocidist.image import Image
 from ocidist.runtime.options import BundleOptions
 from ocidist.scope import Scope
 from ocidist.snapshots import whole_trees as trees
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.images import Entry, TestImage, image
 from tests.parts.required import require
 from tests.parts.sources import MemorySource
@@ -39,7 +39,7 @@ FILES = [
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty store."""
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         yield store
 
 
@@ -287,7 +287,7 @@ def test_a_user_that_no_namespace_maps_is_refused(
 def test_a_read_only_store_gives_bundles_of_what_is_unpacked(store: Store, tmp_path: Path) -> None:
     """No lease, no lock; what is not unpacked is refused."""
     img = opened(store, app())
-    reader = Store(store.root, readonly=True)
+    reader = Store.at(store.root, readonly=True)
     again = Client(store=reader).open("store:docker.io/library/app:1", platform="linux/amd64")
     with pytest.raises(BundleError, match="not unpacked"):
         again.bundle(tmp_path / "b")

@@ -40,7 +40,7 @@ from ocidist.snapshots.unpack import unpack
 from ocidist.snapshots.whole_trees import tree_usage
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.trees.directory import TreeReader
 from tests.parts.required import require
 from tests.parts.tars import END, directory, entry, hardlink, header, layer, pax, record, symlink
@@ -118,7 +118,7 @@ def store_image(root: Path, layers: list[bytes], *, kind: str = "native", **conf
         "rootfs": {"type": "layers", "diff_ids": [unpacked[blob] for blob in layers] if unpacked else []},
         **config,
     }
-    with Store(root, snapshotter=kind) as store:
+    with Store.at(root, snapshotter=kind) as store:
 
         def put(data: bytes, media_type: str) -> dict[str, object]:
             digest = Digest.of(data)
@@ -284,7 +284,7 @@ def put(store: Store, blobs: list[bytes]) -> tuple[list[Descriptor], list[Digest
 
 def refused(root: Path, layers: list[bytes], limits: Limits, kind: str = "native") -> str:
     """The message with which the image is refused."""
-    with Store(root, snapshotter=kind) as store:
+    with Store.at(root, snapshotter=kind) as store:
         found, diff_ids = put(store, layers)
         with pytest.raises((LimitExceeded, StoreError)) as caught:
             unpack(store.content, store.snapshots, found, diff_ids, Scope(limits=limits))
@@ -503,7 +503,7 @@ def test_i77_holes_cost_nothing_however_often_they_are_linked(tmp_path: Path, ki
         record("GNU.sparse.realsize", str(4 << 30)),
     ) + entry("GNUSparseFile.0/big", b"1\n0\n5\n".ljust(512, b"\0") + b"hello")
     blobs = [deflated([sparse, END]), *(deflated([hardlink(f"name{n}", "big"), END]) for n in range(10))]
-    with Store(tmp_path / "root", snapshotter=kind) as store:
+    with Store.at(tmp_path / "root", snapshotter=kind) as store:
         layers, diff_ids = put(store, blobs)
         chain = unpack(store.content, store.snapshots, layers, diff_ids, Scope())
         reader = store.snapshots.reader(str(chain))
@@ -531,7 +531,7 @@ def test_i77_a_copy_of_a_file_is_refused_where_the_disk_has_no_room_for_it(
 def test_i74_what_an_ended_one_left_is_removed_as_long_as_the_next_may_run(tmp_path: Path, kind: str) -> None:
     """The time limit holds for that too; the one after goes on with it."""
     require("kernel")
-    with Store(tmp_path / "root", snapshotter=kind) as store:
+    with Store.at(tmp_path / "root", snapshotter=kind) as store:
         layers, diff_ids = put(store, [deflated([entry("file", b"x"), END])])
         for number, key in enumerate(
             [diff_ids[0], "sha256:" + "a" * 64]

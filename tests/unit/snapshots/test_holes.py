@@ -19,7 +19,7 @@ from ocidist.snapshots.layering import Over
 from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.snapshots.whole_trees import copy_tree
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.trees.compare import compare, same_content
 from ocidist.trees.directory import TreeReader
 from ocidist.trees.file_data import copy_file
@@ -174,7 +174,7 @@ def test_i74_a_copy_ends_within_a_large_file(tmp_path: Path) -> None:
 def test_a_snapshot_that_was_not_finished_is_not_there(kind: str, tmp_path: Path) -> None:
     """Interrupted within its copy it is in no list, and the next to prepare one removes what is left of it."""
     require("kernel")
-    with Store(tmp_path / "root", snapshotter=kind) as store:
+    with Store.at(tmp_path / "root", snapshotter=kind) as store:
         root = store.snapshots.prepare("working")
         (root / "file").write_bytes(bytes(32 << 20))
         store.snapshots.commit(CHAIN, "working")

@@ -22,7 +22,7 @@ from ocidist.snapshots.unpack import unpack
 from ocidist.spec.chain import chain_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.tars import directory, entry, layer, symlink
 
 MEDIA = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -299,7 +299,7 @@ def test_sha512_diff_ids_are_checked_as_such(tmp_path: Path, kind: str) -> None:
     plain = [layer(entry(f"f{at}", os.urandom(1_500_000))).getvalue() for at in range(3)]
     wide = [Digest.of(data, "sha512") for data in plain]
     narrow = [Digest.of(data) for data in plain]
-    with Store(tmp_path / "root", snapshotter=kind) as store:
+    with Store.at(tmp_path / "root", snapshotter=kind) as store:
         rows = []
         for data in plain:
             with store.ingest("k") as writer:

@@ -21,7 +21,7 @@ from ocidist.repair import repair
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.stores.upkeep.check import DamageRow, check
 from tests.parts.images import small_image
 from tests.parts.required import require
@@ -48,7 +48,7 @@ def test_a_whole_store_is_well(client: Client) -> None:
     """No rows; every blob is told as checked, and the bytes are those of the blobs."""
     events: list[Event] = []
     store = client.store
-    report = check(store.content, store.snapshots, Scope(observer=events.append))
+    report = check(store, Scope(observer=events.append))
     assert list(report.rows) == []
     assert (report.blobs, report.bytes) == (len(store.blobs), sum(store.blobs["size"]))
     done = [event for event in events if isinstance(event, Finished)]
@@ -63,7 +63,7 @@ def test_a_whole_store_is_well(client: Client) -> None:
 def test_an_empty_root_and_one_that_is_not_there(tmp_path: Path) -> None:
     """Hold nothing that could be damaged, and stay as they are."""
     for root in (tmp_path, tmp_path / "absent"):
-        with Store(root) as store:
+        with Store.at(root) as store:
             assert list(store.check()) == []
     assert os.listdir(tmp_path) == []
 
@@ -187,7 +187,7 @@ def test_repair_believes_no_source(client: Client) -> None:
 def test_c40_stray_names_are_reported(client: Client) -> None:
     """In blobs/, in an algorithm's folder, in ingest/; what an ingest under way has is none."""
     store = client.store
-    content = store.content.local.root
+    content = store.root / "content"
     (content / "blobs/sha256" / ("0" * 63)).write_bytes(b"")
     (content / "blobs/md5").mkdir()
     (content / "blobs/note").write_text("")
@@ -206,8 +206,8 @@ def test_names_that_stand_for_what_is_not_here(client: Client) -> None:
     store = client.store
     absent = Digest.of(b"absent")
     target = Descriptor("application/vnd.oci.image.manifest.v1+json", absent, 6)
-    store.metadata.set_image("registry.example/a:1", target)
-    store.metadata.set_image("registry.example/b:1", target)
+    store.names.put("registry.example/a:1", target)
+    store.names.put("registry.example/b:1", target)
     [row] = store.check()
     assert (row.kind, row.name, row.problem) == ("blob", str(absent), "missing")
     assert row.images == ("registry.example/a:1", "registry.example/b:1")
@@ -221,7 +221,7 @@ def test_a_descriptor_with_another_size_than_the_whole_blob(client: Client) -> N
     store = client.store
     digest = layer(client)
     size = store.content.info(digest).size
-    store.metadata.set_image("registry.example/a:1", Descriptor("application/octet-stream", digest, size + 1))
+    store.names.put("registry.example/a:1", Descriptor("application/octet-stream", digest, size + 1))
     [row] = store.check()
     assert (row.kind, row.name) == ("image", "registry.example/a:1")
     assert row.problem == f"{digest} is whole with {size} bytes, but its descriptor says {size + 1}"
@@ -233,7 +233,7 @@ def test_a_manifest_that_can_not_be_read(client: Client) -> None:
     with store.ingest("k") as writer:
         writer.write(b"[]")
         digest = writer.commit(2, None)
-    store.metadata.set_image("x/y:1", Descriptor("application/vnd.oci.image.manifest.v1+json", digest, 2))
+    store.names.put("x/y:1", Descriptor("application/vnd.oci.image.manifest.v1+json", digest, 2))
     [row] = store.check()
     assert (row.kind, row.name) == ("image", "x/y:1")
     assert row.problem.startswith(f"its manifest {digest} can't be read: ")
@@ -244,7 +244,7 @@ def test_labels_that_point_to_what_is_not_here(client: Client) -> None:
     store = client.store
     absent = Digest.of(b"absent")
     store.set_labels(layer(client), {CHILDREN: str(absent)})
-    store.metadata.set_labels(Digest.of(b"another"), {CHILDREN: str(Digest.of(b"third"))})
+    store.leases.set_labels(Digest.of(b"another"), {CHILDREN: str(Digest.of(b"third"))})
     [row] = store.check()
     assert (row.kind, row.name, row.images) == ("blob", str(absent), ())
     assert row.problem == f"missing; the label {CHILDREN} of {layer(client)} points to it"
@@ -294,7 +294,7 @@ def test_a_damaged_database_does_not_hide_damaged_blobs(client: Client) -> None:
     store, digest = client.store, layer(client)
     flip(store.content.path(digest))
     store.close()
-    Path(store.metadata.path).write_bytes(b"no database" * 1000)
+    Path(store.names.place).write_bytes(b"no database" * 1000)
     kinds = {row.kind: row for row in store.check()}
     assert set(kinds) == {"database", "blob"}
     assert "move the file away" in kinds["database"].problem

@@ -19,7 +19,7 @@ from ocidist.client import Client
 from ocidist.content.disk import failure
 from ocidist.content.labels import SNAPSHOT_LABEL
 from ocidist.errors import InvalidManifest, OcidistError, StoreError
-from ocidist.images.sqlite import Metadata
+from ocidist.images.leases import SqliteLeases
 from ocidist.remotes.protocols import Origin
 from ocidist.scope import Scope
 from ocidist.snapshots import folders
@@ -30,7 +30,7 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import parse
 from ocidist.spec.platform import Platform
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.images import MANIFEST, Blob, TestImage, index, small_image, small_index, to_json
 from tests.parts.required import require
 from tests.unit.registry.fake import FakeRegistry
@@ -44,7 +44,7 @@ HOSTILE = "registry.example/a:1"
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty store with a snapshotter that only remembers keys."""
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         store._snapshots = Snapshots()  # type: ignore[assignment]
         yield store
 
@@ -116,7 +116,7 @@ def test_i80_damage_under_a_label_or_a_lease_keeps_what_came_with_it(store: Stor
     assert set(report.digests) == rest
     assert "gc.root" in report.problems[0]
     store.set_labels(source.root.digest, {"containerd.io/gc.root": None})
-    store.metadata.hold("mine", time.time() + 9000, [("content", str(source.root.digest))])
+    store.leases.hold("mine", time.time() + 9000, [("content", str(source.root.digest))])
     report = store.gc(Scope())
     assert (report.blobs, digests(store)) == ((), set(image.everything()))
     assert "lease mine" in report.problems[0]
@@ -276,7 +276,7 @@ def test_i80_an_image_that_is_here_already_does_not_stop_the_commands(
 def lose(store: Store) -> None:
     """The file of names is gone, as after the advice to move a damaged one away."""
     store.close()
-    os.unlink(store.metadata.path)
+    os.unlink(store.names.place)
 
 
 @pytest.mark.parametrize("how", ["gone", "empty", "of an older version"])
@@ -291,10 +291,10 @@ def test_gc_keeps_what_a_lost_database_would_have_named(
     assert trees == [chain]
     lose(store)
     if how == "empty":
-        Path(store.metadata.path).touch()
+        Path(store.names.place).touch()
     elif how != "gone":
-        store.metadata.create_lease("x", 0)
-        with sqlite3.connect(store.metadata.path) as connection:
+        store.leases.create("x", 0)
+        with sqlite3.connect(store.names.place) as connection:
             for table in ("leases", "labels"):
                 connection.execute(f"DELETE FROM {table}")
         connection.close()
@@ -407,7 +407,7 @@ def test_i80_a_damaged_record_stops_no_look_at_the_rest(
     hosted(registry, "1")
     client.pull(HOSTILE)
     kept = digests(store) - rest
-    with sqlite3.connect(store.metadata.path) as connection:
+    with sqlite3.connect(store.names.place) as connection:
         connection.execute(f"UPDATE images SET {damage} WHERE name = ?", (HOSTILE,))
     connection.close()
     trees = [info.key for info in store.snapshots.walk()]
@@ -434,7 +434,7 @@ def test_i80_a_blob_that_can_t_be_deleted_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """chattr +i, for one: it is named, stays counted as kept, and all else goes."""
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         for text in (b"one", b"two", b"three"):
             with store.ingest("key") as into:
                 into.write(text)
@@ -453,14 +453,14 @@ def test_i80_a_blob_that_can_t_be_deleted_stops_nothing(
     assert f"{fast}: {os.strerror(errno.EPERM)}; it may be immutable" in said.err
     assert "2 blobs" in said.err
     assert Digest.of(b"two") not in said.out
-    assert [info.digest for info in Store(tmp_path / "root").content.walk()] == [Digest.of(b"two")]
+    assert [info.digest for info in Store.at(tmp_path / "root").content.walk()] == [Digest.of(b"two")]
 
 
 @pytest.mark.parametrize("lost", ["committed", "active", "locks", "removed"])
 def test_a_folder_of_the_snapshots_that_is_lost_is_made_again(tmp_path: Path, lost: str) -> None:
     """Whatever is done next."""
     for used in ("gc", "prepare"):
-        with Store(tmp_path / used) as store:
+        with Store.at(tmp_path / used) as store:
             store.snapshots.prepare("key")
             shutil.rmtree(tmp_path / used / "snapshots" / "native" / lost)
             if used == "gc":
@@ -485,12 +485,12 @@ def test_a_collector_that_is_killed_leaves_no_config_that_names_a_tree_that_went
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(Metadata, "forget", killed)
+        patch.setattr(SqliteLeases, "forget", killed)
         with pytest.raises(SystemExit):
             store.gc(Scope())
     assert not store.content.has(config)
     store.push(Descriptor("a/b", config, len(image.everything()[str(config)].raw)), source, Scope())
-    for digest, _, chain in store.metadata.labeled(SNAPSHOT_LABEL):
+    for digest, _, chain in store.leases.labeled(SNAPSHOT_LABEL):
         assert Digest(digest) == config
         assert chain in [info.key for info in store.snapshots.walk()]
 
@@ -500,7 +500,7 @@ def test_i80_what_is_immutable_in_a_tree_is_told_and_not_counted(
 ) -> None:
     """Root can remove all else: it is not another user's."""
     require("os:geteuid")
-    with Store(tmp_path / "root") as store:
+    with Store.at(tmp_path / "root") as store:
         store.snapshots.prepare(f"{UNPACKING}chain").joinpath("file").write_bytes(b"12345")
 
     def refusing(path: object, at: int | None = None, check: object = None) -> None:

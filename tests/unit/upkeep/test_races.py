@@ -12,12 +12,13 @@ import pytest
 
 from ocidist.content.lock import FileLock, Gate, is_held
 from ocidist.errors import BlobNotFound, DeadlineExceeded, Locked
-from ocidist.images.sqlite import Metadata
+from ocidist.images.connection import DatabaseFile
+from ocidist.images.leases import SqliteLeases
 from ocidist.remotes.protocols import Origin
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from tests.parts.required import require
 
 RAW = b"some layer"
@@ -27,7 +28,7 @@ FOLLOWS = "containerd.io/gc.ref.content.0"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "root") as made:
+    with Store.at(tmp_path / "root") as made:
         yield made
 
 
@@ -80,17 +81,17 @@ def test_c38_a_blob_that_goes_over_from_one_lease_to_another_is_always_held(stor
     """Whoever lists the leases sees it in the one or in the other, or in both."""
     digest = put(store, lease="old")
 
-    class Interrupted(Metadata):
-        def _read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-            rows = super()._read(statement, *values)
-            store.metadata.hold("new", time.time() + 9000, [("content", str(digest))])
-            store.metadata.delete_leases(["old"])
+    class Interrupted(SqliteLeases):
+        def read(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+            rows = super().read(statement, *values)
+            store.leases.hold("new", time.time() + 9000, [("content", str(digest))])
+            store.leases.delete(["old"])
             return rows
 
-    reader = Interrupted(store.metadata.path)
-    assert ("content", str(digest)) in {held for lease in reader.leases() for held in lease.resources}
-    reader.close()
-    assert [lease.id for lease in store.metadata.leases()] == ["new"]
+    reader = Interrupted(DatabaseFile(store.names.place))
+    assert ("content", str(digest)) in {held for lease in reader.all() for held in lease.resources}
+    reader.file.close()
+    assert [lease.id for lease in store.leases.all()] == ["new"]
 
 
 def test_c38_what_is_brought_while_another_deletes_it_stays_held(
@@ -98,13 +99,13 @@ def test_c38_what_is_brought_while_another_deletes_it_stays_held(
 ) -> None:
     """A delete forgets labels and leases before anybody can commit the blob anew."""
     put(store)
-    forget, seen = store.metadata.forget, []
+    forget, seen = store.leases.forget, []
 
     def watched(*arguments: Any) -> None:
-        seen.append(is_held(store.content.gate.path))
+        seen.append(is_held(str(store.root / "gc.lock")))
         forget(*arguments)
 
-    monkeypatch.setattr(store.metadata, "forget", watched)
+    monkeypatch.setattr(store.leases, "forget", watched)
     store.delete_blob(TARGET.digest)
     assert seen == [True]
     with pytest.raises(BlobNotFound):
@@ -148,14 +149,14 @@ def test_c38_labels_that_a_killed_collector_left_are_forgotten(store: Store) -> 
     """Of a blob that is gone; but not of one that is held, or here."""
     here = put(store)
     held, gone = Digest.of(b"held"), Digest.of(b"gone")
-    store.metadata.hold("mine", time.time() + 9000, [("content", str(held))])
+    store.leases.hold("mine", time.time() + 9000, [("content", str(held))])
     for digest in (here, held, gone):
-        store.metadata.set_labels(digest, {FOLLOWS: str(here)})
+        store.leases.set_labels(digest, {FOLLOWS: str(here)})
     store.gc(Scope(), dry_run=True)
-    assert store.metadata.labels(gone)
+    assert store.leases.labels(gone)
     store.gc(Scope())
-    assert store.metadata.labels(gone) == {}
-    assert store.metadata.labels(held) == store.metadata.labels(here) == {FOLLOWS: str(here)}
+    assert store.leases.labels(gone) == {}
+    assert store.leases.labels(held) == store.leases.labels(here) == {FOLLOWS: str(here)}
 
 
 def test_c38_who_waits_to_be_alone_is_not_overtaken(tmp_path: Path) -> None:

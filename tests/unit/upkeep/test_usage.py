@@ -12,7 +12,7 @@ from ocidist.client import Client
 from ocidist.net.replay import load_demo
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
-from ocidist.stores.local import Store
+from ocidist.stores.store import Store
 from ocidist.stores.upkeep.usage import Space, UsageRow, measure
 from tests.parts.required import program, require
 
@@ -91,7 +91,7 @@ def test_a_snapshot_is_told_by_its_chain(store: Store) -> None:
 def test_an_empty_root_and_one_that_is_not_there(tmp_path: Path) -> None:
     """Use nothing but themselves; nothing is made."""
     for root in (tmp_path / "absent", tmp_path):
-        with Store(root) as store:
+        with Store.at(root) as store:
             found = rows(store)
             assert of(found, "total").files == of(found, "total").size == 0
     assert os.listdir(tmp_path) == []
