@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.cli.context import Context
+from ocidist.spec import mediatype
 from ocidist.spec.digest import Digest
 from ocidist.view.schema import Column, Schema
 
@@ -155,7 +156,7 @@ def run_get(args: argparse.Namespace, context: Context) -> None:
 
     content = context.store.content
     info = content.info(context.digest(args.digest))
-    target = Descriptor("application/octet-stream", info.digest, info.size)
+    target = Descriptor(mediatype.OCTET_STREAM, info.digest, info.size)
     with context.quiet() as scope:
         body = content.open(target, scope)
         try:

@@ -43,6 +43,7 @@ from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Index, Manifest
+from ocidist.spec.document import MAX_SIZE
 from ocidist.spec.platform import Platform, fits, is_image, select
 
 __all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Slots", "Watcher", "copy_graph", "pick", "read_small"]
@@ -50,7 +51,6 @@ __all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Slots", "Watcher", "copy_graph", "pi
 DEFAULT_WORKERS = 4
 MAX_DEPTH = 16  # of indices in indices; real ones nest once
 MAX_NODES = 100_000
-MANIFEST_LIMIT = 4 << 20  # bytes; the distribution specification's advice for registries
 _LEAVES = frozenset({"blob", "config", "layer"})
 _ASKED = 16  # images of an index without platforms whose configs are read
 _JOIN = 0.2  # seconds that an ended copy waits for its workers to let go of their ingests
@@ -396,12 +396,12 @@ def read_small(source: Source, target: Descriptor, scope: Scope) -> bytes:
     """A manifest's or config's bytes, verified, or its inline ``data`` (which its parser verified)."""
     if target.data is not None:
         return target.data
-    if target.size > MANIFEST_LIMIT:
+    if target.size > MAX_SIZE:
         what = mediatype.kind(target.media_type)
-        raise InvalidManifest(what, f"{target.size} bytes; at most {MANIFEST_LIMIT} are read")
+        raise InvalidManifest(what, f"{target.size} bytes; at most {MAX_SIZE} are read")
     body = source.open(target, scope)
     try:
-        return verify.read_all(body, target, MANIFEST_LIMIT)
+        return verify.read_all(body, target, MAX_SIZE)
     finally:
         body.close()
 

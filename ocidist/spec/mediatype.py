@@ -27,6 +27,7 @@ __all__ = [
     "OCI_LAYER_GZIP",
     "OCI_LAYER_ZSTD",
     "OCI_MANIFEST",
+    "OCTET_STREAM",
     "base",
     "is_config",
     "is_foreign",
@@ -50,6 +51,9 @@ OCI_LAYER_FOREIGN_GZIP = "application/vnd.oci.image.layer.nondistributable.v1.ta
 OCI_LAYER_FOREIGN_ZSTD = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
 OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
 """The artifact manifest of a release candidate, withdrawn before image-spec 1.1: refused by name."""
+
+OCTET_STREAM = "application/octet-stream"
+"""Content of an unknown type (RFC 2046, section 4.5.1)."""
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -86,9 +90,7 @@ _LAYERS = _FOREIGN | {
     DOCKER_LAYER_ZSTD,
 }
 # What servers say when they do not know, or do not tell (threat A.11).
-_GENERIC = frozenset(
-    {"", "application/json", "application/octet-stream", "binary/octet-stream", "text/plain", "text/json"}
-)
+_GENERIC = frozenset({"", "application/json", OCTET_STREAM, "binary/octet-stream", "text/plain", "text/json"})
 
 
 def base(media_type: str) -> str:

@@ -23,8 +23,9 @@ from ocidist.errors import (
     TransferError,
     TransportError,
 )
-from ocidist.graph.walk import LIMIT, may_name
+from ocidist.graph.walk import may_name
 from ocidist.progress import Retrying
+from ocidist.spec.document import MAX_SIZE
 
 if TYPE_CHECKING:
     from ocidist.remotes.protocols import Source
@@ -115,7 +116,7 @@ class RepairingSink:
 def _whole(store: Store, target: Descriptor, scope: Scope) -> bytes | None:
     """Return the verified bytes of a manifest in the store, None if it is damaged."""
     try:
-        return read_all(store.open(target, scope), target, LIMIT)
+        return read_all(store.open(target, scope), target, MAX_SIZE)
     except ContentError:
         return None
 

@@ -21,7 +21,6 @@ from ocidist.errors import (
     Unsupported,
     UsageError,
 )
-from ocidist.graph.walk import LIMIT
 from ocidist.images.leases import SqliteLeases
 from ocidist.images.protocols import DAY, LEASED, UNNAMED, ImageRecord, Images, Leases, lease_of
 from ocidist.images.replayed import marking
@@ -30,9 +29,11 @@ from ocidist.remotes import Locator
 from ocidist.remotes.protocols import Origin
 from ocidist.scope import Scope
 from ocidist.settings import store_root
+from ocidist.spec import mediatype
 from ocidist.spec.chain import chain_id, chain_ids
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.spec.document import MAX_SIZE
 from ocidist.spec.manifest import parse
 from ocidist.spec.prefix import complete, is_prefix
 from ocidist.spec.reference import Reference
@@ -197,11 +198,11 @@ class Store:
         for record in self.names.of(digest):
             return record.target
         size = self.content.info(digest).size
-        media_type = "application/octet-stream"
+        media_type = mediatype.OCTET_STREAM
         target = Descriptor(media_type, digest, size)
-        if size <= LIMIT:
+        if size <= MAX_SIZE:
             try:
-                media_type = parse(read_all(self.open(target, scope), target, LIMIT)).media_type
+                media_type = parse(read_all(self.open(target, scope), target, MAX_SIZE)).media_type
             except (InvalidManifest, Unsupported):
                 return target
         return Descriptor(media_type, digest, size)

@@ -36,7 +36,6 @@ from ocidist.spec.digest import Digest
 
 __all__ = ["Registry", "RegistryRemote"]
 
-UNKNOWN_TYPE = "application/octet-stream"
 _PAGE = 1000  # names asked for at a time
 _MAX_PAGES = 10_000
 _COUNTS_PULLS = frozenset({"docker.io"})
@@ -268,7 +267,9 @@ class RegistryRemote:
             return None
         response.close()
         size = wire.length_of(response.headers.get("Content-Length")) if response.status == 200 else None
-        return Descriptor(mediatype.base(hint) or UNKNOWN_TYPE, digest, -1 if size is None else size)
+        return Descriptor(
+            mediatype.base(hint) or mediatype.OCTET_STREAM, digest, -1 if size is None else size
+        )
 
 
 class Registry:

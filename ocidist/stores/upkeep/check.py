@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Iterable, Iterator
 from ocidist.content.labels import CONTENT_LABEL, SNAPSHOT_LABEL
 from ocidist.content.verify import BLOCK, fill_buffer
 from ocidist.errors import BlobNotFound, InvalidDigest, OcidistError, StoreError
-from ocidist.graph.walk import LIMIT, may_name, verified
+from ocidist.graph.walk import children, walk
 from ocidist.progress import Advanced, Failed, Finished, Queued
 from ocidist.rows import Column, Rows, Schema
-from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckReport", "DamageRow", "check", "references"]
 
-UNKNOWN = "application/octet-stream"
 DAMAGE = Schema(
     "damage",
     (
@@ -87,7 +85,7 @@ def check(store: Store, scope: Scope, *, trees: bool = False) -> CheckReport:
     unseen = list(hidden)
     todo = sorted(found)
     for digest in todo:
-        scope.emit(Queued(Descriptor(UNKNOWN, digest, found[digest])))
+        scope.emit(Queued(Descriptor(mediatype.OCTET_STREAM, digest, found[digest])))
     bad: dict[Digest, str] = {}
     for digest in todo:
         problem = _hashed(store.content, digest, scope)
@@ -124,7 +122,7 @@ def _hashed(content: Content, digest: Digest, scope: Scope) -> str:
 def _read(content: Content, digest: Digest, scope: Scope) -> str:
     size = content.info(digest).size  # refuses all but regular files
     hasher, block, done = digest.hasher(), memoryview(bytearray(min(BLOCK, size + 1))), 0
-    with closing(content.open(Descriptor(UNKNOWN, digest, -1), scope)) as body:
+    with closing(content.open(Descriptor(mediatype.OCTET_STREAM, digest, -1), scope)) as body:
         while True:
             scope.check()
             count = fill_buffer(body, block)
@@ -189,19 +187,16 @@ class _Following:
         records, damaged = self.names.all()
         self.of_images += [DamageRow("image", each.name, each.problem) for each in damaged]
         for record in records:
-            seen: set[tuple[Digest, bool]] = set()  # a layer for one parent may be a manifest for another
-            todo = [record.target]
-            while todo:
+            name = record.name
+            for target in walk(record.target, lambda item, name=name: self._needed(item, name)):  # type: ignore[misc]
                 self.scope.check()
-                target = todo.pop()
-                if (target.digest, may_name(target)) not in seen:
-                    seen.add((target.digest, may_name(target)))
-                    self._want(target).images.append(record.name)
-                    size = self._other_size(target)
-                    if size and target.digest not in self.bad:
-                        problem = f"{target.digest} is whole with {size} bytes, but its descriptor says {target.size}"
-                        self.of_images.append(DamageRow("image", record.name, problem))
-                    todo += self._needed(target, record.name)
+                self._want(target).images.append(name)
+                size = self._other_size(target)
+                if size and target.digest not in self.bad:
+                    problem = (
+                        f"{target.digest} is whole with {size} bytes, but its descriptor says {target.size}"
+                    )
+                    self.of_images.append(DamageRow("image", name, problem))
 
     def _want(self, target: Descriptor) -> _Wanted:
         return self.wanted.setdefault(target.digest, _Wanted(target))
@@ -228,21 +223,11 @@ class _Following:
         return here
 
     def _children(self, target: Descriptor) -> tuple[Descriptor, ...]:
-        if not may_name(target) or target.digest in self.bad or not self.content.has(target.digest):
+        if target.digest in self.bad or not self.content.has(target.digest):
             return ()
         key = target.digest, mediatype.base(target.media_type)
         if key not in self._parsed:
-            generic = mediatype.is_generic(target.media_type)
-            size = self.content.info(target.digest).size
-            if generic and size > LIMIT:
-                return ()
-            raw = verified(self.content, Descriptor(target.media_type, target.digest, size), self.scope)
-            try:
-                self._parsed[key] = manifests.parse(raw, target.media_type).children()
-            except OcidistError:
-                if not generic:
-                    raise
-                self._parsed[key] = ()
+            self._parsed[key] = children(self.content, target, self.scope)
         return self._parsed[key]
 
     def labels(self) -> None:
@@ -253,10 +238,10 @@ class _Following:
             except InvalidDigest:  # it holds nothing
                 continue
             if self.content.has(owner):
-                wanted = self._want(Descriptor(UNKNOWN, digest, -1))
+                wanted = self._want(Descriptor(mediatype.OCTET_STREAM, digest, -1))
                 wanted.labels.append(f"the label {key} of {holder} points to it")
         for digest in self.bad:
-            self._want(Descriptor(UNKNOWN, digest, -1))
+            self._want(Descriptor(mediatype.OCTET_STREAM, digest, -1))
         repositories = origins(self.content)
         for digest, wanted in self.wanted.items():
             wanted.sources += repositories.get(str(digest), [])
@@ -264,7 +249,7 @@ class _Following:
     def rows(self) -> Iterator[DamageRow]:
         """Blobs that are damaged or missing, then images that can't be whole for another reason."""
         for digest in sorted(self.bad):
-            wanted = self.wanted.get(digest) or _Wanted(Descriptor(UNKNOWN, digest, -1))
+            wanted = self.wanted.get(digest) or _Wanted(Descriptor(mediatype.OCTET_STREAM, digest, -1))
             size = self._other_size(wanted.target)
             yield self._row(wanted, f"{self.bad[digest]}{size and f'; there should be {wanted.target.size}'}")
         for digest, wanted in sorted(self.wanted.items()):

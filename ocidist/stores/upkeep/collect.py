@@ -12,15 +12,14 @@ from __future__ import annotations
 import errno
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.content.labels import CONTENT_LABEL, ROOT_LABEL, SNAPSHOT_LABEL, SOURCE_LABEL
 from ocidist.errors import BlobNotFound, DigestMismatch, InvalidDigest, OcidistError, SizeMismatch, StoreError
-from ocidist.graph.walk import LIMIT, may_name, mentioned, verified
+from ocidist.graph.walk import children, mentioned, walk
 from ocidist.images.protocols import DAY, LEASED, UNNAMED
-from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -235,46 +234,31 @@ class _Marking:
             ]
         )
 
-    def _follow(self, todo: list[_Step]) -> None:
-        while todo:
-            self.scope.check()
-            step = todo.pop()
-            target = step.target
-            # What one parent calls a layer another may call a manifest: the one must not hide the other's children.
-            seen = (target.digest, mediatype.base(target.media_type) if may_name(target) else "")
-            if seen in self._seen:
-                continue
-            self._seen.add(seen)
-            self.kept.add(target.digest)
-            found = list(self._named(step)) if seen[1] else []
-            found += [_unknown(self.content, ref) for ref in self._references.get(str(target.digest), ())]
-            todo += [replace(step, target=item) for item in found]
+    def _follow(self, steps: Iterable[_Step]) -> None:
+        for step in steps:
+            for target in walk(step.target, lambda item, step=step: self._held(item, step), self._seen):  # type: ignore[misc]
+                self.kept.add(target.digest)
 
-    def _named(self, step: _Step) -> Iterable[Descriptor]:
-        """What a manifest names; () if it is missing. Of one that is damaged, or is called a manifest and can't be
-        read as one, all that it might."""
-        target = step.target
-        generic = mediatype.is_generic(target.media_type)
+    def _held(self, target: Descriptor, step: _Step) -> Iterator[Descriptor]:
+        """Yield what ``target`` holds: what it names, and what its labels refer to."""
+        self.scope.check()
+        yield from self._named(target, step)
+        for ref in self._references.get(str(target.digest), ()):
+            yield _unknown(self.content, ref)
+
+    def _named(self, target: Descriptor, step: _Step) -> Iterable[Descriptor]:
+        """Return what a manifest names; of one that is damaged, or can't be read as one, all that it might."""
         try:
-            size = self.content.info(target.digest).size
-            if generic and size > LIMIT:
-                return ()
-            # Of its own size: a wrong one in the descriptor that leads here must not hide what it names.
-            raw = verified(self.content, Descriptor(target.media_type, target.digest, size), self.scope)
+            return children(self.content, target, self.scope)
         except BlobNotFound:
             return ()
         except OcidistError as error:
             self.scope.check()
             damaged = isinstance(error, (DigestMismatch, SizeMismatch))
-            return self._spared(step, "is damaged" if damaged else f"can't be read ({error})")
-        try:
-            return manifests.parse(raw, target.media_type).children()
-        except OcidistError as error:
-            return () if generic else self._spared(step, f"can't be read ({error})")
+            return self._spared(target, step, "is damaged" if damaged else f"can't be read ({error})")
 
-    def _spared(self, step: _Step, why: str) -> Iterator[Descriptor]:
-        """What a manifest that can't be followed may name: the digests in its bytes, and all content of its origin."""
-        target = step.target
+    def _spared(self, target: Descriptor, step: _Step, why: str) -> Iterator[Descriptor]:
+        """Yield what a manifest that can't be followed may name: the digests in its bytes, and all content of its origin."""
         kind = "content" if mediatype.is_generic(target.media_type) else mediatype.kind(target.media_type)
         problem = f"the {kind} {target.digest}, held by {step.holder}, {why}"
         self.problems.setdefault(target.digest, f"{problem}; what it may name is kept: {step.way_out}")
@@ -320,7 +304,7 @@ def _unknown(content: Content, text: str) -> Descriptor:
         size = 0
     except OcidistError:
         digest, size = Digest.of(b""), 0
-    return Descriptor("application/octet-stream", digest, size)
+    return Descriptor(mediatype.OCTET_STREAM, digest, size)
 
 
 def _garbage_snapshots(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.errors import ContentError, DigestMismatch, OcidistError, SizeMismatch
-from ocidist.graph.walk import may_name, verified, walk
-from ocidist.spec import manifest as manifests
+from ocidist.graph.walk import children_here, reachable, verified, walk
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
@@ -21,34 +20,27 @@ __all__ = ["damaged", "explained", "holders"]
 def damaged(content: Provider, roots: Iterable[Descriptor], scope: Scope) -> Iterator[Digest]:
     """Yield the blobs of ``roots`` that exist and do not hash to their digest. What a damaged manifest names is not
     followed."""
-    seen: dict[Digest, bool] = {}
-    todo = list(roots)
-    while todo:
-        scope.tick()
-        target = todo.pop()
-        names = may_name(target)
-        if seen.get(target.digest, False) or (target.digest in seen and not names):
-            continue
-        seen[target.digest] = names
-        try:
-            size = content.info(target.digest).size
-            raw = verified(content, Descriptor(target.media_type, target.digest, size), scope)
-        except (DigestMismatch, SizeMismatch):  # the latter: it grew or shrank meanwhile
-            yield target.digest
-            continue
-        except ContentError:  # missing, or no file at all: the next fetch replaces that
-            continue
-        if names:
+    seen: set[tuple[Digest, str]] = set()
+    hashed: set[Digest] = set()
+    for root in roots:
+        for target in walk(root, lambda item: children_here(content, item, scope), seen):
+            scope.tick()
+            if target.digest in hashed:
+                continue
+            hashed.add(target.digest)
             try:
-                todo += manifests.parse(raw, target.media_type).children()
-            except OcidistError:
+                size = content.info(target.digest).size
+                verified(content, Descriptor(target.media_type, target.digest, size), scope)
+            except (DigestMismatch, SizeMismatch):  # the latter: it grew or shrank meanwhile
+                yield target.digest
+            except ContentError:  # missing, or no file at all: the next fetch replaces that
                 continue
 
 
 def holders(store: Store, digest: Digest, scope: Scope) -> Iterator[str]:
     """Yield the names of the images that a blob is part of."""
     for record in store.image_records():
-        if any(item.digest == digest for item in walk(store.content, record.target, scope)):
+        if any(item.digest == digest for item in reachable(store.content, record.target, scope)):
             yield record.name
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Collection, Iterable, Iterator
 
 from ocidist.content import verify
 from ocidist.errors import OcidistError
-from ocidist.graph.walk import children, walk
+from ocidist.graph.walk import children_here, reachable
 from ocidist.images.replayed import REPLAYED
 from ocidist.rows import Column, Rows, Schema
 from ocidist.scope import Scope
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.spec.document import MAX_SIZE
 
 if TYPE_CHECKING:
     from ocidist.content.protocols import Content, IngestStatus
@@ -105,7 +106,9 @@ def images(store: Store, scope: Scope | None = None, only: Collection[str] | Non
         if only is not None and record.name not in only:
             continue
         target = record.target
-        size = sum(item.size for item in walk(content, target, scope) if content.has(item.digest, item.size))
+        size = sum(
+            item.size for item in reachable(content, target, scope) if content.has(item.digest, item.size)
+        )
         platforms = tuple(_platforms(content, target, scope))
         cassette = record.labels.get(REPLAYED, "")
         rows.append(ImageRow(record.name, target.media_type, target.digest, size, platforms, cassette))
@@ -114,10 +117,10 @@ def images(store: Store, scope: Scope | None = None, only: Collection[str] | Non
 
 def _platforms(content: Content, target: Descriptor, scope: Scope) -> list[str]:
     found: list[str] = []
-    for item in [target] if mediatype.is_manifest(target.media_type) else walk(content, target, scope):
+    for item in [target] if mediatype.is_manifest(target.media_type) else reachable(content, target, scope):
         if not mediatype.is_manifest(item.media_type) or not content.has(item.digest, item.size):
             continue
-        parts = children(content, item, scope)
+        parts = children_here(content, item, scope)
         # Foreign layers are not fetched: they can't be missing.
         if any(
             not content.has(part.digest, part.size)
@@ -137,7 +140,7 @@ def _of_config(content: Content, parts: tuple[Descriptor, ...], scope: Scope) ->
     for part in parts:
         if mediatype.is_config(part.media_type):
             try:
-                raw = verify.read_all(content.open(part, scope), part, 4 << 20)
+                raw = verify.read_all(content.open(part, scope), part, MAX_SIZE)
                 return str(ImageConfig.parse(raw).platform)
             except OcidistError:
                 return ""

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Iterator
 
 from ocidist.errors import BlobNotFound, OcidistError, StoreError
-from ocidist.graph.walk import verified, walk
+from ocidist.graph.walk import reachable, verified
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.chain import chain_ids
@@ -80,7 +80,7 @@ def unpackable(store: Store, scope: Scope) -> Iterator[tuple[str, Manifest, Imag
         return verified(store.content, target, scope) if target.data is None else target.data
 
     for record in store.names.all()[0]:
-        for item in walk(store.content, record.target, scope):
+        for item in reachable(store.content, record.target, scope):
             if not mediatype.is_manifest(item.media_type):
                 continue
             try:

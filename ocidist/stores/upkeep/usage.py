@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Iterator, Mapping
 
 from ocidist.errors import OcidistError
-from ocidist.graph.walk import walk
+from ocidist.graph.walk import reachable
 from ocidist.rows import Column, Rows, Schema
 from ocidist.spec.digest import Digest
 from ocidist.trees.directory import TreeReader
@@ -220,7 +220,7 @@ def _by_image(store: Store, scope: Scope) -> Iterator[UsageRow]:
     times: dict[Digest, int] = {}
     for record in store.names.all()[0]:
         scope.check()
-        parts = {item.digest for item in walk(content, record.target, scope)} & here.keys()
+        parts = {item.digest for item in reachable(content, record.target, scope)} & here.keys()
         images[record.name] = parts
         for digest in parts:
             times[digest] = times.get(digest, 0) + 1
