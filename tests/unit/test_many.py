@@ -107,7 +107,7 @@ def test_one_name_is_looked_up_alone(
         with Scope() as scope:
             scope.cancel()
             with pytest.raises(Cancelled):
-                inventory.images(store.content, scope)
+                inventory.images(store, scope)
     looked: list[Descriptor] = []
     walk = inventory.walk
 
