@@ -42,8 +42,8 @@ from ocidist.spec import mediatype
 from ocidist.spec.config import ImageConfig
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.document import MAX_SIZE
+from ocidist.spec.manifest import Index, Manifest
 from ocidist.spec.platform import Platform, fits, is_image, select
 
 __all__ = ["DEFAULT_WORKERS", "MAX_DEPTH", "Slots", "Watcher", "copy_graph", "pick", "read_small"]
@@ -262,12 +262,12 @@ class _Walk:
                 )
 
     def children(self, value: Manifest | Index) -> tuple[Descriptor, ...]:
-        if isinstance(value, Index) and value.manifests and self.platform != "all":
-            return (pick(value.manifests, self.platform or Platform.host(), self.read),)
-        children = value.children()
-        for child in children:
-            Digest(child.digest)  # refuse an algorithm that can't be verified
-        return children
+        if isinstance(value, Index):
+            if value.manifests and self.platform != "all":
+                return (pick(value.manifests, self.platform or Platform.host(), self.read),)
+            for entry in value.manifests:
+                Digest(entry.digest)  # all are wanted: refuse an algorithm that can't be verified
+        return value.children()
 
     def read(self, target: Descriptor) -> bytes:
         """Return a manifest's or config's bytes."""

@@ -109,13 +109,13 @@ def test_one_name_is_looked_up_alone(
             with pytest.raises(Cancelled):
                 inventory.images(store, scope)
     looked: list[Descriptor] = []
-    walk = inventory.walk
+    reachable = inventory.reachable
 
     def watched(content: object, target: Descriptor, scope: Scope) -> object:
         looked.append(target)
-        return walk(content, target, scope)  # type: ignore[arg-type]
+        return reachable(content, target, scope)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(inventory, "walk", watched)
+    monkeypatch.setattr(inventory, "reachable", watched)
     assert main(["images", "--format", "csv", names[1]]) == 0
     assert names[1] in (said := capsys.readouterr().out)
     assert names[0] not in said
