@@ -248,10 +248,10 @@ class TransportError(OcidistError):
 
 
 class RegistryError(OcidistError):
-    """A registry answered with an error.
+    """Raised if a registry answered with an error.
 
     ``url`` has its query redacted; ``diagnostics`` is a tuple of ``(code, message)`` pairs from the body
-    (distribution-spec, "Error Codes").
+    (distribution-spec, "Error Codes"). ``retry_after`` is in seconds, None if the registry did not say.
     """
 
     def __init__(
@@ -261,8 +261,10 @@ class RegistryError(OcidistError):
         status: int,
         diagnostics: Sequence[tuple[str, str]] = (),
         hint: str = "",
+        retry_after: float | None = None,
     ) -> None:
         self.method, self.url, self.status, self.hint = method, url, status, hint
+        self.retry_after = retry_after
         self.diagnostics = tuple(diagnostics)
         said = "; ".join(
             quoted(f"{code}: {message}" if message else code)[1:-1] for code, message in self.diagnostics[:4]
@@ -273,6 +275,11 @@ class RegistryError(OcidistError):
         if hint:
             parts.append(hint)
         super().__init__(": ".join(parts))
+
+    @property
+    def host(self) -> str:
+        """``host[:port]`` of the URL."""
+        return self.url.partition("://")[2].partition("/")[0]
 
     @property
     def retryable(self) -> bool:
@@ -293,19 +300,7 @@ class NotFound(RegistryError):
 
 
 class RateLimited(RegistryError):
-    """429. ``retry_after`` is in seconds, None where the registry did not say."""
-
-    def __init__(
-        self,
-        method: str,
-        url: str,
-        status: int = 429,
-        diagnostics: Sequence[tuple[str, str]] = (),
-        hint: str = "",
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(method, url, status, diagnostics, hint)
-        self.retry_after = retry_after
+    """429."""
 
 
 # -- content ----------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
-from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError
+from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, RegistryError, TransportError
 from ocidist.limits import DEFAULT, Limits
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ POLL = 0.05  # seconds between looks where nothing can wake a waiter (locks, nam
 
 
 PROGRESS = 64 << 10  # bytes between two failures that make the second one count as the first again
+_SILENT = frozenset(
+    {"refused", "connect"}
+)  # nobody answers: a restart is worth another try, no more than that
 
 
 def _nothing() -> None:
@@ -36,50 +39,75 @@ def _nothing() -> None:
 
 
 class Retries:
-    """How often one transfer is tried again. Whatever loop meets a failure counts it here, and all of them end together.
+    """How often one object is tried again. Whoever meets a failure counts it here, and all of them end together.
 
     At most ``tries`` tries in a row without progress; no further one begins ``seconds`` after the first failure of the row,
-    but the second is always made. ``attempt`` is the number of the present try: it only counts up.
+    but the second is always made. ``attempt`` is the number of the present try: it only counts up. ``hosts`` is how many
+    take turns to answer: only after a failure of each comes a pause.
     """
 
     def __init__(
         self, tries: int = 10, seconds: float = 30.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.attempt = 1
+        self.attempt = self.hosts = 1
         self.spent = False
         self._tries, self._seconds, self._clock = tries, seconds, clock
-        self._failures, self._moved, self._since = 0, 0, 0.0
+        self._failures = self._silent = self._turns = self._pauses = self._moved = 0
+        self._since = 0.0
 
     def moved(self, count: int) -> None:
-        """``count`` bytes came."""
+        """Count ``count`` bytes that came."""
         self._moved += count
         if self._moved >= PROGRESS and (self._failures or self.spent):
-            self._failures, self.spent = 0, False
+            self._failures = self._silent = self._turns = self._pauses = 0
+            self.spent = False
 
     def elsewhere(self) -> int:
-        """The number of the next try, which is made at another host at once."""
+        """Count a failure after which another host is asked, or the same one for all of it; return the number of that try."""
+        self._count()
         self.attempt += 1
         return self.attempt
 
+    def after(self, error: OcidistError, jitter: float) -> float | None:
+        """Count ``error`` as :meth:`again` does. None if the same request would fail again, or nobody answers for the second time."""
+        if not isinstance(error, (TransportError, RegistryError)) or not error.retryable:
+            return None
+        if isinstance(error, RegistryError):
+            return self.again(jitter, error.retry_after)
+        self._silent += error.kind in _SILENT
+        return self.again(jitter, tries=1 if self._silent > 1 else None)
+
     def again(self, jitter: float = 0.5, wait: float | None = None, tries: int | None = None) -> float | None:
-        """Count a failure: the seconds to wait before the next try, None if it is given up.
+        """Count a failure; return the seconds to wait before the next try, None if there is none.
 
         ``wait`` is what the peer asked for, which costs no time of ours; else it is half a second, doubling to four,
         times 0.5 to 1.5 as ``jitter`` says (0 to 1). ``tries`` are allowed if that is fewer.
         """
-        now = self._clock()
-        self._moved = 0
-        self._failures += 1
-        if self._failures == 1:
-            self._since = now
-        pause = min(0.5 * 2 ** (self._failures - 1), 4.0) * (0.5 + jitter) if wait is None else wait
+        if self.spent:
+            return None
+        now = self._count()
+        pause = 0.0
+        if wait is not None:
+            pause = wait
+        elif self._turns >= self.hosts:
+            pause = min(0.5 * 2**self._pauses, 4.0) * (0.5 + jitter)
+            self._turns, self._pauses = 0, self._pauses + 1
         self._since += wait or 0.0
-        late = self._failures > 1 and now + pause - self._since > self._seconds
+        late = self._failures > max(1, self.hosts - 1) and now + pause - self._since > self._seconds
         if late or self._failures >= (self._tries if tries is None else min(tries, self._tries)):
             self.spent = True
             return None
         self.attempt += 1
         return pause
+
+    def _count(self) -> float:
+        now = self._clock()
+        self._moved = 0
+        self._failures += 1
+        self._turns += 1
+        if self._failures == 1:
+            self._since = now
+        return now
 
 
 class Scope:

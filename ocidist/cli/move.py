@@ -93,6 +93,7 @@ def _write_object(
     context: Context, locator: str, object_: str | None, hints: list[str], scope: Scope
 ) -> None:
     from ocidist.content import verify
+    from ocidist.content.resume import resuming
 
     remote = context.client.remote(locator, object_)
     source = remote.readable()
@@ -101,7 +102,8 @@ def _write_object(
     if raw is not None:
         write(raw)
     else:
-        verify.stream(source.open(target, scope), target, write, scope)
+        with resuming(source, target, scope) as body:
+            verify.stream(body, target, write, scope)
     context.stdout.flush()
 
 

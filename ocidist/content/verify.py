@@ -22,12 +22,17 @@ BLOCK = 1 << 20
 
 
 class MemoryBody:
-    """A body over bytes at hand: ``raw[offset:end]`` of an object of ``len(raw)`` bytes."""
+    """A body over bytes at hand: ``raw[offset:end]`` of an object of ``len(raw)`` bytes. ``host`` sent them."""
 
-    host = ""
-
-    def __init__(self, raw: bytes | bytearray | memoryview, offset: int = 0, end: int | None = None) -> None:
-        self.start = offset
+    def __init__(
+        self,
+        raw: bytes | bytearray | memoryview,
+        offset: int = 0,
+        end: int | None = None,
+        *,
+        host: str = "",
+    ) -> None:
+        self.start, self.host = offset, host
         self.size = len(raw)
         self._rest = memoryview(raw)[offset:end]
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Callable, Iterator, Literal, Sequence, Union
 
-from ocidist.content import verify
+from ocidist.content import resume
 from ocidist.content.protocols import Body
 from ocidist.errors import (
     Cancelled,
@@ -399,11 +399,7 @@ def read_small(source: Source, target: Descriptor, scope: Scope) -> bytes:
     if target.size > MAX_SIZE:
         what = mediatype.kind(target.media_type)
         raise InvalidManifest(what, f"{target.size} bytes; at most {MAX_SIZE} are read")
-    body = source.open(target, scope)
-    try:
-        return verify.read_all(body, target, MAX_SIZE)
-    finally:
-        body.close()
+    return resume.read(source, target, MAX_SIZE, scope)
 
 
 def pick(entries: Sequence[Descriptor], wanted: Platform, read: Callable[[Descriptor], bytes]) -> Descriptor:

@@ -44,7 +44,7 @@ class Answer:
 
 
 class Body:
-    host = ""
+    host = "registry.example"
 
     def __init__(self, answer: Answer, offset: int) -> None:
         self.answer = answer

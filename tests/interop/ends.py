@@ -83,8 +83,7 @@ ENDS: dict[str, dict[str, End]] = {
     },
     "flip": {
         **FOREIGN_BYTES,
-        ENTRY: End("DigestMismatch", "DigestMismatch", FOREIGN),
-        **dict.fromkeys(BLOBS, End(RIGHT, "DigestMismatch", ANEW)),
+        **dict.fromkeys((ENTRY, *BLOBS), End(RIGHT, "DigestMismatch", ANEW)),
         "resume": End(RIGHT, RIGHT, ANEW),
     },
     "close": {"*": End(RIGHT, "TransportError", AGAIN)},
@@ -95,8 +94,7 @@ ENDS: dict[str, dict[str, End]] = {
     "endless-trailers": {"*": End("TransportError", "TransportError", ENDLESS)},
     "endless-body": {
         "*": End("TransportError", "TransportError", ENDLESS),
-        ENTRY: End("SizeMismatch", "SizeMismatch", ENDLESS),
-        **dict.fromkeys(BLOBS, End(RIGHT, "SizeMismatch", ANEW)),
+        **dict.fromkeys((ENTRY, *BLOBS), End(RIGHT, "SizeMismatch", ANEW)),
         "resume": End(RIGHT, RIGHT, ANEW),
     },
     "hang-up": {"*": End(RIGHT, RIGHT, RECONNECTED)},

@@ -203,7 +203,7 @@ GOES_ON = [
     ("a part of another", "", RIGHT, "206 200"),
     ("a part of another", "flip;on=layer;times=always", "DigestMismatch", "206 200"),
     ("all of another", "", RIGHT, "200"),
-    ("all of another", "flip;on=layer;times=always", "DigestMismatch", "200"),
+    ("all of another", "flip;on=layer;times=always", "DigestMismatch", "200 200"),
 ]
 
 

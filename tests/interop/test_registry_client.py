@@ -8,6 +8,7 @@ from typing import Iterator
 import pytest
 
 from ocidist.content import verify
+from ocidist.content.resume import resuming
 from ocidist.errors import NotFound, OcidistError, TransportError, Unauthorized
 from ocidist.net.http import HTTPOptions, HTTPTransport
 from ocidist.remotes.registry.client import Registry, RegistryRemote
@@ -145,7 +146,8 @@ def test_a1_drops_at_the_registry_are_resumed_without_a_byte_twice(
         layer = manifests.parse(raw, root.media_type).children()[-1]
         plain.front.forget()
         plain.front.cut("/blobs/", 10, times=2)
-        assert verify.read_all(remote.open(layer, Scope()), layer, 1 << 30)
+        with resuming(remote, layer, Scope()) as body:
+            assert verify.read_all(body, layer, 1 << 30)
     read = [record for record in plain.front.records if record.digest == layer.digest]
     assert [record.start for record in read] == [0, 10, 20]
     assert sum(record.sent for record in read) == layer.size

@@ -1,96 +1,47 @@
-"""The body of a blob or manifest as it comes from a registry: it reopens itself where a connection drops.
+"""One answer of a registry as a Body: its bytes are those of the positions that they are delivered for, or it is refused.
 
-Source: RFC 9110, 14 (ranges). What is delivered is unverified; ``content.verify`` has the last word. What
-this class sees to is that the bytes are those of the positions that they are delivered for.
+Source: RFC 9110, 14 (ranges). What is delivered is unverified, and ends where the answer does; ``content.resume`` goes on.
 """
 
 from __future__ import annotations
 
-from typing import Callable, NoReturn
+from typing import Callable
 
 from ocidist.errors import RegistryError, SizeMismatch, TransportError
 from ocidist.net.message import Response
-from ocidist.progress import Resumed
 from ocidist.redaction import SECRETS
 from ocidist.remotes.registry import wire
-from ocidist.remotes.registry.session import RegistrySession
-from ocidist.scope import Retries, Scope
+from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 
-__all__ = ["RegistryBody"]
-
-_SKIP = 64 << 10
+__all__ = ["RegistryBody", "ask"]
 
 
 class RegistryBody:
-    """Bytes of one object from ``start`` on. ``request(range)`` sends the GET, with a Range header or "".
-
-    ``ranges`` is False for what is always sent whole (manifests). ``start`` is 0 where the server ignored
-    the range asked for. A dropped connection is replaced by another that goes on at the same byte, as often as
-    ``retries`` allow.
-    """
-
-    host = ""
+    """The bytes of ``response`` from ``start`` on, up to ``stop`` if that is given; ``size`` is that of the whole object."""
 
     def __init__(
-        self,
-        session: RegistrySession,
-        request: Callable[[str], Response],
-        target: Descriptor,
-        scope: Scope,
-        retries: Retries,
-        *,
-        offset: int = 0,
-        length: int | None = None,
-        ranges: bool = True,
+        self, host: str, response: Response, start: int, size: int | None, stop: int | None = None
     ) -> None:
-        self._session, self._request = session, request
-        self._target, self._scope, self._retries = target, scope, retries
-        self._ranges = ranges
-        self._total: int | None = target.size if target.size >= 0 else None
-        self._end = self._total if length is None else offset + length
-        if self._end is not None and self._total is not None:
-            self._end = min(self._end, self._total)
-        self._bounded = length is not None
-        self._response: Response | None = None
-        self.start = self._position = self._connect(offset if ranges else 0)
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of the whole object; None if neither descriptor nor server said."""
-        return self._total
+        self.host, self.start, self.size = host, start, size
+        self._response: Response | None = response
+        self._position, self._stop = start, stop
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill some of ``buffer``; 0 at the end. Raises TransportError where drops can't be made good."""
+        """Fill some of ``buffer``; 0 at the end. Raises TransportError where the answer ends before the object does."""
         room = memoryview(buffer).cast("B")
-        if self._bounded and self._end is not None:
-            room = room[: max(self._end - self._position, 0)]
-        if not len(room):
+        if self._stop is not None:
+            room = room[: max(self._stop - self._position, 0)]
+        if self._response is None or not len(room):
             return 0
-        while self._response is not None:
-            try:
-                count = self._response.readinto(room)
-            except TransportError as error:
-                if not error.retryable:
-                    self.close()
-                    raise
-                self._resume(error)
-                continue
-            if count:
-                self._position += count
-                self._retries.moved(count)
-                return count
-            if self._end is None or self._position >= self._end:
-                self.close()
-                return 0
-            # Complete by its framing, and shorter than the descriptor says: a body that is framed by the
-            # connection's end was cut, or the object is another one. The server is asked for the rest.
-            self._resume(self._cut())
-        return 0
-
-    def _cut(self) -> TransportError:
-        host = "the registry" if self._response is None else wire.host_of(self._response.url)
-        return TransportError(host, f"the body ended before byte {self._end or self._position}", kind="cut")
+        count = self._response.readinto(room)
+        self._position += count
+        end = self.size if self._stop is None else self._stop
+        if not count and end is not None and self._position < end:
+            # Whole by its framing: one that is framed by the connection's end was cut, or it is another object.
+            where = wire.host_of(self._response.url)
+            raise TransportError(where, f"the body ended before byte {end}", kind="cut")
+        return count
 
     def close(self) -> None:
         """Let go of the connection. Idempotent."""
@@ -98,103 +49,59 @@ class RegistryBody:
         if response is not None:
             response.close()
 
-    # -- connections --
 
-    def _resume(self, error: TransportError) -> None:
-        """Open anew at the position, or raise ``error`` if that was done too often without progress."""
-        self.close()
-        digest = self._target.digest
-        seconds = self._session.again(self._retries)
-        if seconds is None:
-            raise error
-        self._session.pause(self._retries, seconds, error.reason, self._scope, digest)
-        begin = self._connect(self._position if self._ranges else 0)
-        self._skip(self._position - begin)
-        self._scope.emit(Resumed(digest, self._position))
+def ask(
+    request: Callable[[str], Response],
+    host: str,
+    target: Descriptor,
+    scope: Scope,
+    *,
+    offset: int = 0,
+    length: int | None = None,
+    ranges: bool = True,
+) -> RegistryBody:
+    """Return the answer of ``host`` to ``request(range)``, which sends a GET with a Range header or with "" for none.
 
-    def _skip(self, count: int) -> None:
-        """Drop what is known already, where a server begins anew."""
-        scratch = memoryview(bytearray(min(_SKIP, max(count, 0))))
-        while count > 0 and self._response is not None:
-            # A failure here is one more drop at the same position: the next read meets it.
-            try:
-                done = self._response.readinto(scratch[: min(count, _SKIP)])
-            except TransportError as error:
-                if not error.retryable:
-                    raise
-                self._resume(error)
-                return
-            if not done:
-                self._resume(self._cut())
-                return
-            count -= done
-
-    def _connect(self, offset: int) -> int:
-        """Send the request; returns the offset at which the answer begins."""
-        asks = offset > 0 or (self._bounded and self._ranges)
-        length = self._end - offset if self._bounded and self._end is not None else None
-        if asks and length is not None and length <= 0:
-            return offset  # nothing is wanted; such a range can't be written
-        response = self._request(wire.range_header(offset, length) if asks else "")
-        try:
-            self._check_encoding(response)
-            if response.status == 206:
-                return self._accept_part(response, offset, asks)
-            if response.status == 416:
-                return self._restart(response, offset, "neither the range nor the whole is to be had")
-            self._accept_whole(response)
-        except BaseException:
-            response.close()
-            raise
-        self._response = response
-        return 0
-
-    def _check_encoding(self, response: Response) -> None:
-        encodings = [value.strip().lower() for value in response.headers.get_all("Content-Encoding")]
-        if any(encoding not in ("", "identity") for encoding in encodings):
-            self._refuse(
-                response, f"Content-Encoding {SECRETS.text(', '.join(encodings))[:40]!r} was not asked for"
-            )
-
-    def _accept_whole(self, response: Response) -> None:
-        if response.status != 200:
-            self._refuse(response, "that is no answer to a GET of content")
-        announced = response.length
-        if self._total is None:
-            self._total = announced
-            if not self._bounded:
-                self._end = announced
-        elif announced is not None and announced != self._total:
-            raise SizeMismatch(
-                self._target, f"the registry has {announced} bytes, the descriptor says {self._total}"
-            )
-
-    def _accept_part(self, response: Response, offset: int, asked: bool) -> int:
-        """206: never taken for other bytes than it was asked for. Where it says others, the whole is asked for."""
+    Where the range is refused, or another one comes, the whole is asked for; with ``ranges`` False (manifests) it is at
+    once. Raises RegistryError, SizeMismatch.
+    """
+    size = target.size if target.size >= 0 else None
+    stop = None if length is None else offset + length
+    stop = stop if stop is None or size is None else min(stop, size)
+    asked = wire.range_header(offset, length) if ranges and (offset or stop is not None) else ""
+    response = request(asked)
+    try:
+        _check_encoding(response)
+        if response.status == 200:
+            return RegistryBody(host, response, 0, _whole_size(response, target), stop)
         part = wire.parse_content_range(response.headers.get_all("Content-Range"))
-        if not asked or part is None or part.start != offset:
-            return self._restart(response, offset, f"its Content-Range is not the range from byte {offset}")
-        wrong = part.total is not None and self._total is not None and part.total != self._total
-        if wrong or (self._end is not None and part.end >= self._end):
-            return self._restart(
-                response, offset, "its Content-Range is of another size than the descriptor's"
-            )
-        if response.length is not None and response.length != part.end - part.start + 1:
-            return self._restart(response, offset, "Content-Length and Content-Range differ")
-        if self._total is None:
-            self._total = part.total
-            if not self._bounded:
-                self._end = part.total
-        self._response = response
-        return offset
-
-    def _restart(self, response: Response, offset: int, why: str) -> int:
-        """Ranges are not understood here, or what is there is shorter than what was asked for: from the start."""
+        why = wire.part_refusal(response.status, part, response.length, offset, size, stop)
+        if part is not None and asked and not why:
+            return RegistryBody(host, response, offset, size if size is not None else part.total, stop)
+        if response.status not in (206, 416) or not asked or not offset:
+            raise _refused(response, why or "without a Range header in the request there is no Content-Range")
+    except BaseException:
         response.close()
-        if offset <= 0 or not self._ranges:
-            self._refuse(response, why)
-        self._ranges = False
-        return self._connect(0)
+        raise
+    response.close()
+    if scope.retries is not None:
+        scope.retries.elsewhere()
+    return ask(request, host, target, scope, length=stop, ranges=False)
 
-    def _refuse(self, response: Response, hint: str) -> NoReturn:
-        raise RegistryError("GET", wire.redact(response.url), response.status, (), hint)
+
+def _whole_size(response: Response, target: Descriptor) -> int | None:
+    size = response.length
+    if size is not None and 0 <= target.size != size:
+        raise SizeMismatch(target, f"the registry has {size} bytes, the descriptor says {target.size}")
+    return size if target.size < 0 else target.size
+
+
+def _check_encoding(response: Response) -> None:
+    encodings = [value.strip().lower() for value in response.headers.get_all("Content-Encoding")]
+    if any(encoding not in ("", "identity") for encoding in encodings):
+        said = SECRETS.text(", ".join(encodings))[:40]
+        raise _refused(response, f"Content-Encoding {said!r} was not asked for")
+
+
+def _refused(response: Response, hint: str) -> RegistryError:
+    return RegistryError("GET", wire.redact(response.url), response.status, (), hint)

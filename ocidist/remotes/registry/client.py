@@ -8,7 +8,7 @@ since there each GET of a manifest counts as a pull.
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import Callable, Iterator
+from typing import Iterator
 
 from ocidist.content.protocols import Body
 from ocidist.content.verify import MemoryBody
@@ -26,9 +26,9 @@ from ocidist.net.message import Headers, Request, Response
 from ocidist.redaction import SECRETS
 from ocidist.remotes.protocols import Origin
 from ocidist.remotes.registry import wire
-from ocidist.remotes.registry.body import RegistryBody
+from ocidist.remotes.registry.body import ask
 from ocidist.remotes.registry.session import RegistrySession
-from ocidist.scope import Retries, Scope
+from ocidist.scope import Scope
 from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
@@ -89,53 +89,34 @@ class RegistryRemote:
             raise (self._without_tag(name, error, scope) if pinned is None else error) from error.__cause__
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
-        """The bytes of ``target``, unverified, from ``offset`` where the registry can. A negative size is unknown.
+        """Return one answer with the bytes of ``target``, from ``offset`` if the registry can. A negative size is unknown.
 
-        Manifests and indices come from ``/manifests/``, anything else from ``/blobs/``. A foreign layer that
-        the registry does not have is tried at its ``urls``, without credentials.
+        Nothing is tried twice. Manifests and indices come from ``/manifests/``, anything else from ``/blobs/``. A foreign
+        layer that the registry does not have is asked for at its ``urls``, without credentials.
         """
         if target.data is not None:
-            return _inline(target, offset, length)
-        if target.size >= 0 and offset >= target.size:
-            return _Ended(target, offset)
+            return MemoryBody(target.data, offset, None if length is None else offset + length)
+        if length == 0 or 0 <= target.size <= offset:
+            return _Nothing(target, offset)
         document = mediatype.kind(target.media_type) in ("manifest", "index")
-        if document:
-            url = wire.manifest_url(self.host, self.repository, target.digest)
-        else:
-            url = wire.blob_url(self.host, self.repository, target.digest)
-
-        retries = scope.retries or Retries()
+        locate = wire.manifest_url if document else wire.blob_url
+        url = locate(self.host, self.repository, target.digest)
 
         def request(asked: str) -> Response:
             headers = _headers(range_=asked, accept=(target.media_type,) if document else ())
             return self.session.send(
-                Request("GET", url, headers),
-                scope,
-                repository=self.repository,
-                expect=(416,),
-                digest=target.digest,
-                retries=retries,
-            )
-
-        def body(send: Callable[[str], Response]) -> RegistryBody:
-            return RegistryBody(
-                self.session, send, target, scope, retries, offset=offset, length=length, ranges=not document
+                Request("GET", url, headers), scope, repository=self.repository, expect=(416,), tries=1
             )
 
         try:
-            return body(request)
+            return ask(request, self.host, target, scope, offset=offset, length=length, ranges=not document)
         except NotFound as missing:
             if document or not target.urls:
                 raise
-            return self._foreign(target, scope, body, missing, retries)
+            return self._foreign(target, scope, offset, length, missing)
 
     def _foreign(
-        self,
-        target: Descriptor,
-        scope: Scope,
-        body: Callable[[Callable[[str], Response]], RegistryBody],
-        missing: NotFound,
-        retries: Retries,
+        self, target: Descriptor, scope: Scope, offset: int, length: int | None, missing: NotFound
     ) -> Body:
         last: RegistryError | TransportError = missing
         for url in target.urls[:8]:
@@ -145,10 +126,10 @@ class RegistryRemote:
 
             def request(asked: str, url: str = clean) -> Response:
                 led = Request("GET", url, _headers(range_=asked), led_by=self.session.address(self.host))
-                return self.session.fetch(led, scope, expect=(416,), digest=target.digest, retries=retries)
+                return self.session.fetch(led, scope, expect=(416,), tries=1)
 
             try:
-                return body(request)
+                return ask(request, wire.host_of(clean), target, scope, offset=offset, length=length)
             except (RegistryError, TransportError) as error:
                 last = error
         raise last
@@ -180,7 +161,7 @@ class RegistryRemote:
         )
         try:
             response = self.session.send(
-                request, scope, repository=self.repository, limit=wire.PAGE_LIMIT, retries=Retries(1)
+                request, scope, repository=self.repository, limit=wire.PAGE_LIMIT, tries=1
             )
             with closing(response):
                 there = wire.parse_tags(response.read(wire.PAGE_LIMIT))
@@ -389,20 +370,15 @@ def _unusable(response: Response, hint: str) -> RegistryError:
     return RegistryError("GET", wire.redact(response.url), response.status, (), hint)
 
 
-def _inline(target: Descriptor, offset: int, length: int | None) -> Body:
-    assert target.data is not None
-    return MemoryBody(target.data, offset, None if length is None else offset + length)
-
-
-class _Ended:
-    """The body of content of which nothing is missing: asking for it would be a request for no byte."""
+class _Nothing:
+    """The body of no byte: nothing is asked for."""
 
     host = ""
 
     def __init__(self, target: Descriptor, offset: int) -> None:
-        if offset > target.size:
+        if 0 <= target.size < offset:
             raise SizeMismatch(target, f"byte {offset} is past its end")
-        self.start, self.size = offset, target.size
+        self.start, self.size = offset, target.size if target.size >= 0 else None
 
     def readinto(self, buffer: memoryview) -> int:
         return 0

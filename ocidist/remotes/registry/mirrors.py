@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Protocol, Sequ
 from urllib.parse import quote
 
 from ocidist.content.protocols import Body
-from ocidist.content.verify import MemoryBody, read_all
+from ocidist.content.verify import MemoryBody
 from ocidist.errors import (
     ContentError,
     InvalidDigest,
@@ -24,14 +24,12 @@ from ocidist.errors import (
     Unsupported,
 )
 from ocidist.net.message import Request, Response, Transport
-from ocidist.progress import Resumed, Retrying
+from ocidist.progress import Retrying
 from ocidist.remotes.protocols import Origin
 from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.client import RegistryRemote
 from ocidist.remotes.registry.hosts_toml import Endpoint
-from ocidist.remotes.registry.wire import MANIFEST_LIMIT
 from ocidist.scope import Retries, Scope
-from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
@@ -150,7 +148,7 @@ class Mirrored:
         blob = hint is not None and ":" in name
         found = self._ask(
             "pull" if blob else "resolve",
-            scope,
+            Asking(self._able("pull" if blob else "resolve"), scope),
             lambda remote: remote.resolve(name, scope, need_bytes=need_bytes, hint=hint),
         )
         if blob and found[1] is None and len(self._able("pull")) > 1:
@@ -158,31 +156,21 @@ class Mirrored:
         return found
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
-        """As :meth:`RegistryRemote.open`, at the first place that answers; where one fails in the middle the next goes on.
-
-        A document (manifest, index, config) is read and verified here, so that wrong bytes lead to the next place too.
-        """
+        """As :meth:`RegistryRemote.open`, at the first place that answers. The next call for it begins at the next place."""
         able = self._able("pull")
         with self._lock:
             first = self._begun.get(target.digest, 0) % max(len(able), 1)
-        order = [*able[first:], *able[:first]]
-        kind = mediatype.kind(target.media_type)
-        if target.data is None and kind in ("manifest", "index", "config") and not offset and length is None:
-            raw = self._ask(
-                "pull",
-                scope,
-                lambda remote: read_all(remote.open(target, scope), target, MANIFEST_LIMIT),
-                order,
-            )
-            return MemoryBody(raw)
-        body = MirroredBody(self, order, target, scope, offset, length)
+        asking = Asking([*able[first:], *able[:first]], scope, target.digest, last=able[-1] if able else None)
+        if scope.retries is not None:
+            scope.retries.hosts = max(len(able), 1)
+        body = self._ask("pull", asking, lambda remote: _opened(remote, target, scope, offset, length))
         with self._lock:
-            self._begun[target.digest] = (first + body.number + 1) % len(able)
+            self._begun[target.digest] = first + asking.number + 1
         return body
 
     def ping(self, scope: Scope) -> None:
         """As :meth:`RegistryRemote.ping`."""
-        self._ask("resolve", scope, lambda remote: remote.ping(scope))
+        self._ask("resolve", Asking(self._able("resolve"), scope), lambda remote: remote.ping(scope))
 
     def tags(self, scope: Scope) -> Iterator[str]:
         """Every tag, as the first place lists them that does. Where one fails in the middle the next one's list is
@@ -210,15 +198,8 @@ class Mirrored:
     def _able(self, what: str) -> list[RegistryRemote]:
         return [place.remote for place in self.places if what in place.capabilities]
 
-    def _ask(
-        self,
-        what: str,
-        scope: Scope,
-        call: Callable[[RegistryRemote], T],
-        order: Sequence[RegistryRemote] | None = None,
-    ) -> T:
+    def _ask(self, what: str, asking: Asking, call: Callable[[RegistryRemote], T]) -> T:
         """``call`` of each place that may be asked, until one succeeds; else an error that names each, and why."""
-        asking = Asking(self._able(what) if order is None else order, scope)
         while True:
             remote = asking.next(self._nobody(what))
             try:
@@ -228,18 +209,24 @@ class Mirrored:
 
 
 class Asking:
-    """The places of one question in their order, and why those that were asked have failed."""
+    """The places of one question in their order, and why those that were asked have failed.
 
-    def __init__(self, order: Sequence[RegistryRemote], scope: Scope, digest: Digest | None = None) -> None:
+    If all fail, the error is that of ``last``, which is the registry itself; by default it is the last one asked.
+    """
+
+    def __init__(
+        self,
+        order: Sequence[RegistryRemote],
+        scope: Scope,
+        digest: Digest | None = None,
+        last: RegistryRemote | None = None,
+    ) -> None:
         self.order, self.number = tuple(order), -1
         self._scope, self._digest = scope, digest
         self._retries = scope.retries or Retries()
+        self._last = last if last is not None or not order else order[-1]
+        self._error: OcidistError | None = None
         self._reasons: list[str] = []
-
-    @property
-    def host(self) -> str:
-        """Whoever is being asked."""
-        return self.order[self.number].host
 
     @property
     def more(self) -> bool:
@@ -254,105 +241,45 @@ class Asking:
         return self.order[self.number]
 
     def failed(self, error: OcidistError) -> None:
-        """Report that the next place is asked; raise ``error``, with what the others said, if there is none.
+        """Report that the next place is asked; if there is none, raise an error with what each said.
 
         What ends the scope is no failure of a place.
         """
         self._scope.check()
-        if not self.more:
-            if not self._reasons:
-                raise error
-            who = "" if self.host in str(error) else f" ({self.host})"
-            raise error.extended(f"{who}; asked before it: {'; '.join(self._reasons)}") from error
-        why = f"it answered {error.status}" if isinstance(error, RegistryError) else _reason(error)
-        self._reasons.append(f"{self.host}: {why}")
-        following = self.order[self.number + 1].host
-        text = f"{self._reasons[-1]}; asking {following}"
-        self._scope.emit(Retrying(self._digest, self._retries.elsewhere(), 0.0, text))
+        remote = self.order[self.number]
+        why = f"{remote.host}: {_reason(error)}"
+        if remote is self._last:
+            self._error = error
+        else:
+            self._reasons.append(why)
+        if self.more:
+            following = self.order[self.number + 1].host
+            text = f"{why}; asking {following}"
+            self._scope.emit(Retrying(self._digest, self._retries.elsewhere(), 0.0, text))
+            return
+        error, last = self._error or error, self._last
+        if not self._reasons or last is None:
+            raise error
+        named = isinstance(error, (TransportError, RegistryError)) and error.host == last.host
+        who = "" if named else f" ({last.host})"
+        raise error.extended(f"{who}; asked before it: {'; '.join(self._reasons)}") from error
 
 
-class MirroredBody:
-    """The bytes of one object from ``start`` on. Where a place fails the next one goes on at the same byte."""
-
-    def __init__(
-        self,
-        owner: Mirrored,
-        order: Sequence[RegistryRemote],
-        target: Descriptor,
-        scope: Scope,
-        offset: int,
-        length: int | None,
-    ) -> None:
-        self._asking = Asking(order, scope, target.digest)
-        self._nobody = owner._nobody("pull")
-        self._target, self._scope = target, scope
-        self._position, self._end = offset, None if length is None else offset + length
-        self._known = 0  # bytes to drop: a place that ignores ranges sends them again
-        self._body = self._open()
-        self.start = self._position = self._body.start
-        self._known = 0
-        self.number = self._asking.number
-
-    @property
-    def size(self) -> int | None:
-        """Bytes of the whole object."""
-        return self._body.size
-
-    @property
-    def host(self) -> str:
-        """Who sends at present."""
-        return self._asking.host
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fill some of ``buffer``; 0 at the end. Raises what the last place did, naming them all."""
-        while True:
-            try:
-                self._drop()
-                count = self._body.readinto(buffer)
-            except FAILURES as error:
-                self._body.close()
-                self._asking.failed(error)
-                self._body = self._open()
-                self._scope.emit(Resumed(self._target.digest, self._position))
-                continue
-            self._position += count
-            return count
-
-    def close(self) -> None:
-        """Let go of the connection. Idempotent."""
-        self._body.close()
-
-    def _open(self) -> Body:
-        length = None if self._end is None else self._end - self._position
-        while True:
-            remote = self._asking.next(self._nobody)
-            try:
-                body = self._at(remote, length)
-            except FAILURES as error:
-                self._asking.failed(error)
-                continue
-            self._known = self._position - body.start
-            return body
-
-    def _at(self, remote: RegistryRemote, length: int | None) -> Body:
-        """The body at one place. An object of unknown size was located by its digest: that it is a blob, and no manifest,
-        is the word of the first place."""
-        try:
-            return remote.open(self._target, self._scope, offset=self._position, length=length)
-        except NotFound:
-            if self._target.size >= 0:
-                raise
-            raw = remote.resolve(self._target.digest, self._scope, need_bytes=True)[1]
-            return MemoryBody(raw or b"", self._position, self._end)
-
-    def _drop(self) -> None:
-        scratch = memoryview(bytearray(min(max(self._known, 0), 64 << 10)))
-        while self._known > 0:
-            count = self._body.readinto(scratch[: self._known])
-            if not count:
-                raise TransportError(self.host, "the body ended before the byte to go on from")
-            self._known -= count
+def _opened(
+    remote: RegistryRemote, target: Descriptor, scope: Scope, offset: int, length: int | None
+) -> Body:
+    """Return the body at one place. An object of unknown size was located by its digest: that it is a blob, and not a
+    manifest, is the word of the first place."""
+    try:
+        return remote.open(target, scope, offset=offset, length=length)
+    except NotFound:
+        if target.size >= 0:
+            raise
+        raw = remote.resolve(target.digest, scope, need_bytes=True)[1]
+        return MemoryBody(raw or b"", offset, None if length is None else offset + length, host=remote.host)
 
 
 def _reason(error: OcidistError) -> str:
+    if isinstance(error, RegistryError):
+        return f"it answered {error.status}"
     return error.reason if isinstance(error, (TransportError, ContentError)) else str(error)

@@ -6,7 +6,7 @@ own name (``https://docker.io/v2/…``); the session knows where that is and how
 Rules: a redirect that changes scheme, host or port drops Authorization and cookies; no redirect, realm, link or foreign
 URL leaves https, or leads to a loopback or link-local address unless the host that names it is at one itself;
 408, 429, 5xx and failures of the network are tried again with growing, jittered pauses: five times at most, or as the
-transfer's :class:`~ocidist.scope.Retries` allow; a host that nobody answers at is tried twice;
+scope's :class:`~ocidist.scope.Retries` allow; a host that nobody answers at is tried twice;
 http is spoken to hosts named as such, and to a loopback host that does not speak TLS, to no other.
 """
 
@@ -32,7 +32,6 @@ from ocidist.spec.digest import Digest
 __all__ = ["RegistrySession"]
 
 ATTEMPTS = 5
-_UNREACHABLE = frozenset({"refused", "connect"})  # a restart is worth another try, no more than that
 _NO_TLS = frozenset({"plain-http", "hung-up", "refused"})  # never a certificate that is refused
 MAX_REDIRECTS = 10
 _AUTH_ROUNDS = 3  # a challenge, a token that was not fresh any more, a scope that was missing
@@ -92,7 +91,7 @@ class RegistrySession:
         expect_elsewhere: Collection[int] = (),
         digest: Digest | None = None,
         limit: int | None = None,
-        retries: Retries | None = None,
+        tries: int | None = None,
     ) -> Response:
         """The answer to a request to a registry, authenticated as it demands. Close it.
 
@@ -100,8 +99,7 @@ class RegistrySession:
         ``expect_elsewhere``, are returned; any other raises RegistryError. ``repository`` and ``actions`` say
         what a token is asked for, beside what challenges name; ``digest`` is what the retries that are
         reported are about. ``idempotent`` defaults to what the method is. With ``limit`` a body of at most that
-        many bytes has been read when this returns: a drop in it was a failure like any other. ``retries`` are those of
-        the transfer that it is part of; else the scope's, else its own.
+        many bytes has been read when this returns: a drop in it was a failure like any other. ``tries`` of 1 tries it once.
         """
         host = wire.host_of(request.url).lower()
         wanted = [f"repository:{repository}:{','.join(actions)}"] if repository else []
@@ -117,7 +115,7 @@ class RegistrySession:
                 idempotent=idempotent,
                 digest=digest,
                 limit=limit,
-                retries=retries,
+                tries=tries,
             )
             if response.status in (401, 403) and not crossed and rounds < _AUTH_ROUNDS:
                 site = Site(host, self.scheme(host) or "https")
@@ -171,7 +169,7 @@ class RegistrySession:
         expect: Collection[int] = (),
         digest: Digest | None = None,
         limit: int | None = None,
-        retries: Retries | None = None,
+        tries: int | None = None,
     ) -> Response:
         """The answer to a request to any URL that ``request.led_by`` named, never with a credential of any kind.
 
@@ -181,7 +179,7 @@ class RegistrySession:
         bare.certified = False
         for name in _SECRET_HEADERS:
             bare.headers.remove(name)
-        response, _ = self._exchange(bare, scope, digest=digest, limit=limit, retries=retries)
+        response, _ = self._exchange(bare, scope, digest=digest, limit=limit, tries=tries)
         return self._checked(response, request, expect, "no credentials are sent there")
 
     def forget(self) -> None:
@@ -204,12 +202,12 @@ class RegistrySession:
         idempotent: bool | None = None,
         digest: Digest | None = None,
         limit: int | None = None,
-        retries: Retries | None = None,
+        tries: int | None = None,
     ) -> tuple[Response, bool]:
         """An answer after retries and redirects, and whether it came from another origin than was asked."""
         again = request.method in ("GET", "HEAD", "PUT", "DELETE") if idempotent is None else idempotent
-        retries = retries or scope.retries or Retries(self._attempts)
-        unreachable = 0
+        tries = self._attempts if tries is None else min(tries, self._attempts)
+        retries = Retries(tries) if tries == 1 or scope.retries is None else scope.retries
         while True:
             try:
                 response, crossed = self._follow(request, scope, registry)
@@ -217,11 +215,7 @@ class RegistrySession:
                 if limit is not None and response.status < 300 and (response.length or 0) <= limit:
                     response = Held(response, limit)
             except TransportError as error:
-                unreachable += error.kind in _UNREACHABLE
-                tries = 1 if unreachable >= 2 else None
-                if not again or not error.retryable:
-                    raise
-                seconds = self.again(retries, tries=tries)
+                seconds = retries.after(error, self._jitter()) if again else None
                 if seconds is None:
                     raise
                 why = error.reason
@@ -231,20 +225,12 @@ class RegistrySession:
                     return response, crossed
                 why = f"{wire.host_of(response.url)} answered {status}"
                 wait = wire.retry_after(response.headers.get("Retry-After"), self._wall_clock())
-                seconds = self.again(retries, wait)
+                seconds = retries.again(self._jitter(), wait)
                 if seconds is None:
                     return response, crossed
                 _drain(response)
-            self.pause(retries, seconds, why, scope, digest)
-
-    def again(self, retries: Retries, wait: float | None = None, tries: int | None = None) -> float | None:
-        """As :meth:`Retries.again`; None too where another host is asked next."""
-        return retries.again(self._jitter(), wait, tries) if self.patient else None
-
-    def pause(self, retries: Retries, seconds: float, why: str, scope: Scope, digest: Digest | None) -> None:
-        """Report the next try, and wait for it."""
-        scope.emit(Retrying(digest, retries.attempt, seconds, SECRETS.text(why)))
-        scope.pause(seconds)
+            scope.emit(Retrying(digest, retries.attempt, seconds, SECRETS.text(why)))
+            scope.pause(seconds)
 
     def _follow(self, request: Request, scope: Scope, registry: str | None) -> tuple[Response, bool]:
         response = self._first(request, scope, registry)

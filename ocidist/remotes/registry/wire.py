@@ -46,6 +46,7 @@ __all__ = [
     "parse_content_range",
     "parse_errors",
     "parse_tags",
+    "part_refusal",
     "ping_url",
     "range_header",
     "redact",
@@ -254,6 +255,32 @@ def parse_content_range(values: Sequence[str]) -> ContentRange | None:
     return ContentRange(start, end, total)
 
 
+def part_refusal(
+    status: int,
+    part: ContentRange | None,
+    length: int | None,
+    offset: int,
+    size: int | None,
+    stop: int | None,
+) -> str:
+    """Why an answer is not the part from ``offset`` on, up to ``stop`` or the end, of ``size`` bytes; empty where it is.
+
+    ``length`` is that of its body. A None is unknown; a part may end before what was asked for does.
+    """
+    if status == 416:
+        return "neither the range nor the whole is available"
+    if status != 206:
+        return "not an answer to a GET of content"
+    if part is None or part.start != offset:
+        return f"its Content-Range is not the range from byte {offset}"
+    end = size if stop is None else stop
+    if (None not in (part.total, size) and part.total != size) or (end is not None and part.end >= end):
+        return "its Content-Range is of another size than the descriptor's"
+    if length is not None and length != part.end - part.start + 1:
+        return "Content-Length and Content-Range differ"
+    return ""
+
+
 def retry_after(value: str | None, now: float) -> float | None:
     """Seconds to wait, 0 to 60, from a Retry-After in seconds or as a date; None for nothing usable.
 
@@ -374,10 +401,8 @@ def error_for(
 ) -> RegistryError:
     """The error that stands for ``status``; ``url`` is redacted here. ``wait`` is a Retry-After in seconds."""
     shown = redact(url)
-    if status == 429:
-        return RateLimited(method, shown, status, diagnostics, hint, wait)
-    kind = {401: Unauthorized, 403: Denied, 404: NotFound}.get(status, RegistryError)
-    return kind(method, shown, status, diagnostics, hint)
+    kind = {401: Unauthorized, 403: Denied, 404: NotFound, 429: RateLimited}.get(status, RegistryError)
+    return kind(method, shown, status, diagnostics, hint, wait)
 
 
 def host_of(url: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from ocidist.client import Client
-from ocidist.content import fill
+from ocidist.content import resume
 from ocidist.errors import OcidistError, TransportError
 from ocidist.net.http import HTTPOptions, HTTPTransport
 from ocidist.net.message import Request
@@ -68,7 +68,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> ThinWire:
     monkeypatch.setattr(socket.SocketIO, "readinto", lambda file, buffer: made.readinto(file, buffer))
     monkeypatch.setattr(time, "monotonic", lambda: made.now)
     monkeypatch.setattr(Scope, "sleep", lambda self, seconds: self.check())
-    for module in (fill, session):
+    for module in (resume, session):
         monkeypatch.setattr(module, "Retries", lambda tries=10: Retries(tries, clock=lambda: made.now))
     return made
 

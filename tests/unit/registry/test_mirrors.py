@@ -242,7 +242,7 @@ def test_only_those_with_the_capability_are_asked() -> None:
 
 def test_bytes_that_did_not_do_are_asked_for_at_the_next_place() -> None:
     """Whoever asks for an object again has not been served well; after the last comes the first."""
-    one, two = Host("one", MemoryBody(b"1")), Host("two", MemoryBody(b"2"))
+    one, two = Host("one", MemoryBody(b"1", host="one")), Host("two", MemoryBody(b"2", host="two"))
     source = mirrored(one, two)
     assert [source.open(TARGET, QuickScope()).host for _ in range(3)] == ["one", "two", "one"]  # type: ignore[attr-defined]
 

@@ -8,11 +8,13 @@ import pytest
 
 from ocidist import scope as scopes
 from ocidist.content import verify
+from ocidist.content.resume import Resuming
 from ocidist.errors import OcidistError, RegistryError, SizeMismatch, TransportError
 from ocidist.net.message import Request, Response
 from ocidist.progress import Resumed, Retrying
 from ocidist.remotes.registry.client import RegistryRemote
 from ocidist.remotes.registry.session import RegistrySession
+from ocidist.scope import Retries, Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from tests.parts.scripted import ScriptedResponse
@@ -32,6 +34,11 @@ def guarded(guard: str = "") -> tuple[FakeRegistry, RegistryRemote]:
 def answering(answer: Callable[[Request], Response]) -> tuple[FunctionTransport, RegistryRemote]:
     transport = FunctionTransport(answer)
     return transport, RegistryRemote(RegistrySession(transport), "registry.example/a")
+
+
+def resumed(remote: RegistryRemote, target: Descriptor, scope: Scope, **part: Any) -> Resuming:
+    """The remote's answers as one body."""
+    return Resuming(remote, target, scope, Retries(), **part)
 
 
 def read_into(got: bytearray, body: Any) -> None:
@@ -66,7 +73,7 @@ def test_a1_a_drop_in_mid_stream_is_resumed_where_it_stood(block: int) -> None:
     fake, remote = guarded()
     fake.drops = [100, 0, 500]
     scope = QuickScope()
-    assert read(remote.open(TARGET, scope), block) == DATA
+    assert read(resumed(remote, TARGET, scope), block) == DATA
     assert ranges(fake.transport) == [None, "bytes=100-", "bytes=100-", "bytes=600-"]
     assert [event.at for event in scope.events if isinstance(event, Resumed)] == [100, 100, 600]
     assert sum(isinstance(event, Retrying) for event in scope.events) == 3
@@ -76,7 +83,7 @@ def test_a1_read_all_never_takes_a_short_body_for_whole() -> None:
     """Through verify's read as well as through readinto."""
     fake, remote = guarded()
     fake.drops = [3]
-    assert verify.read_all(remote.open(TARGET, QuickScope()), TARGET, 1 << 20) == DATA
+    assert verify.read_all(resumed(remote, TARGET, QuickScope()), TARGET, 1 << 20) == DATA
 
 
 def test_a2_a_body_framed_by_its_end_is_resumed_where_it_stops_short() -> None:
@@ -88,7 +95,7 @@ def test_a2_a_body_framed_by_its_end_is_resumed_where_it_stops_short() -> None:
         return part(300, len(DATA) - 1)
 
     transport, remote = answering(answer)
-    assert read(remote.open(TARGET, QuickScope())) == DATA
+    assert read(resumed(remote, TARGET, QuickScope())) == DATA
     assert ranges(transport) == [None, "bytes=300-"]
 
 
@@ -97,7 +104,7 @@ def test_drops_without_progress_are_bounded() -> None:
     fake, remote = guarded()
     fake.drops = [10] + [0] * 100
     with pytest.raises(TransportError, match="ended before"):
-        read(remote.open(TARGET, QuickScope()))
+        read(resumed(remote, TARGET, QuickScope()))
     assert len(fake.transport.requests) == 10
 
 
@@ -106,7 +113,7 @@ def test_drops_with_progress_are_made_good_again_and_again(monkeypatch: pytest.M
     monkeypatch.setattr(scopes, "PROGRESS", 50)
     fake, remote = guarded()
     fake.drops = [50] * 18
-    assert read(remote.open(TARGET, QuickScope())) == DATA
+    assert read(resumed(remote, TARGET, QuickScope())) == DATA
 
 
 def test_a_failure_that_will_not_pass_is_raised_at_once() -> None:
@@ -137,11 +144,11 @@ def test_open_with_a_length_reads_no_more() -> None:
     """Both ends of the range, and what a drop leaves of it."""
     fake, remote = guarded()
     fake.drops = [4]
-    body = remote.open(TARGET, QuickScope(), offset=10, length=20)
+    body = resumed(remote, TARGET, QuickScope(), offset=10, length=20)
     assert (body.start, read(body)) == (10, DATA[10:30])
     assert ranges(fake.transport) == ["bytes=10-29", "bytes=14-29"]
-    assert read(remote.open(TARGET, QuickScope(), offset=len(DATA) - 3, length=50)) == DATA[-3:]
-    assert read(remote.open(TARGET, QuickScope(), length=5)) == DATA[:5]
+    assert read(resumed(remote, TARGET, QuickScope(), offset=len(DATA) - 3, length=50)) == DATA[-3:]
+    assert read(resumed(remote, TARGET, QuickScope(), length=5)) == DATA[:5]
 
 
 def test_a5_open_answered_200_says_that_it_begins_at_zero() -> None:
@@ -157,7 +164,7 @@ def test_a5_a_resume_answered_200_skips_what_is_known() -> None:
     fake, remote = guarded()
     fake.ranges = False
     fake.drops = [700, 300, len(DATA)]
-    assert read(remote.open(TARGET, QuickScope())) == DATA
+    assert read(resumed(remote, TARGET, QuickScope())) == DATA
     assert len(fake.transport.requests) == 3
 
 
@@ -211,7 +218,9 @@ def test_a4_a_206_with_a_wrong_content_range_is_never_appended(
         return ScriptedResponse(200, DATA[: drops.pop() if drops else None], announced=len(DATA))
 
     transport, remote = answering(answer)
-    body = remote.open(TARGET, QuickScope(), offset=500 if when == "open" else 0)
+    body: Any = resumed(remote, TARGET, QuickScope())
+    if when == "open":
+        body = remote.open(TARGET, QuickScope(), offset=500)
     assert (body.start, read(body)) == (0, DATA)
     assert ranges(transport) == [*([None] if when == "resume" else []), "bytes=500-", None]
 
@@ -233,7 +242,7 @@ def test_a_shorter_part_than_asked_is_gone_on_from() -> None:
         return part(start, min(start + 299, len(DATA) - 1))
 
     _, remote = answering(answer)
-    assert read(remote.open(TARGET, QuickScope(), offset=200)) == DATA[200:]
+    assert read(resumed(remote, TARGET, QuickScope(), offset=200)) == DATA[200:]
 
 
 # -- sizes and encodings --
@@ -277,7 +286,7 @@ def test_a_resume_with_an_expired_token_gets_another() -> None:
     """The token is refused in mid-blob: a new one, and the stream goes on."""
     fake, remote = guarded("bearer")
     fake.drops = [400]
-    body = remote.open(TARGET, QuickScope())
+    body = resumed(remote, TARGET, QuickScope())
     buffer = bytearray(100)
     assert body.readinto(memoryview(buffer)) == 100
     fake.valid.clear()
@@ -291,7 +300,7 @@ def test_a_resume_asks_the_registry_for_a_new_redirect() -> None:
     fake.redirect_to = "https://blobs.example/signed?"
     fake.elsewhere = lambda request: fake.content(request, DATA)  # type: ignore[method-assign]
     fake.drops = [10]
-    assert read(remote.open(TARGET, QuickScope())) == DATA
+    assert read(resumed(remote, TARGET, QuickScope())) == DATA
     assert ["blobs.example" in line for line in fake.transport.lines] == [False, True, False, True]
     assert fake.transport.requests[-1].headers.get("Range") == "bytes=10-"
 
@@ -309,7 +318,7 @@ def test_closing_early_closes_the_answer_and_ends_the_body() -> None:
 
 
 def test_a_manifest_is_always_read_whole() -> None:
-    """Ranges of manifests are not asked for; .start is 0 and a drop is skipped over."""
+    """Ranges of manifests are not asked for: what comes again is dropped."""
     from ocidist.spec import mediatype
 
     fake, remote = guarded()
@@ -326,6 +335,6 @@ def test_a_manifest_is_always_read_whole() -> None:
         )
 
     fake.manifest = manifest  # type: ignore[method-assign]
-    body = remote.open(Descriptor(mediatype.OCI_MANIFEST, digest, len(raw)), QuickScope(), offset=3)
-    assert (body.start, read(body)) == (0, raw)
+    body = resumed(remote, Descriptor(mediatype.OCI_MANIFEST, digest, len(raw)), QuickScope(), offset=3)
+    assert (body.start, read(body)) == (3, raw[3:])
     assert ranges(fake.transport) == [None, None, None]
