@@ -141,10 +141,12 @@ class _Watched:
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
         try:
-            return _WatchedBody(self._inner.open(target, scope, offset=offset, length=length), self)
+            body = _WatchedBody(self._inner.open(target, scope, offset=offset, length=length), self)
         except OcidistError as error:
             self.error = error
             raise
+        self.error = None  # what failed before has been made good
+        return body
 
 
 class _WatchedBody:

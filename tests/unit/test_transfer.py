@@ -8,8 +8,15 @@ import time
 
 import pytest
 
-from ocidist.content import verify
-from ocidist.errors import Cancelled, InvalidManifest, OcidistError, TransferError, TransportError
+from ocidist.content import resume, verify
+from ocidist.errors import (
+    Cancelled,
+    InvalidManifest,
+    OcidistError,
+    StoreError,
+    TransferError,
+    TransportError,
+)
 from ocidist.graph.copy import Slots, copy_graph
 from ocidist.progress import Failed, Finished, ProgressState, Queued
 from ocidist.remotes.protocols import Source
@@ -183,6 +190,32 @@ def test_the_destination_is_named_where_it_failed() -> None:
     source = Shelf()
     with pytest.raises(TransferError) as caught:
         copy_graph(source, Full(), image(source, b"one"), Scope())
+    assert caught.value.side == "destination"
+
+
+def test_the_destination_is_named_where_the_source_had_recovered() -> None:
+    """A cut that was made good is not why the disk is full."""
+
+    class Cut(Bytes):
+        left = 1
+
+        def readinto(self, buffer: memoryview) -> int:
+            if type(self).left and b"layers" not in self.data:
+                type(self).left = 0
+                raise TransportError("registry.example", "the connection was reset", kind="cut")
+            return super().readinto(buffer)
+
+    class Full(Sink):
+        def push(self, target: Descriptor, source: Source, scope: Scope) -> None:
+            if target.data is None:
+                resume.read(source, target, 1 << 20, scope)
+            raise StoreError("/root", "no space left")
+
+    source = Shelf()
+    source.body = Cut
+    with pytest.raises(TransferError) as caught:
+        copy_graph(source, Full(), image(source, b"one"), Scope(replayed=True), workers=0)
+    assert Cut.left == 0
     assert caught.value.side == "destination"
 
 
