@@ -135,10 +135,8 @@ def prepare(
             store.hold_trees([chain], scope)  # held first, then looked for
             _require_committed(store, chain)
         if readonly:
-            kept.view(key, chain, scope)
-        else:
-            kept.prepare(key, chain, scope)
-    return kept.mounts(key)
+            return kept.view(key, chain, scope)
+        return kept.prepare(key, chain, scope)
 
 
 def _is_there(store: Store, key: str, chain: str, target: str, readonly: bool) -> bool:
@@ -274,7 +272,7 @@ def commit(store: Store, name: str, scope: Scope, *, epoch: int | None = None) -
     Raises StoreError and LayerError; then the active snapshot is as it was.
     """
     from ocidist.errors import AlreadyExists
-    from ocidist.snapshots.unpack import unpack_layer
+    from ocidist.snapshots.unpack import LocalApplier
     from ocidist.spec.chain import child_id
     from ocidist.spec.digest import Digest
 
@@ -295,7 +293,8 @@ def commit(store: Store, name: str, scope: Scope, *, epoch: int | None = None) -
     chain = child_id(Digest(info.parent), made.diff_id) if info.parent else made.diff_id
     store.hold_trees([str(chain)], scope)
     if made.clamped:  # the tree has other times than the layer gives
-        unpack_layer(content, store.snapshots, _descriptor(made), made.diff_id, chain, info.parent, scope)
+        applier = LocalApplier(content, store.snapshots)
+        applier.apply(_descriptor(made), made.diff_id, info.parent, scope)
         store.snapshots.remove(info.key)
     else:
         store.snapshots.commit(str(chain), info.key)

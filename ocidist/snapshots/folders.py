@@ -18,28 +18,24 @@ import time
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator, cast
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from ocidist.content.disk import failure, make_folder, make_folders, place_of, refuse_links
 from ocidist.content.lock import FileLock, is_held
 from ocidist.errors import InvalidDigest, StoreError
 from ocidist.files import NotRegular, read_small, replacing
 from ocidist.scope import Scope
-from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
-from ocidist.snapshots.whole_trees import BY_DESCRIPTOR, remove_tree
+from ocidist.snapshots.protocols import LocalTrees, Mount, Site, SnapshotInfo, Usage
+from ocidist.snapshots.whole_trees import BY_DESCRIPTOR, remove_tree, tree_usage
 from ocidist.spec.digest import Digest
-from ocidist.trees.directory import FOLDER
+from ocidist.trees.directory import FOLDER, Reader, nothing
 
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["UNPACKING", "Claim", "FolderSnapshotter"]
+__all__ = ["UNPACKING", "Claim", "FolderSnapshotter", "make_place"]
 
 UNPACKING = "unpack "  # the keys of what is being unpacked begin with it
-
-
-def _nothing() -> None:
-    pass
 
 
 class Claim:
@@ -70,6 +66,13 @@ class Claim:
         self.close()
 
 
+def make_place(place: Path) -> None:
+    """Make a directory to extract a layer in, whatever the umask; one that is there stays. Raises OSError."""
+    with suppress(FileExistsError):
+        os.mkdir(place)
+        os.chmod(place, 0o755)
+
+
 class FolderSnapshotter:
     """The half of a Snapshotter that does not depend on what a tree is. The constructor does no I/O; errors are
     StoreError."""
@@ -96,6 +99,14 @@ class FolderSnapshotter:
         """The directory of a snapshot's own files. Raises StoreError if there is none."""
         where = self._committed if self.stat(key).kind == "committed" else self._active
         return where / _folder(key) / "fs"
+
+    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
+        """Measure a snapshot's own files. Raises StoreError."""
+        tree = self.path(key)
+        try:
+            return tree_usage(tree, check)
+        except OSError as error:
+            raise failure(str(tree), error) from error
 
     def walk(self) -> Iterator[SnapshotInfo]:
         """Every snapshot, committed before active, in the order of their names."""
@@ -143,16 +154,42 @@ class FolderSnapshotter:
         except OSError as error:
             raise failure(str(self.root), error) from error
 
-    def prepare(self, key: str, parent: str = "", scope: Scope | None = None) -> Path:
-        """A private directory to write in; what was there under this key is dropped.
+    def begin(self, key: str, parent: str = "", scope: Scope | None = None) -> Path:
+        """Make a private directory to write in, over the parent's tree; what was there under this key is dropped.
 
         What killed processes left of their work is removed on the way.
         """
         return self._start(key, parent, "active", scope or Scope())
 
-    def view(self, key: str, parent: str, scope: Scope | None = None) -> Path:
+    def prepare(self, key: str, parent: str = "", scope: Scope | None = None) -> Sequence[Mount]:
+        """As :meth:`begin`; return its mounts."""
+        self._start(key, parent, "active", scope or Scope())
+        return self.mounts(key)
+
+    def view(self, key: str, parent: str, scope: Scope | None = None) -> Sequence[Mount]:
         """As :meth:`prepare`, to be read only."""
-        return self._start(key, parent, "view", scope or Scope())
+        self._start(key, parent, "view", scope or Scope())
+        return self.mounts(key)
+
+    def mounts(self, key: str) -> Sequence[Mount]:
+        """Return what shows the tree of an active snapshot or a view. Raises StoreError for a committed one."""
+        raise NotImplementedError
+
+    def kept(self, chains: Sequence[str]) -> Sequence[str]:
+        """Return the ChainIDs of an image's layers that get a snapshot of their own."""
+        raise NotImplementedError
+
+    def site(self, key: str, parent: str, scope: Scope) -> Site:
+        """Begin a snapshot that layers are applied to."""
+        raise NotImplementedError
+
+    def reader(self, key: str) -> Reader:
+        """Open a snapshot's whole tree for reading. Raises StoreError."""
+        raise NotImplementedError
+
+    def dependents(self, key: str) -> list[str]:
+        """Return the keys of active snapshots and views that need the files of the committed ``key``."""
+        return [info.key for info in self.walk() if info.kind != "committed" and info.parent == key]
 
     def _start(self, key: str, parent: str, kind: str, scope: Scope) -> Path:
         folder = self._active / _folder(key)
@@ -228,7 +265,7 @@ class FolderSnapshotter:
             raise left
 
     @contextmanager
-    def scratch(self) -> Iterator[Snapshotter]:
+    def scratch(self) -> Iterator[FolderSnapshotter]:
         """Yield an empty snapshotter of the same kind on the same file system, out of sight. It is removed with the
         block, or with what killed processes left."""
         try:
@@ -239,11 +276,11 @@ class FolderSnapshotter:
         with claim:
             try:
                 make_folder(str(folder))
-                yield cast(Snapshotter, type(self)(folder))
+                yield type(self)(folder)
             finally:
-                _removed(folder, _nothing)  # what stays is told by gc
+                _removed(folder, nothing)  # what stays is told by gc
 
-    def replace(self, key: str, made: Snapshotter, scope: Scope | None = None) -> None:
+    def replace(self, key: str, made: LocalTrees, scope: Scope | None = None) -> None:
         """Put ``made``'s committed ``key`` in the place of this one's, whose files are removed then. Raises StoreError."""
         self._refuse_links()
         source, target = made.path(key).parent, self._committed / _folder(key)
@@ -294,7 +331,7 @@ class FolderSnapshotter:
             raise left[0]
         return count
 
-    def _sweep(self, check: Callable[[], object] = _nothing, but: str = "") -> tuple[int, list[StoreError]]:
+    def _sweep(self, check: Callable[[], object] = nothing, but: str = "") -> tuple[int, list[StoreError]]:
         """Remove what killed processes left: how many there were, and what could not be removed."""
         self._refuse_links()
         count, left = 0, []
@@ -312,7 +349,7 @@ class FolderSnapshotter:
                 left.append(trouble)
         return count, left
 
-    def _discard(self, folder: Path, check: Callable[[], object] = _nothing) -> StoreError | None:
+    def _discard(self, folder: Path, check: Callable[[], object] = nothing) -> StoreError | None:
         """Move it out of sight, then remove it; what to say where that could not be done to the end."""
         self._refuse_links()
         away, claim = self._aside(folder)

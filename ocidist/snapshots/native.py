@@ -8,19 +8,20 @@ parent's own tree.
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 from ocidist.content.disk import failure
 from ocidist.errors import StoreError
-from ocidist.snapshots.folders import FolderSnapshotter
-from ocidist.snapshots.protocols import Mount, Usage
-from ocidist.snapshots.whole_trees import copy_tree, tree_usage
-from ocidist.trees.directory import TreeReader, nothing
-
-if TYPE_CHECKING:
-    from ocidist.scope import Scope
+from ocidist.layers.apply.policy import Policy
+from ocidist.scope import Scope
+from ocidist.snapshots.apart import Marks, Over
+from ocidist.snapshots.folders import FolderSnapshotter, make_place
+from ocidist.snapshots.merge import merge
+from ocidist.snapshots.protocols import Mount, Site
+from ocidist.snapshots.whole_trees import copy_tree, remove_tree
+from ocidist.trees.directory import TreeReader
 
 __all__ = ["NativeSnapshotter"]
 
@@ -29,7 +30,6 @@ class NativeSnapshotter(FolderSnapshotter):
     """A Snapshotter over directories."""
 
     name = "native"
-    apart = False
 
     def _fill(self, folder: Path, parent: str, kind: str, scope: Scope) -> None:
         if not parent or kind != "active":
@@ -40,6 +40,14 @@ class NativeSnapshotter(FolderSnapshotter):
             except OSError as error:
                 error.filename = os.path.join(folder, "fs", error.filename)
                 raise
+
+    def kept(self, chains: Sequence[str]) -> Sequence[str]:
+        """Return the last: one tree takes all layers."""
+        return chains[-1:]
+
+    def site(self, key: str, parent: str, scope: Scope) -> Site:
+        """Begin a tree, as a copy of ``parent``'s."""
+        return _Tree(self.begin(key, parent, scope), bool(parent))
 
     def _tree(self, key: str) -> Path:
         info = self.stat(key)
@@ -61,10 +69,30 @@ class NativeSnapshotter(FolderSnapshotter):
         how = "ro" if info.kind == "view" else "rw"
         return (Mount("bind", os.path.abspath(self._tree(key)), ("rbind", how)),)
 
-    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
-        """Entries and bytes of its own tree. Raises StoreError."""
-        tree = self.path(key)
-        try:
-            return tree_usage(tree, check)
-        except OSError as error:
-            raise failure(str(tree), error) from error
+
+class _Tree:
+    """A Site: the lowest layer is extracted into the tree itself, others beside it and merged onto it."""
+
+    def __init__(self, root: Path, on_parent: bool) -> None:
+        self.root, self._on_parent = root, on_parent
+
+    def is_lowest(self, number: int) -> bool:
+        return not number and not self._on_parent
+
+    def place(self, number: int) -> Path:
+        if self.is_lowest(number):
+            return self.root
+        beside = self.root.parent / f"apart-{number}"
+        make_place(beside)
+        return beside
+
+    @contextmanager
+    def over(self, number: int, scope: Scope, count: Callable[[int], object]) -> Iterator[Over]:
+        with closing(TreeReader(self.root)) as lower, closing(TreeReader(self.root)) as linked:
+            yield Over(lower, Policy.of_process().privileged, scope, linked=linked)
+
+    def settle(self, number: int, marks: Marks, scope: Scope, layer: str) -> None:
+        if not self.is_lowest(number):
+            place = self.place(number)
+            merge(self.root, place, marks, scope, layer)
+            remove_tree(place, check=scope.check)

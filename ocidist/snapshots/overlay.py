@@ -11,21 +11,21 @@ Source: Documentation/filesystems/overlayfs.rst of Linux.
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Sequence
+from typing import Callable, Iterator, Sequence
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
 from ocidist.layers.apply.policy import Policy, in_first_namespace
+from ocidist.scope import Scope
+from ocidist.snapshots.apart import Marks, Over
 from ocidist.snapshots.folders import FolderSnapshotter
-from ocidist.snapshots.protocols import Mount, Usage
-from ocidist.snapshots.whole_trees import copy_metadata, remove_tree, tree_usage
-from ocidist.trees.directory import FOLDER, TreeReader, nothing
+from ocidist.snapshots.protocols import Mount, Site
+from ocidist.snapshots.stack import stack
+from ocidist.snapshots.whole_trees import copy_metadata, remove_tree
+from ocidist.trees.directory import FOLDER, TreeReader
 from ocidist.trees.stacked import StackedReader
-
-if TYPE_CHECKING:
-    from ocidist.scope import Scope
 
 __all__ = ["OverlaySnapshotter"]
 
@@ -36,7 +36,6 @@ class OverlaySnapshotter(FolderSnapshotter):
     """A Snapshotter over directories that the kernel stacks."""
 
     name = "overlay"
-    apart = True
 
     def _fill(self, folder: Path, parent: str, kind: str, scope: Scope) -> None:
         if kind == "active":
@@ -62,6 +61,14 @@ class OverlaySnapshotter(FolderSnapshotter):
             finally:
                 os.close(fd)
 
+    def kept(self, chains: Sequence[str]) -> Sequence[str]:
+        """Return all: each layer is the parent of the next."""
+        return chains
+
+    def site(self, key: str, parent: str, scope: Scope) -> Site:
+        """Begin a layer to stand on ``parent``, which need not be there yet."""
+        return _Layer(self, self.begin(key, scope=scope), parent)
+
     def layers(self, key: str) -> list[Path]:
         """The directories that a snapshot's tree is made of, the uppermost first. Raises StoreError."""
         info = self.stat(key)
@@ -74,6 +81,20 @@ class OverlaySnapshotter(FolderSnapshotter):
             found.append(self._committed_path(info.parent))
             info = self.stat(info.parent)
         return found or [self.path(key)]
+
+    def dependents(self, key: str) -> list[str]:
+        """Return the keys of active snapshots and views that stand on the committed ``key``, also over others."""
+        every = list(self.walk())
+        parents = {info.key: info.parent for info in every if info.kind == "committed"}
+        found = []
+        for info in every:
+            above, seen = info.parent if info.kind != "committed" else "", set[str]()
+            while above and above != key and above not in seen:
+                seen.add(above)
+                above = parents.get(above, "")
+            if above == key:
+                found.append(info.key)
+        return found
 
     def reader(self, key: str) -> StackedReader:
         """All of a snapshot's tree. Raises StoreError."""
@@ -106,13 +127,29 @@ class OverlaySnapshotter(FolderSnapshotter):
             )
         return (Mount("overlay", "overlay", tuple(options)),)
 
-    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
-        """Entries and bytes of its own layer. Raises StoreError."""
-        folder = self.path(key)
-        try:
-            return tree_usage(folder, check)
-        except OSError as error:
-            raise failure(str(folder), error) from error
+
+class _Layer:
+    """A Site: the layer is extracted into the snapshot, and stands on its parent's tree."""
+
+    def __init__(self, snapshots: OverlaySnapshotter, root: Path, parent: str) -> None:
+        self.root, self._snapshots, self._parent = root, snapshots, parent
+        self._privileged = Policy.of_process().privileged
+
+    def is_lowest(self, number: int) -> bool:
+        return not self._parent
+
+    def place(self, number: int) -> Path:
+        return self.root
+
+    @contextmanager
+    def over(self, number: int, scope: Scope, count: Callable[[int], object]) -> Iterator[Over]:
+        with closing(self._snapshots.reader(self._parent)) as lower:
+            yield Over(lower, self._privileged, scope, count=count)
+
+    def settle(self, number: int, marks: Marks, scope: Scope, layer: str) -> None:
+        if self._parent:
+            with closing(self._snapshots.reader(self._parent)) as lower:
+                stack(self.root, lower, marks, self._privileged, scope, layer)
 
 
 def _escaped(path: str) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Callable, Sequence
 
 from ocidist.errors import LimitExceeded
-from ocidist.layers.apply.apart import Mark
 from ocidist.scope import Scope
+from ocidist.snapshots.apart import Marks
+from ocidist.snapshots.protocols import Claim
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
@@ -65,8 +66,7 @@ class Worker:
         self.layer, self.root = layer, root
         self.failed: str | None = None
         self.diff_id: Digest | None = None
-        self.marks: list[Mark] = []
-        self.implied: list[bytes] = []
+        self.marks = Marks()
         self.entries = self.size = 0  # entries, and bytes of plain tar
         self.limit: LimitExceeded | None = None
         self._report = report
@@ -132,9 +132,8 @@ class Worker:
         elif "limit" in said:
             self.limit = LimitExceeded(*said["limit"])
         elif "marks" in said:
-            self.marks += [Mark(os.fsencode(parent), os.fsencode(name)) for parent, name in said["marks"]]
-        elif "implied" in said:
-            self.implied += [os.fsencode(path) for path in said["implied"]]
+            kind, paths = said["marks"]
+            vars(self.marks)[kind].update((os.fsencode(path), None) for path in paths)
         else:
             self.diff_id = Digest(said["diff_id"])
             self.entries, self.size = said["entries"], said["bytes"]
@@ -150,21 +149,41 @@ class Worker:
 
 
 class Workers:
-    """At most as many at a time as there are cores."""
+    """Extract ``layers``, at most as many at a time as there are cores; ``useful`` where that is faster than without.
+    ``claims`` are held by them too."""
 
-    def __init__(self, scope: Scope, tick: Callable[[], object]) -> None:
-        self._scope, self._tick = scope, tick
+    def __init__(
+        self,
+        scope: Scope,
+        tick: Callable[[], object],
+        layers: Sequence[Descriptor],
+        claims: Sequence[Claim],
+    ) -> None:
+        self._scope, self._tick, self._claims = scope, tick, claims
         self._most = min(cores(), MOST)
         self._running: list[Worker] = []
+        self.useful = worthwhile(layers)
 
-    def room(self) -> None:
-        """Wait until another may start."""
+    def suits(self, layer: Descriptor, diff_id: Digest) -> bool:
+        """Return whether a worker would be faster for this layer, and can tell its DiffID."""
+        return self.useful and layer.size > SMALL and diff_id.algorithm == "sha256"
+
+    def start(
+        self,
+        layer: Descriptor,
+        place: Path,
+        report: Callable[[int], object],
+        blob: int,
+        lowest: bool,
+        before: int,
+    ) -> Worker:
+        """Wait until another worker may start, and start it. Raises OSError where none can be, and the scope's end."""
         while len(self._running) >= self._most:
             self._wait()
-
-    def add(self, worker: Worker) -> None:
-        """It has been started."""
+        worker = Worker(layer, place, report)
+        worker.start(blob, lowest, before, self._scope, [claim.fileno() for claim in self._claims])
         self._running.append(worker)
+        return worker
 
     def finish(self, worker: Worker) -> None:
         """Wait until ``worker`` has ended."""

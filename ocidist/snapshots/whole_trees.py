@@ -19,7 +19,7 @@ from ocidist.layers.apply import links
 from ocidist.layers.apply.contained import listed
 from ocidist.layers.apply.policy import Policy
 from ocidist.snapshots.protocols import Usage
-from ocidist.trees.directory import FOLDER, PATH_ONLY, Reader, TreeReader
+from ocidist.trees.directory import FOLDER, PATH_ONLY, Reader, TreeReader, nothing
 from ocidist.trees.file_data import copy_file
 
 __all__ = ["BY_DESCRIPTOR", "copy_entry", "copy_metadata", "copy_tree", "remove_tree", "tree_usage"]
@@ -36,14 +36,10 @@ _REFUSED = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL})  
 BY_DESCRIPTOR = hasattr(os, "O_DIRECTORY") and os.rename in os.supports_dir_fd
 
 
-def _nothing() -> None:
-    pass
-
-
 # -- removing --
 
 
-def remove_tree(path: Path | str, at: int | None = None, check: Callable[[], object] = _nothing) -> None:
+def remove_tree(path: Path | str, at: int | None = None, check: Callable[[], object] = nothing) -> None:
     """Remove a directory and all in it; missing is no error. Depth costs neither descriptors nor stack.
 
     ``at`` is a descriptor of the directory that ``path`` counts from. What can't be removed (another user's, or
@@ -159,7 +155,7 @@ def _open_folder(name: Path | str, at: int | None) -> int:
 # -- measuring --
 
 
-def tree_usage(path: Path, check: Callable[[], object] = _nothing) -> Usage:
+def tree_usage(path: Path, check: Callable[[], object] = nothing) -> Usage:
     """What a tree takes, the root included. What vanishes meanwhile doesn't count; OSErrors come as they are.
     ``check`` is called for each directory and each thousandth name; what it raises ends it."""
     seen: set[tuple[int, int]] = set()
@@ -193,7 +189,7 @@ def _disk(found: os.stat_result) -> int:
 # -- copying --
 
 
-def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = _nothing) -> None:
+def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = nothing) -> None:
     """Copy all of ``source`` into the empty directory ``target``, a path or a descriptor: all types but sockets,
     modes, times, extended attributes and hardlinks; as root owners too.
 

@@ -12,16 +12,17 @@ import sys
 from pathlib import Path
 
 from ocidist.errors import LimitExceeded, OcidistError
-from ocidist.layers.apply.apart import Apart
 from ocidist.layers.apply.layer import apply_layer
-from ocidist.layers.apply.policy import Merged, Policy
+from ocidist.layers.apply.layering import InPlace
+from ocidist.layers.apply.policy import Policy
 from ocidist.limits import Limits
 from ocidist.scope import Scope
+from ocidist.snapshots.apart import Apart
 
 __all__ = ["main"]
 
 _STEP = 1 << 20  # bytes of a blob between two reports
-_TOGETHER = 500  # whiteouts, or directories, in one line
+_TOGETHER = 500  # marks in one line
 _MEMORY = 2 << 30  # of addresses; a million entries take about 100 MiB
 _THREADS = 2  # one inflates, one writes
 
@@ -67,7 +68,7 @@ def main() -> None:
             Path(asked["root"]),
             Scope.within(asked["seconds"], limits=limits),
             layer=asked["layer"],
-            policy=Policy(privileged, Merged() if asked["lowest"] else apart),
+            policy=Policy(privileged, InPlace() if asked["lowest"] else apart),
             progress=_Report(asked["size"]),
             tick=tick,
             before=asked["before"],
@@ -81,12 +82,10 @@ def main() -> None:
     except OcidistError as error:
         _say({"error": str(error)})
         return
-    for at in range(0, len(apart.marks), _TOGETHER):
-        some = apart.marks[at : at + _TOGETHER]
-        _say({"marks": [[os.fsdecode(mark.parent), os.fsdecode(mark.name)] for mark in some]})
-    implied = [os.fsdecode(path) for path in apart.implied]
-    for at in range(0, len(implied), _TOGETHER):
-        _say({"implied": implied[at : at + _TOGETHER]})
+    for kind, noted in vars(apart.marks).items():
+        paths = [os.fsdecode(real) for real in noted]
+        for at in range(0, len(paths), _TOGETHER):
+            _say({"marks": [kind, paths[at : at + _TOGETHER]]})
     _say({"diff_id": str(result.diff_id), "entries": result.entries + result.made, "bytes": result.size})
 
 

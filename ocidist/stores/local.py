@@ -19,7 +19,7 @@ from ocidist.stores.place import Place
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ocidist.snapshots.protocols import Snapshotter
+    from ocidist.snapshots.protocols import LocalTrees
 
 __all__ = ["LocalPlace"]
 
@@ -48,7 +48,7 @@ class LocalPlace(Place):
 
         return Path(self.name)
 
-    def snapshots(self) -> Snapshotter:
+    def snapshots(self) -> LocalTrees:
         """The snapshotter under ``ROOT/snapshots``, the root's own choice. Raises StoreError, UsageError."""
         from ocidist.snapshots.choice import choose
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ocidist.content.protocols import Body, Content, Writer
     from ocidist.remotes.protocols import Source
     from ocidist.rows import Rows
-    from ocidist.snapshots.protocols import Snapshotter
+    from ocidist.snapshots.protocols import LocalTrees
     from ocidist.spec.config import ImageConfig
     from ocidist.spec.manifest import Manifest
     from ocidist.stores.upkeep.check import DamageRow
@@ -71,13 +71,13 @@ class Store:
         content: Content,
         names: Images,
         leases: Leases,
-        snapshots: Callable[[], Snapshotter],
+        snapshots: Callable[[], LocalTrees],
         place: Place | None = None,
     ) -> None:
         self.content, self.names, self.leases = content, names, leases
         self.place = place or Place()
         self._open_snapshots = snapshots
-        self._snapshots: Snapshotter | None = None
+        self._snapshots: LocalTrees | None = None
 
     @classmethod
     def at(
@@ -157,7 +157,7 @@ class Store:
         return self.place.root
 
     @property
-    def snapshots(self) -> Snapshotter:
+    def snapshots(self) -> LocalTrees:
         """The snapshotter. Raises StoreError, UsageError."""
         if self._snapshots is None:
             self._snapshots = self._open_snapshots()
@@ -360,7 +360,7 @@ class Store:
 
         The config blob gets the label that keeps the snapshot as long as the image.
         """
-        from ocidist.snapshots.unpack import unpack
+        from ocidist.snapshots.unpack import LocalApplier
 
         if manifest.config is None:
             raise UsageError("an artifact without a config has no root filesystem")
@@ -368,7 +368,8 @@ class Store:
         content = self.content.within(scope)
         if config.diff_ids:
             self.hold_trees(map(str, chain_ids(config.diff_ids)), scope)
-        chain = unpack(content, self.snapshots, manifest.layers, config.diff_ids, scope, wait=wait)
+        applier = LocalApplier(content, self.snapshots)
+        chain = applier.unpack(manifest.layers, config.diff_ids, scope, wait=wait)
         content.set_labels(manifest.config.digest, {SNAPSHOT_LABEL + self.snapshots.name: str(chain)})
         return chain
 

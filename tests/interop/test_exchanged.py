@@ -198,7 +198,7 @@ def test_i72_a_directory_exchanged_while_a_snapshot_is_prepared(
 ) -> None:
     """The copy that a native snapshot begins as is written nowhere else."""
     snapshots = NativeSnapshotter(tmp_path / "root")
-    plant(snapshots.prepare("working"))
+    plant(snapshots.begin("working"))
     snapshots.commit(CHAIN, "working")
     to = victim / which[4:] if which in ("etc/su", "etc/pipe") else victim
     before, whole = snapshot(victim), snapshot(snapshots.path(CHAIN))
@@ -207,7 +207,7 @@ def test_i72_a_directory_exchanged_while_a_snapshot_is_prepared(
         copies = [*(tmp_path / "root/native").glob(f"removed/*/fs/{which}")]
         return next(iter([*copies, *(tmp_path / "root/native").glob(f"active/*/fs/{which}")]), None)
 
-    for _ in each_moment(lambda: snapshots.prepare("copy", CHAIN), place, to, back=back):
+    for _ in each_moment(lambda: snapshots.begin("copy", CHAIN), place, to, back=back):
         assert_same(before, snapshot(victim))
         assert_same(whole, snapshot(snapshots.path(CHAIN)))
 

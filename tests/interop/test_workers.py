@@ -48,7 +48,7 @@ for raw in raws:
         writer.write(data)
         writer.commit(len(data), digest)
     layers.append(Descriptor("application/vnd.oci.image.layer.v1.tar+gzip", digest, len(data)))
-unpack.unpack(store.content, store.snapshots, layers, [Digest.of(raw) for raw in raws], Scope())
+unpack.LocalApplier(store.content, store.snapshots).unpack(layers, [Digest.of(raw) for raw in raws], Scope())
 print([worker.failed for worker in started])
 """
 MODULES = (
@@ -150,11 +150,10 @@ def test_i77_a_worker_that_runs_out_of_memory_refuses_the_layer(
     monkeypatch.setattr(
         parallel, "_START", start + "worker.apply_layer = lambda *a, **o: bytes(1 << 40); worker.main()"
     )
-    found = parallel.Worker(Descriptor("x", Digest.of(b""), 0), tmp_path, lambda done: None)
+    workers = parallel.Workers(Scope(), lambda: None, [], [])
+    layer = Descriptor("x", Digest.of(b""), 0)
     with open(os.devnull, "rb") as blob:
-        found.start(blob.fileno(), False, 0, Scope(), [])
-    workers = parallel.Workers(Scope(), lambda: None)
-    workers.add(found)
+        found = workers.start(layer, tmp_path, lambda done: None, blob.fileno(), False, 0)
     with pytest.raises(LimitExceeded, match="need more than"):
         workers.finish(found)
 

@@ -83,7 +83,7 @@ def test_i73_a_snapshotter_by_itself_refuses_links(tmp_path: Path) -> None:
     kept.prepare("key")
     (tmp_path / "trees/native/removed").rmdir()
     (tmp_path / "trees/native/removed").symlink_to(tmp_path / "victim")
-    for action in (kept.remove_stale, lambda: kept.prepare("other"), lambda: kept.remove("key")):
+    for action in (kept.remove_stale, lambda: kept.begin("other"), lambda: kept.remove("key")):
         with pytest.raises(StoreError, match="a link in the place"):
             action()
     assert files(tmp_path / "victim") == before

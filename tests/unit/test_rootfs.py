@@ -163,7 +163,7 @@ def test_prepare_prints_how_to_mount_what_is_there_too(store: Store, run: Run, t
     assert (code, err) == (0, "")
     assert out.startswith("mount -t ")
     assert out.endswith(f" '{target}'\n")
-    if store.snapshots.apart:
+    if store.snapshots.name == "overlay":
         assert out.startswith("mount -t overlay -o lowerdir=")
         assert ",upperdir=" in out
         assert ",workdir=" in out
@@ -229,7 +229,7 @@ def test_snapshots_lists_what_there_is(store: Store, run: Run, tmp_path: Path) -
     assert out.split("\n")[0].split() == ["KEY", "PARENT", "KIND", "SIZE", "AGE"]
     found = {row["key"]: row for row in json.loads(run("snapshots", "--format", "json")[1])}
     chains = [str(each) for each in chain_ids([Digest.of(raw) for raw in LAYERS])]
-    committed = chains if store.snapshots.apart else [chain]
+    committed = chains if store.snapshots.name == "overlay" else [chain]
     assert sorted(found) == sorted([*committed, str(tmp_path / "a"), str(tmp_path / "v")])
     assert found[str(tmp_path / "a")]["kind"] == "active"
     assert found[str(tmp_path / "v")]["kind"] == "view"

@@ -67,8 +67,11 @@ class Settler(Protocol):
         """A directory without an entry of its own."""
         ...
 
-    def bring_up(self, at: Directory, name: bytes) -> bool:
-        """Nothing is at ``at/name``: whether it is there now, from layers beneath that this tree doesn't hold."""
+    def bring_up(self, at: Directory, name: bytes, create: bool) -> bool:
+        """Nothing is at ``at/name``: return whether it is there now, from layers beneath that this tree doesn't hold.
+
+        Without ``create`` the way may lead on through what isn't there: then ``name`` has further components.
+        """
         ...
 
     def replaced(self, real: bytes) -> None:
@@ -169,22 +172,27 @@ class Tree:
         With ``create`` what is missing is made, and a file in the way is replaced (a layer that puts
         something beneath a name says that it is a directory); without, None.
         """
+        found, missing = self.reach(path, create)
+        return None if missing else found
+
+    def reach(self, path: bytes, create: bool = False) -> tuple[Directory, list[bytes]]:
+        """As :meth:`at`; the last directory that is there, and the names on the way from it that are not."""
         if not path:
-            return self.root
-        found = self._aliases.get(path)
-        if found is not None:
-            return found
+            return self.root, []
+        known = self._aliases.get(path)
+        if known is not None:
+            return known, []
         self._spend()
         head, _, name = path.rpartition(b"/")
         base = self._aliases.get(head)
         if base is not None:
-            found = self._walk(base, [name], create)
+            found, missing = self._walk(base, [name], create)
         else:
-            found = self._walk(self.root, path.split(b"/")[::-1], create)
-        if found is not None and found is not self.root:
+            found, missing = self._walk(self.root, path.split(b"/")[::-1], create)
+        if not missing and found is not self.root:
             self._aliases[path] = found
             found.aliases.append(path)
-        return found
+        return found, missing
 
     def need(self, path: bytes) -> Directory:
         """``at`` that makes what is missing."""
@@ -201,13 +209,13 @@ class Tree:
             self._pinned = None
 
     def exactly(self, real: bytes) -> Directory | None:
-        """The directory at a real path; None where something else, or nothing, is there by now."""
+        """The directory at a real path, brought up from beneath if need be; None where something else, or nothing, is."""
         at = self.root
         self._spend()
         for part in real.split(b"/")[1:]:
             self._steps += 1
             path = at.real + b"/" + part
-            found = self._open.get(path) or self._enter(at, part, path, create=False, ask=False)
+            found = self._open.get(path) or self._enter(at, part, path, create=False)
             if not isinstance(found, Directory):
                 return None
             at = found
@@ -225,9 +233,12 @@ class Tree:
                 self._shown(),
             )
 
-    def _walk(self, at: Directory, todo: list[bytes], create: bool, links: bool = True) -> Directory | None:
-        """Take ``todo`` (last component first) from ``at``."""
-        hops = missing = 0  # how deep it is below what is there
+    def _walk(
+        self, at: Directory, todo: list[bytes], create: bool, links: bool = True
+    ) -> tuple[Directory, list[bytes]]:
+        """Take ``todo`` (last component first) from ``at``: the last directory that is there, and what is missing."""
+        hops = 0
+        missing: list[bytes] = []
         while todo:
             part = todo.pop()
             if not part or part == b".":
@@ -240,12 +251,16 @@ class Tree:
                     f"its directory is a maze of links, of more than {_MAX_STEPS} steps",
                 )
             if missing:
-                missing += -1 if part == b".." else 1
+                if part == b"..":
+                    missing.pop()
+                else:
+                    missing.append(part)
+                    self._settler.bring_up(at, b"/".join(missing), create=False)
                 continue
             if part == b"..":
                 above = self._real(at.real.rpartition(b"/")[0])
-                if above is None:
-                    return None
+                if above is None:  # removed by somebody else
+                    return at, [part]
                 at = above
                 continue
             real = at.real + b"/" + part
@@ -264,10 +279,10 @@ class Tree:
                 todo.extend(reversed(entered.split(b"/")))
                 continue
             if entered is None:
-                missing = 1
+                missing.append(part)
                 continue
             at = entered
-        return at if not missing else None
+        return at, missing
 
     def _real(self, real: bytes) -> Directory | None:
         """The directory of a real path; a link on the way was put there meanwhile, by somebody else."""
@@ -279,7 +294,8 @@ class Tree:
                 break
             real, _, name = real.rpartition(b"/")
             todo.append(name)
-        return self._walk(known, todo, False, links=False) if todo else known
+        found, missing = self._walk(known, todo, False, links=False)
+        return None if missing else found
 
     def _enter(
         self, at: Directory, name: bytes, real: bytes, create: bool, ask: bool = True
@@ -290,7 +306,7 @@ class Tree:
         try:
             fd = os.open(name, DIRECTORY, dir_fd=at.fd)
         except FileNotFoundError:
-            if ask and self._settler.bring_up(at, name):
+            if ask and self._settler.bring_up(at, name, create):
                 self.made += 1
                 return self._enter(at, name, real, create, ask=False)
             if not create:

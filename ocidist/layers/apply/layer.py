@@ -102,7 +102,6 @@ def apply_layer(
     records = Records(more, layer)
     try:
         entries = applier.run(records)
-        policy.layering.finish(applier.tree)
         records.drain()
     except OSError as error:
         raise applier.failure(error, str(root)) from error
@@ -302,7 +301,7 @@ class _Applier:
             try:
                 info = os.stat(last, dir_fd=source.fd, follow_symlinks=False)
             except FileNotFoundError:
-                if not self.bring_up(source, last):
+                if not self.policy.layering.bring_target(source, last):
                     raise
                 info = os.stat(last, dir_fd=source.fd, follow_symlinks=False)
             if stat.S_ISDIR(info.st_mode):
@@ -407,8 +406,8 @@ class _Applier:
             self._drop_xattrs(fd, {})
         os.chmod(fd, 0o755)
 
-    def bring_up(self, at: Directory, name: bytes) -> bool:
-        return self.policy.layering.bring_up(at, name)
+    def bring_up(self, at: Directory, name: bytes, create: bool) -> bool:
+        return self.policy.layering.bring_up(at, name, create)
 
     def replaced(self, real: bytes) -> None:
         self.policy.layering.replaced(real)

@@ -12,11 +12,12 @@ from typing import Union
 
 from ocidist.trees.file_data import copy_file
 
-__all__ = ["link", "set_times", "symlink"]
+__all__ = ["link", "rename", "set_times", "symlink"]
 
 Name = Union[str, bytes, "os.PathLike[str]"]
 _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _SYMLINK_AT = os.symlink in os.supports_dir_fd
+_RENAME_AT = os.rename in os.supports_dir_fd
 _LINK = hasattr(os, "link")
 _TIMES_OF_LINKS = os.utime in os.supports_follow_symlinks
 
@@ -66,6 +67,22 @@ def _copy(source: Name, name: Name, source_at: int | None, at: int | None) -> No
             os.close(writer)
     finally:
         os.close(reader)
+
+
+def rename(name: bytes, source: int, target: int) -> None:
+    """Move ``name`` from one open directory to another, over a file there. Raises OSError."""
+    if _RENAME_AT:
+        os.rename(name, name, src_dir_fd=source, dst_dir_fd=target)
+        return
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.fchdir(source)
+        old = os.path.join(os.getcwdb(), name)
+        os.fchdir(target)
+        os.rename(old, name)
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def set_times(name: Name, accessed: int, modified: int, at: int | None = None) -> None:

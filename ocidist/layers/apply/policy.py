@@ -25,24 +25,18 @@ xattrs             as archived, but for                    those of ``user.`` al
 What is skipped hides what the layers beneath have there. Sockets are not archived by tar. Extended attributes that the file system refuses are dropped.
 
 The root of a user namespace without other ids (``unshare -r``) can give nothing to anybody: it is an ordinary user here.
-
-How a layer's tree stands to those beneath it is a :class:`Layering`: ``Merged`` where one tree takes all layers
-in turn, others where each layer has a directory of its own.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Callable, Protocol
 
+from ocidist.layers.apply.layering import InPlace, Layering
 from ocidist.spec.digest import Digest
 from ocidist.trees.owners import ATTRIBUTE
 
-if TYPE_CHECKING:
-    from ocidist.layers.apply.contained import Directory, Tree
-
-__all__ = ["ApplyResult", "Layering", "Merged", "Policy", "in_first_namespace"]
+__all__ = ["ApplyResult", "Policy", "in_first_namespace"]
 
 _FIRST = 0xEFFFFFFD
 """PROC_USER_INIT_INO of Linux, include/linux/proc_ns.h."""
@@ -66,82 +60,12 @@ def _is_alone() -> bool:
         return False
 
 
-class Layering(Protocol):
-    """How the tree of a layer stands to the layers beneath it. One object serves one layer at a time.
-
-    ``whiteout`` and ``opaque`` come in the order of the archive, anything may follow them. Parents are
-    normalised names of the archive; ``own(real)`` says whether this layer itself has put the entry with that real
-    path (without links, from the root, with a leading slash). OSErrors come as they are.
-    """
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the tree itself has all that is beneath."""
-        ...
-
-    def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
-        """``parent/name`` of the layers beneath is gone; what this layer puts there stays."""
-        ...
-
-    def opaque(self, tree: Tree, parent: bytes, own: Callable[[bytes], bool]) -> None:
-        """All that the layers beneath have in ``parent`` is gone."""
-        ...
-
-    def bring_up(self, at: Directory, name: bytes) -> bool:
-        """Put at ``at/name``, where nothing is, what the layers beneath have there; False if they have nothing.
-
-        Asked for a directory that an entry needs and that the archive doesn't describe (a symlink, or a directory
-        with its metadata and without its content, is put there), and for the target of a hardlink (a file, whole).
-        """
-        ...
-
-    def replaced(self, real: bytes) -> None:
-        """What this layer's tree had at that real path gave way to an entry, or to a device that is skipped."""
-        ...
-
-    def described(self, real: bytes) -> None:
-        """An entry says what the directory with that real path looks like (not asked for in an empty root)."""
-        ...
-
-    def finish(self, tree: Tree) -> None:
-        """All entries are applied; directories that are open are not yet settled."""
-        ...
-
-
-class Merged:
-    """The layers beneath are in the tree itself: what they have is found there, and whiteouts remove it."""
-
-    in_place = True
-
-    def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
-        at = tree.at(parent, create=False)
-        if at is not None:
-            tree.hide(at, name, own)
-
-    def opaque(self, tree: Tree, parent: bytes, own: Callable[[bytes], bool]) -> None:
-        at = tree.at(parent, create=False)
-        if at is not None:
-            tree.empty(at, own)
-
-    def bring_up(self, at: Directory, name: bytes) -> bool:
-        return False
-
-    def replaced(self, real: bytes) -> None:
-        pass
-
-    def described(self, real: bytes) -> None:
-        pass
-
-    def finish(self, tree: Tree) -> None:
-        pass
-
-
 @dataclass(frozen=True)
 class Policy:
     """The rule above: ``privileged`` chooses the column. ``Policy.of_process()`` asks the process."""
 
     privileged: bool
-    layering: Layering = field(default_factory=Merged)
+    layering: Layering = field(default_factory=InPlace)
 
     @classmethod
     def of_process(cls) -> Policy:

@@ -26,7 +26,7 @@ from ocidist.stores.upkeep.trees import TreesReport, check_trees
 if TYPE_CHECKING:
     from ocidist.content.protocols import Content
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import Snapshotter
+    from ocidist.snapshots.protocols import LocalTrees
     from ocidist.stores.store import Store
 
 __all__ = ["CheckReport", "DamageRow", "check", "references"]
@@ -302,7 +302,7 @@ def _trees(store: Store, labelled: Iterable[tuple[str, str, str]], unseen: list[
             yield DamageRow("snapshot", chain, f"missing, but the config {digest} says that it is unpacked")
 
 
-def _stands(snapshots: Snapshotter, key: str) -> bool:
+def _stands(snapshots: LocalTrees, key: str) -> bool:
     try:
         snapshots.stat(key)
     except OcidistError:
@@ -310,7 +310,7 @@ def _stands(snapshots: Snapshotter, key: str) -> bool:
     return True
 
 
-def _has_tree(snapshots: Snapshotter, key: str) -> bool:
+def _has_tree(snapshots: LocalTrees, key: str) -> bool:
     try:
         return os.path.isdir(snapshots.path(key))
     except OcidistError:

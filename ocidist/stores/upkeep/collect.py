@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ocidist.content.protocols import Content, Info, Remover
     from ocidist.images.protocols import Lease
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
+    from ocidist.snapshots.protocols import LocalTrees, SnapshotInfo
     from ocidist.stores.store import Store
 
 __all__ = ["CollectReport", "Removed", "collect"]
@@ -309,7 +309,7 @@ def _unknown(content: Content, text: str) -> Descriptor:
 
 def _garbage_snapshots(
     content: Content,
-    snapshots: Snapshotter,
+    snapshots: LocalTrees,
     live: Iterable[Lease],
     kept: set[Digest],
     strange: _Unknown,
@@ -334,7 +334,7 @@ def _garbage_snapshots(
     return sorted(garbage, key=lambda key: -_depth(key, parents)), lost
 
 
-def _tree_size(snapshots: Snapshotter, key: str, scope: Scope) -> int:
+def _tree_size(snapshots: LocalTrees, key: str, scope: Scope) -> int:
     """Bytes of the files in a snapshot, hardlinks once; 0 where that can't be seen."""
     try:
         return measure(os.fspath(snapshots.path(key)), scope).size

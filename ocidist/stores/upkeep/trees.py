@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Sequence
 
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import Snapshotter
+    from ocidist.snapshots.protocols import LocalTrees
     from ocidist.spec.descriptor import Descriptor
     from ocidist.spec.digest import Digest
     from ocidist.stores.store import Store
@@ -113,14 +113,14 @@ def _trees(store: Store, keys: set[str], scope: Scope) -> dict[str, _Tree]:
     return found
 
 
-def _unpacked(store: Store, scratch: Snapshotter, tree: _Tree, scope: Scope) -> str:
+def _unpacked(store: Store, scratch: LocalTrees, tree: _Tree, scope: Scope) -> str:
     """Unpack the tree in ``scratch``, from the first image of which that is possible: its name. Raises as unpack."""
-    from ocidist.snapshots.unpack import unpack
+    from ocidist.snapshots.unpack import LocalApplier
 
     trouble: OcidistError = BlobNotFound(tree.key, "no image of the store has this tree")
     for source in tree.sources.values():
         try:
-            unpack(store.content, scratch, source.layers, source.diff_ids, scope)
+            LocalApplier(store.content, scratch).unpack(source.layers, source.diff_ids, scope)
             return source.image
         except OcidistError as error:
             scope.check()
@@ -146,7 +146,7 @@ def check_trees(store: Store, scope: Scope) -> TreesReport:
     problems: list[TreeProblem] = []
     count = 0
     with snapshots.scratch() as scratch:
-        since = os.stat(scratch.prepare("the time before")).st_mtime_ns
+        since = os.stat(scratch.begin("the time before")).st_mtime_ns
         for tree in sorted(trees.values(), key=lambda tree: tree.beneath):
             for info in list(scratch.walk()):
                 if info.key not in tree.beneath:
@@ -168,7 +168,7 @@ def check_trees(store: Store, scope: Scope) -> TreesReport:
     return TreesReport(tuple(problems), count, tuple(skipped))
 
 
-def _owner(snapshots: Snapshotter, key: str) -> int | None:
+def _owner(snapshots: LocalTrees, key: str) -> int | None:
     try:
         return os.stat(snapshots.path(key).parent).st_uid if hasattr(os, "geteuid") else None
     except (OSError, StoreError):
@@ -176,7 +176,7 @@ def _owner(snapshots: Snapshotter, key: str) -> int | None:
 
 
 def _differing(
-    snapshots: Snapshotter, scratch: Snapshotter, key: str, since: int, scope: Scope
+    snapshots: LocalTrees, scratch: LocalTrees, key: str, since: int, scope: Scope
 ) -> list[tuple[str, str]]:
     """The first differences, and how many more there are. A tree that is replaced meanwhile is looked at again."""
     while True:
@@ -198,7 +198,7 @@ def _differing(
         return [*found, *([("", f"and {more:,} more")] if more else [])]
 
 
-def _identity(snapshots: Snapshotter, key: str) -> tuple[int, int] | None:
+def _identity(snapshots: LocalTrees, key: str) -> tuple[int, int] | None:
     try:
         info = os.stat(snapshots.path(key))
     except (OSError, StoreError):
@@ -226,18 +226,9 @@ def remake(store: Store, key: str, scope: Scope) -> str:
     return image
 
 
-def _refuse_held(snapshots: Snapshotter, key: str) -> None:
-    """Raise StoreError if anything that is prepared stands on ``key``, in an overlay root also over others."""
-    every = list(snapshots.walk())
-    parents = {info.key: info.parent for info in every if info.kind == "committed"}
-    for info in every:
-        if info.kind == "committed":
-            continue
-        above, seen = info.parent, set()
-        while above and above != key and above not in seen and snapshots.apart:
-            seen.add(above)
-            above = parents.get(above, "")
-        if above == key:
-            raise StoreError(
-                key, f"{info.key} stands on it; `rootfs commit` or `rootfs rm` that first, then repair again"
-            )
+def _refuse_held(snapshots: LocalTrees, key: str) -> None:
+    """Raise StoreError if anything that is prepared stands on ``key``."""
+    for above in snapshots.dependents(key):
+        raise StoreError(
+            key, f"{above} stands on it; `rootfs commit` or `rootfs rm` that first, then repair again"
+        )

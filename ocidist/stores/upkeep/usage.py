@@ -19,7 +19,7 @@ from ocidist.trees.directory import TreeReader
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import Snapshotter
+    from ocidist.snapshots.protocols import LocalTrees
     from ocidist.stores.store import Store
 
 __all__ = ["Space", "UsageRow", "measure", "usage"]
@@ -196,7 +196,7 @@ def usage(store: Store, scope: Scope) -> Rows[UsageRow]:
     return Rows(USAGE, rows)
 
 
-def _snapshots(snapshots: Snapshotter) -> list[str]:
+def _snapshots(snapshots: LocalTrees) -> list[str]:
     try:
         return [info.key for info in snapshots.walk()]
     except OcidistError:  # another user's: they count as folders that can't be read

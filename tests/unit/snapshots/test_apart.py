@@ -10,6 +10,7 @@ import stat
 import struct
 import tempfile
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Callable, Sequence
 
@@ -17,15 +18,15 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from ocidist.errors import LayerError
-from ocidist.layers.apply.apart import Apart
 from ocidist.layers.apply.layer import apply_layer
-from ocidist.layers.apply.merge import fits, merge
 from ocidist.layers.apply.policy import Policy
 from ocidist.layers.diff import write_layer
 from ocidist.scope import Scope
-from ocidist.snapshots.layering import NeedsOrder, Over, settle
+from ocidist.snapshots.apart import Apart, Marks, NeedsOrder, Over
+from ocidist.snapshots.merge import merge
+from ocidist.snapshots.stack import stack
 from ocidist.snapshots.whole_trees import copy_tree
-from ocidist.trees.directory import TreeReader
+from ocidist.trees.directory import Reader, TreeReader
 from ocidist.trees.stacked import StackedReader
 from tests.parts.forest import TREES, Branch, plant
 from tests.parts.required import lacking, require
@@ -58,53 +59,66 @@ def extract(raw: bytes, root: Path) -> Apart | None:
     return apart
 
 
-def merged(layers: Sequence[bytes], folder: Path) -> tuple[Path, int]:
-    """The native way, and how many layers could be merged."""
+def over(raw: bytes, root: Path, lower: Reader, linked: TreeReader | None = None) -> Marks:
+    """As it is done where the layers beneath are there."""
+    layering = Over(lower, PRIVILEGED, Scope(), linked=linked)
+    root.mkdir()
+    apply(raw, root, Policy(PRIVILEGED, layering))
+    return layering.marks
+
+
+def merged(layers: Sequence[bytes], folder: Path, *, apart: bool) -> tuple[Path, int]:
+    """The native way, and how many layers were merged without knowing those beneath."""
     base, count = folder / "base", 0
     base.mkdir()
     apply(layers[0], base)
     for number, raw in enumerate(layers[1:]):
         root = folder / f"apart-{number}"
-        apart = extract(raw, root)
-        if apart is not None and fits(base, apart.marks, apart.implied, Scope()):
-            merge(base, root, apart.marks, apart.implied, Scope(), "layer")
-            count += 1
-        else:
-            apply(raw, base)
+        found = extract(raw, root) if apart else None
+        if found is not None:
+            try:
+                merge(base, root, found.marks, Scope(), "layer")
+                count += 1
+                continue
+            except NeedsOrder:
+                pass
+        root = folder / f"over-{number}"
+        with closing(TreeReader(base)) as lower, closing(TreeReader(base)) as linked:
+            marks = over(raw, root, lower, linked)
+        merge(base, root, marks, Scope(), "layer")
     return base, count
 
 
 def stacked(layers: Sequence[bytes], folder: Path, *, apart: bool) -> tuple[Path, int]:
-    """The overlay way, flattened again, and how many layers could be settled."""
-    stack: list[Path] = []
+    """The overlay way, flattened again, and how many layers were settled without knowing those beneath."""
+    stack_of = [folder / "layer-0"]
     count = 0
-    for number, raw in enumerate(layers):
-        lower = StackedReader(stack) if stack else None
-        root = folder / f"layer-{number}"
-        found = extract(raw, root) if apart else None
-        if found is not None:
-            try:
-                settle(root, found.marks, found.implied, Over(lower, PRIVILEGED, Scope()), Scope(), "layer")
-                count += 1
-            except NeedsOrder:
-                found = None
-        if found is None:
-            root = folder / f"layer-{number}-in-turn"
-            root.mkdir()
-            if stack:  # as a snapshotter prepares it
-                info = os.stat(stack[0])
-                os.chown(root, info.st_uid, info.st_gid)
-                os.chmod(root, info.st_mode & 0o7777)
-                os.utime(root, ns=(info.st_atime_ns, info.st_mtime_ns))
-            apply(raw, root, Policy(PRIVILEGED, Over(lower, PRIVILEGED, Scope())))
-        stack.insert(0, root)
-        if lower is not None:
-            lower.close()
-    reader, whole = StackedReader(stack), folder / "whole"
+    stack_of[0].mkdir()
+    apply(layers[0], stack_of[0])
+    for number, raw in enumerate(layers[1:], 1):
+        with closing(StackedReader(stack_of)) as lower:
+            root = folder / f"layer-{number}"
+            found = extract(raw, root) if apart else None
+            if found is not None:
+                try:
+                    stack(root, lower, found.marks, PRIVILEGED, Scope(), "layer")
+                    count += 1
+                except NeedsOrder:
+                    found = None
+            if found is None:
+                root = folder / f"layer-{number}-over"
+                stack(root, lower, over(raw, root, lower), PRIVILEGED, Scope(), "layer")
+        stack_of.insert(0, root)
+    reader, whole = StackedReader(stack_of), folder / "whole"
     whole.mkdir()
     copy_tree(reader, whole)
     reader.close()
     return whole, count
+
+
+def ways(apart: bool) -> list[Callable[[Sequence[bytes], Path], tuple[Path, int]]]:
+    """The native one, then overlay's."""
+    return [partial(merged, apart=apart), partial(stacked, apart=apart)]
 
 
 BASE = layer(
@@ -155,20 +169,20 @@ CASES = {
     ),
     "a device that a mount takes for a whiteout": (
         layer(entry("d/one", kind="3"), entry("n", kind="3")),
-        False,
+        True,
     ),
     "such a device in place of one's own": (
         layer(entry("d/one", b"1"), entry("d/one", kind="3"), directory("usr", mtime=9)),
-        False,
+        True,
     ),
-    "such a device, replaced": (layer(entry("d", kind="3"), entry("d/in", b"i")), False),
+    "such a device, replaced": (layer(entry("d", kind="3"), entry("d/in", b"i")), True),
     "a directory of the year 1933": (
         layer(directory("d", mode=0o3711, uid=7, gid=8, mtime=-1_141_592_653), entry("d/x", b"x")),
         True,
     ),
     "a new directory of the year 1933": (
         layer(entry("new/x", b"x"), directory("new", mode=0o711, uid=7, gid=8, mtime=-1_141_592_653)),
-        False,
+        True,
     ),
     "a root of the year 1933": (
         layer(directory("./", mode=0o3711, uid=7, gid=8, mtime=-1_141_592_653), entry("x", b"x")),
@@ -189,10 +203,10 @@ CASES = {
     "a whiteout, then a link in its place": (layer(entry("d/.wh.one"), symlink("d", "usr/lib")), False),
     "opaque through a link of its own": (layer(symlink("d", "usr/lib"), entry("d/.wh..wh..opq")), False),
     "opaque, then a link in its place": (layer(entry("d/.wh..wh..opq"), symlink("d", "usr/lib")), False),
-    "a file, then a directory": (layer(entry("d", b"f"), directory("d", mode=0o711)), False),
-    "a file, then what is in it": (layer(entry("d", b"f"), entry("d/new", b"n")), False),
-    "a FIFO, then a directory": (layer(entry("d", kind="6"), directory("d"), entry("d/new", b"n")), False),
-    "a directory, a file, a directory": (layer(directory("d"), entry("d", b"f"), directory("d")), False),
+    "a file, then a directory": (layer(entry("d", b"f"), directory("d", mode=0o711)), True),
+    "a file, then what is in it": (layer(entry("d", b"f"), entry("d/new", b"n")), True),
+    "a FIFO, then a directory": (layer(entry("d", kind="6"), directory("d"), entry("d/new", b"n")), True),
+    "a directory, a file, a directory": (layer(directory("d"), entry("d", b"f"), directory("d")), True),
     "through a link beneath, that is hidden then": (
         layer(entry("lib/through", b"t"), entry(".wh.lib"), entry("lib/own", b"o")),
         False,
@@ -203,11 +217,11 @@ CASES = {
     ),
     "a whiteout through a link of its own, which is replaced": (
         layer(symlink("l", "d"), entry("l/.wh.one"), entry("l", kind="3")),
-        False,
+        True,
     ),
     "a whiteout in a directory in place of a link beneath": (
         layer(directory("lib"), entry("lib/.wh.so")),
-        False,
+        True,
     ),
     "a whiteout through a link beneath, replaced then": (
         layer(entry("lib/.wh.so"), entry("lib", b"f")),
@@ -215,7 +229,7 @@ CASES = {
     ),
     "a whiteout below a file in place of a link beneath": (
         layer(entry("lib", b"f"), entry("lib/.wh.so")),
-        False,
+        True,
     ),
     "a hardlink to itself beneath": (layer(hardlink("d/one", "d/one")), False),
 }
@@ -231,24 +245,18 @@ def test_each_way_makes_the_same_tree(name: str, tmp_path: Path) -> None:
     # What no entry describes gets the time at which it was made.
     unset = {"mtime_ns"}
     wanted = snapshot(in_turn(layers, tmp_path / "wanted"))
-    for number, (way, count) in enumerate(
-        (
-            (merged, 1),
-            (lambda each, folder: stacked(each, folder, apart=True), 1),
-            (lambda each, folder: stacked(each, folder, apart=False), -1),
-        )
-    ):
+    for number, way in enumerate((*ways(True), *ways(False))):
         folder = tmp_path / str(number)
         folder.mkdir()
         found, able = way(layers, folder)
         now = snapshot(found)
-        assert_same(wanted, now, ignore=unset | ({"hardlinks"} if number and not known else set()))
+        assert_same(wanted, now, ignore=unset | ({"hardlinks"} if number % 2 and not known else set()))
         early = {path for path, node in wanted.items() if node.mtime_ns < 10**18 + 1}
         assert_same(
             {path: wanted[path] for path in early}, {path: now[path] for path in early}, ignore={"hardlinks"}
         )
-        if count > 0 and number == 0:
-            assert (able == 2) is known, "which layers can be merged has changed"
+        if number < 2:
+            assert (able == 2) is known, "which layers can be extracted apart has changed"
 
 
 # Of a directory: rwx for user 1000 in what is made there.
@@ -307,11 +315,10 @@ def test_e55_what_depends_on_the_order_of_entries_is_the_same_each_way(name: str
     require("os:link", "kernel", "root")
     layers = [each.getvalue() for each in ORDERED[name]]
     wanted = snapshot(in_turn(layers, tmp_path / "wanted"))
-    for way in "merged", "settled", "stacked":
-        folder = tmp_path / way
+    for number, way in enumerate((*ways(True), *ways(False))):
+        folder = tmp_path / str(number)
         folder.mkdir()
-        found = merged(layers, folder) if way == "merged" else stacked(layers, folder, apart=way == "settled")
-        now = snapshot(found[0])
+        now = snapshot(way(layers, folder)[0])
         assert_same(wanted, now, ignore={"mtime_ns", "hardlinks"})
         old = {path for path, node in wanted.items() if node.mtime_ns < 10**18 + 1}
         assert old == {path for path, node in now.items() if node.mtime_ns < 10**18 + 1}
@@ -354,7 +361,7 @@ def test_no_whiteout_stands_in_an_opaque_directory(marks: list[bytes], apart: bo
     """There is nothing that it could hide, and a mount lists its name, of which no entry can be had then."""
     require("kernel", "root")
     stacked([BASE, layer(*marks).getvalue()], tmp_path, apart=apart)
-    top = tmp_path / ("layer-1" if apart else "layer-1-in-turn")
+    top = tmp_path / ("layer-1" if apart else "layer-1-over")
     assert [path for path in (top / "d").rglob("*") if stat.S_ISCHR(path.lstat().st_mode)] == []
 
 
@@ -400,14 +407,11 @@ def test_e55_whatever_is_in_an_archive_each_way_makes_the_same_tree(tmp_path: Pa
         layers = [_hostile(numbers) for _ in range(numbers.randint(2, 3))]
         folder.mkdir()
         wanted = _outcome(lambda: in_turn(layers, folder / "turn"))  # noqa: B023 - called at once
-        for name in "m", "s", "t":
-            (folder / name).mkdir()
-        for found in (
-            _outcome(lambda: merged(layers, folder / "m")[0]),  # noqa: B023
-            _outcome(lambda: stacked(layers, folder / "s", apart=True)[0]),  # noqa: B023
-            _outcome(lambda: stacked(layers, folder / "t", apart=False)[0]),  # noqa: B023
-        ):
-            assert (wanted is None) is (found is None), seed
+        for number, way in enumerate((*ways(True), *ways(False))):
+            place = folder / str(number)
+            place.mkdir()
+            found = _outcome(lambda: way(layers, place)[0])  # noqa: B023
+            assert (wanted is None) is (found is None), (seed, number)
             if wanted is not None and found is not None:
                 assert_same(wanted, found, ignore=unset)
         shutil.rmtree(folder)
@@ -437,12 +441,10 @@ def check_random(a: Branch, b: Branch, c: Branch) -> None:
         layers = layers_of(trees)
         wanted = snapshot(trees[-1])
         assert_same(wanted, snapshot(in_turn(layers, folder / "turn")), root=False)
-        (folder / "m").mkdir()
-        assert_same(wanted, snapshot(merged(layers, folder / "m")[0]), root=False)
-        for number, apart in enumerate((True, False)):
-            (folder / f"s{number}").mkdir()
-            found, _ = stacked(layers, folder / f"s{number}", apart=apart)
-            assert_same(wanted, snapshot(found), root=False)
+        for number, way in enumerate((*ways(True), *ways(False))):
+            place = folder / f"way-{number}"
+            place.mkdir()
+            assert_same(wanted, snapshot(way(layers, place)[0]), root=False)
 
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]

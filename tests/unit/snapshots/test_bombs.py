@@ -17,7 +17,7 @@ import time
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterable, Sequence
+from typing import Any, Callable, Iterable, Iterator
 
 import pytest
 
@@ -26,17 +26,17 @@ from ocidist.cli import move as cli_move
 from ocidist.cli import rootfs as cli_rootfs
 from ocidist.cli.context import Context
 from ocidist.errors import Cancelled, LimitExceeded, StoreError, UnsafeEntry
-from ocidist.layers.apply import apart
 from ocidist.layers.apply.contained import Directory, Tree
 from ocidist.layers.apply.layer import apply_layer
-from ocidist.layers.apply.merge import fits, merge
 from ocidist.layers.apply.policy import Policy
 from ocidist.layers.tar.records import Member
 from ocidist.limits import Limits
 from ocidist.scope import Scope
-from ocidist.snapshots import parallel
-from ocidist.snapshots.layering import Over, settle
-from ocidist.snapshots.unpack import unpack
+from ocidist.snapshots import apart, parallel
+from ocidist.snapshots.apart import Marks, require_fitting
+from ocidist.snapshots.merge import merge
+from ocidist.snapshots.stack import stack
+from ocidist.snapshots.unpack import LocalApplier
 from ocidist.snapshots.whole_trees import tree_usage
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -287,7 +287,7 @@ def refused(root: Path, layers: list[bytes], limits: Limits, kind: str = "native
     with Store.at(root, snapshotter=kind) as store:
         found, diff_ids = put(store, layers)
         with pytest.raises((LimitExceeded, StoreError)) as caught:
-            unpack(store.content, store.snapshots, found, diff_ids, Scope(limits=limits))
+            LocalApplier(store.content, store.snapshots).unpack(found, diff_ids, Scope(limits=limits))
         assert [info.key for info in store.snapshots.walk() if info.kind == "active"] == []
         return str(caught.value)
 
@@ -338,7 +338,7 @@ def test_i77_what_needs_the_layers_beneath_is_noted_up_to_a_bound(
             Scope(),
             policy=Policy(True, noted),
         )
-    assert len(noted.marks) == 1
+    assert len(noted.marks.hidden) == 1
 
 
 def test_i77_copies_that_hardlinks_need_count_as_what_an_image_unpacks_to(tmp_path: Path) -> None:
@@ -353,29 +353,33 @@ def test_i77_copies_that_hardlinks_need_count_as_what_an_image_unpacks_to(tmp_pa
     assert taken < 8 << 20
 
 
-class Ending(Sequence[Any]):
-    """A million times the same; when the tenth is taken, the scope ends."""
+class Ending(dict[bytes, None]):
+    """A million marks; when the tenth is taken, the scope ends."""
 
-    def __init__(self, item: Any, scope: Scope) -> None:
-        self.item, self.scope, self.taken = item, scope, 0
+    def __init__(self, scope: Scope) -> None:
+        self.scope, self.taken = scope, 0
 
-    def __len__(self) -> int:
-        return 1_000_000
-
-    def __getitem__(self, at: Any) -> Any:
-        if at >= len(self):
-            raise IndexError
-        self.taken += 1
-        if self.taken == 10:
-            self.scope.cancel()
-        return self.item
+    def __iter__(self) -> Iterator[bytes]:
+        for number in range(1_000_000):
+            self.taken += 1
+            if self.taken == 10:
+                self.scope.cancel()
+            yield b"/d/%d" % number
 
 
-LOOPS: dict[str, Callable[[Path, Path, Any, Scope], object]] = {
-    "merge": lambda base, above, marks, scope: merge(base, above, marks, [], scope, "layer"),
-    "fits": lambda base, above, implied, scope: fits(base, [], implied, scope),
-    "settle": lambda base, above, marks, scope: settle(
-        above, marks, [], Over(TreeReader(base), True, scope), scope, "layer"
+LOOPS: dict[str, Callable[[Path, Path, dict[bytes, None], Scope], object]] = {
+    "merge hidden": lambda base, above, ending, scope: merge(base, above, Marks(ending), scope, "layer"),
+    "merge opaque": lambda base, above, ending, scope: merge(
+        base, above, Marks(opaque=ending), scope, "layer"
+    ),
+    "assumed": lambda base, above, ending, scope: require_fitting(
+        Marks(assumed=ending), TreeReader(base), scope
+    ),
+    "stack hidden": lambda base, above, ending, scope: stack(
+        above, TreeReader(base), Marks(ending), True, scope, "layer"
+    ),
+    "stack opaque": lambda base, above, ending, scope: stack(
+        above, TreeReader(base), Marks(opaque=ending), True, scope, "layer"
     ),
 }
 
@@ -387,7 +391,7 @@ def test_i74_loops_over_what_a_worker_noted_end_with_the_scope(tmp_path: Path, w
     for name in ("base", "apart"):
         (tmp_path / name / "d").mkdir(parents=True)
     scope = Scope()
-    ending = Ending(b"d" if what == "fits" else apart.Mark(b"d", b"x"), scope)
+    ending = Ending(scope)
     with pytest.raises(Cancelled):
         LOOPS[what](tmp_path / "base", tmp_path / "apart", ending, scope)
     assert ending.taken == 10
@@ -425,7 +429,7 @@ class Merging:
     def implied(self, fd: int) -> None:
         raise AssertionError
 
-    def bring_up(self, at: Directory, name: bytes) -> bool:
+    def bring_up(self, at: Directory, name: bytes, create: bool) -> bool:
         return False
 
     def replaced(self, real: bytes) -> None:
@@ -505,7 +509,7 @@ def test_i77_holes_cost_nothing_however_often_they_are_linked(tmp_path: Path, ki
     blobs = [deflated([sparse, END]), *(deflated([hardlink(f"name{n}", "big"), END]) for n in range(10))]
     with Store.at(tmp_path / "root", snapshotter=kind) as store:
         layers, diff_ids = put(store, blobs)
-        chain = unpack(store.content, store.snapshots, layers, diff_ids, Scope())
+        chain = LocalApplier(store.content, store.snapshots).unpack(layers, diff_ids, Scope())
         reader = store.snapshots.reader(str(chain))
         assert {reader.stat(f"name{n}".encode()).st_size for n in range(10)} == {4 << 30}
         reader.close()
@@ -536,7 +540,7 @@ def test_i74_what_an_ended_one_left_is_removed_as_long_as_the_next_may_run(tmp_p
         for number, key in enumerate(
             [diff_ids[0], "sha256:" + "a" * 64]
         ):  # of the same image, and of another
-            left = store.snapshots.prepare(f"unpack {key}")
+            left = store.snapshots.begin(f"unpack {key}")
             (left / "file").touch()
             ended = Scope()
             ended.cancel()
@@ -544,7 +548,7 @@ def test_i74_what_an_ended_one_left_is_removed_as_long_as_the_next_may_run(tmp_p
                 store.snapshots.prepare(f"unpack {diff_ids[0]}", scope=ended)
             assert len(list((tmp_path / "root").rglob("file"))) == 1, number
             if number:
-                unpack(store.content, store.snapshots, layers, diff_ids, Scope())
+                LocalApplier(store.content, store.snapshots).unpack(layers, diff_ids, Scope())
             else:
                 store.snapshots.prepare(f"unpack {diff_ids[0]}", scope=Scope())
         assert [path.read_bytes() for path in (tmp_path / "root").rglob("file")] == [b"x"]

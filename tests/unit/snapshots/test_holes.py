@@ -15,7 +15,7 @@ from ocidist.layers.apply.layer import apply_layer
 from ocidist.layers.apply.policy import Policy
 from ocidist.rootfs import prepare, snapshots
 from ocidist.scope import Scope
-from ocidist.snapshots.layering import Over
+from ocidist.snapshots.apart import Over
 from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.snapshots.whole_trees import copy_tree
 from ocidist.spec.digest import Digest
@@ -70,13 +70,13 @@ def test_i77_a_snapshot_begins_with_the_holes_of_its_parent(tmp_path: Path) -> N
     """A native one, which is a copy; a file that is one hole too."""
     require("kernel", "os:link")
     kept = NativeSnapshotter(tmp_path / "root")
-    root = kept.prepare("working")
+    root = kept.begin("working")
     sparse(root / "file")
     os.link(root / "file", root / "hard")
     with open(root / "hole", "wb") as file:
         os.truncate(file.fileno(), SIZE)
     kept.commit(CHAIN, "working")
-    tree = kept.prepare("copy", CHAIN)
+    tree = kept.begin("copy", CHAIN)
     assert_sparse(tree / "file")
     assert os.path.samefile(tree / "file", tree / "hard")
     info = os.stat(tree / "hole")
@@ -175,7 +175,7 @@ def test_a_snapshot_that_was_not_finished_is_not_there(kind: str, tmp_path: Path
     """Interrupted within its copy it is in no list, and the next to prepare one removes what is left of it."""
     require("kernel")
     with Store.at(tmp_path / "root", snapshotter=kind) as store:
-        root = store.snapshots.prepare("working")
+        root = store.snapshots.begin("working")
         (root / "file").write_bytes(bytes(32 << 20))
         store.snapshots.commit(CHAIN, "working")
         target = str(tmp_path / "target")

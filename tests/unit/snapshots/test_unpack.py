@@ -18,7 +18,7 @@ from ocidist.errors import BlobNotFound, Cancelled, InvalidManifest, LayerError,
 from ocidist.progress import Advanced, Event, Finished, Waiting
 from ocidist.scope import Scope
 from ocidist.snapshots.native import NativeSnapshotter
-from ocidist.snapshots.unpack import unpack
+from ocidist.snapshots.unpack import LocalApplier
 from ocidist.spec.chain import chain_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -85,9 +85,7 @@ def test_layers_are_applied_in_order_and_keyed_by_chain_id(tmp_path: Path, image
     blobs, layers, diff_ids = image
     snapshots, events = NativeSnapshotter(tmp_path), list[Event]()
     waited: list[tuple[Digest, int]] = []
-    chain = unpack(
-        blobs,
-        snapshots,
+    chain = LocalApplier(blobs, snapshots).unpack(
         layers,
         diff_ids,
         Scope(observer=events.append),
@@ -115,13 +113,11 @@ def test_one_that_exists_is_returned_at_once(tmp_path: Path, image: Image) -> No
     """No blob is opened, nobody waits; the rows still finish."""
     blobs, layers, diff_ids = image
     snapshots = NativeSnapshotter(tmp_path)
-    first = unpack(blobs, snapshots, layers, diff_ids, Scope())
+    first = LocalApplier(blobs, snapshots).unpack(layers, diff_ids, Scope())
     blobs.opened.clear()
     events: list[Event] = []
     assert (
-        unpack(
-            blobs,
-            snapshots,
+        LocalApplier(blobs, snapshots).unpack(
             layers,
             diff_ids,
             Scope(observer=events.append),
@@ -141,11 +137,11 @@ def test_e61_a_wrong_diff_id_leaves_nothing_visible(tmp_path: Path, image: Image
     wrong = list(diff_ids)
     wrong[number] = Digest.of(b"something else")
     with pytest.raises(LayerError, match="DiffID") as caught:
-        unpack(blobs, snapshots, layers, wrong, Scope())
+        LocalApplier(blobs, snapshots).unpack(layers, wrong, Scope())
     assert caught.value.layer == layers[number].digest
     assert diff_ids[number] in str(caught.value)
     assert list(snapshots.walk()) == []
-    unpack(blobs, snapshots, layers, diff_ids, Scope())
+    LocalApplier(blobs, snapshots).unpack(layers, diff_ids, Scope())
 
 
 def test_e61_a_failure_in_the_last_layer_leaves_nothing_visible(tmp_path: Path, image: Image) -> None:
@@ -154,10 +150,10 @@ def test_e61_a_failure_in_the_last_layer_leaves_nothing_visible(tmp_path: Path, 
     snapshots = NativeSnapshotter(tmp_path)
     bad, bad_id = blobs.add(layer(entry("good", b"x"), entry("../out", b"x")).getvalue())
     with pytest.raises(LayerError):
-        unpack(blobs, snapshots, [*layers, bad], [*diff_ids, bad_id], Scope())
+        LocalApplier(blobs, snapshots).unpack([*layers, bad], [*diff_ids, bad_id], Scope())
     del blobs.blobs[layers[2].digest]
     with pytest.raises(BlobNotFound):
-        unpack(blobs, snapshots, layers, diff_ids, Scope())
+        LocalApplier(blobs, snapshots).unpack(layers, diff_ids, Scope())
     assert list(snapshots.walk()) == []
 
 
@@ -165,9 +161,9 @@ def test_d46_layers_and_diff_ids_that_disagree_in_number(tmp_path: Path, image: 
     """Refused before anything is read or made."""
     blobs, layers, diff_ids = image
     with pytest.raises(InvalidManifest):
-        unpack(blobs, NativeSnapshotter(tmp_path / "root"), layers, diff_ids[:2], Scope())
+        LocalApplier(blobs, NativeSnapshotter(tmp_path / "root")).unpack(layers, diff_ids[:2], Scope())
     with pytest.raises(InvalidManifest):
-        unpack(blobs, NativeSnapshotter(tmp_path / "root"), [], [], Scope())
+        LocalApplier(blobs, NativeSnapshotter(tmp_path / "root")).unpack([], [], Scope())
     assert not blobs.opened
     assert os.listdir(tmp_path) == []
 
@@ -191,7 +187,7 @@ def test_threads_that_unpack_one_chain_do_it_once(tmp_path: Path, image: Image) 
     threads = [
         threading.Thread(
             target=lambda: results.append(
-                unpack(blobs, snapshots, layers, diff_ids, Scope(observer=see), wait=hold)
+                LocalApplier(blobs, snapshots).unpack(layers, diff_ids, Scope(observer=see), wait=hold)
             )
         )
         for _ in range(4)
@@ -227,7 +223,7 @@ def test_a_cancelled_scope_ends_an_unpack_soon_and_the_next_one_is_whole(
 
     def work() -> None:
         try:
-            unpack(blobs, snapshots, layers, diff_ids, scope)
+            LocalApplier(blobs, snapshots).unpack(layers, diff_ids, scope)
         except BaseException as error:  # noqa: BLE001
             ends.append(error)
 
@@ -241,7 +237,7 @@ def test_a_cancelled_scope_ends_an_unpack_soon_and_the_next_one_is_whole(
     assert [type(error) for error in ends] == [Cancelled, Cancelled]
     release.set()
     blobs.open = original  # type: ignore[method-assign]
-    chain = unpack(blobs, snapshots, layers, diff_ids, Scope())
+    chain = LocalApplier(blobs, snapshots).unpack(layers, diff_ids, Scope())
     assert [info.key for info in snapshots.walk()] == [chain]
 
 
@@ -251,7 +247,7 @@ from pathlib import Path
 from ocidist.snapshots.native import NativeSnapshotter
 snapshots = NativeSnapshotter(Path(sys.argv[1]))
 claim = snapshots.claim(sys.argv[2])
-(snapshots.prepare(sys.argv[2]) / "half").write_text("x")
+(snapshots.begin(sys.argv[2]) / "half").write_text("x")
 print(claim is not None, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -267,7 +263,7 @@ def test_e61_what_a_killed_process_left_is_redone(tmp_path: Path, image: Image) 
     assert child.stdout == b"True\n", child.stderr
     snapshots = NativeSnapshotter(tmp_path)
     assert [info.kind for info in snapshots.walk()] == ["active"]
-    chain = unpack(blobs, snapshots, layers, diff_ids, Scope())
+    chain = LocalApplier(blobs, snapshots).unpack(layers, diff_ids, Scope())
     assert not (snapshots.path(str(chain)) / "half").exists()
     assert [info.key for info in snapshots.walk()] == [chain]
 
@@ -280,7 +276,7 @@ def test_the_same_without_threads(tmp_path: Path, image: Image, monkeypatch: pyt
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    chain = unpack(blobs, NativeSnapshotter(tmp_path), layers, diff_ids, Scope())
+    chain = LocalApplier(blobs, NativeSnapshotter(tmp_path)).unpack(layers, diff_ids, Scope())
     assert chain == chain_id(diff_ids)
 
 
@@ -289,7 +285,7 @@ def test_a_root_that_can_not_be_written_is_one_error(tmp_path: Path, image: Imag
     blobs, layers, diff_ids = image
     (tmp_path / "root").write_text("a file")
     with pytest.raises(OcidistError):
-        unpack(blobs, NativeSnapshotter(tmp_path / "root"), layers, diff_ids, Scope())
+        LocalApplier(blobs, NativeSnapshotter(tmp_path / "root")).unpack(layers, diff_ids, Scope())
 
 
 @pytest.mark.parametrize("kind", ["native", "overlay"])
@@ -307,10 +303,12 @@ def test_sha512_diff_ids_are_checked_as_such(tmp_path: Path, kind: str) -> None:
                 digest = writer.commit(len(data), None)
             rows.append(Descriptor("application/vnd.oci.image.layer.v1.tar", digest, len(data)))
         for diff_ids in (wide, [narrow[0], wide[1], narrow[2]], wide[:1]):
-            chain = unpack(store.content, store.snapshots, rows[: len(diff_ids)], diff_ids, Scope())
+            chain = LocalApplier(store.content, store.snapshots).unpack(
+                rows[: len(diff_ids)], diff_ids, Scope()
+            )
             assert chain == chain_id(diff_ids)
             assert store.snapshots.stat(str(chain)).kind == "committed"
         assert chain == wide[0]
         assert (store.snapshots.path(str(chain)) / "f0").stat().st_size == 1_500_000
         with pytest.raises(LayerError, match="DiffID is sha512:"):
-            unpack(store.content, store.snapshots, rows[:2], [wide[0], wide[0]], Scope())
+            LocalApplier(store.content, store.snapshots).unpack(rows[:2], [wide[0], wide[0]], Scope())

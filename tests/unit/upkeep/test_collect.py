@@ -350,7 +350,7 @@ def test_gc_counts_all_that_it_removes(registry: FakeRegistry, client: Client) -
     hosted(registry, "1")
     client.pull(HOSTILE)
     store = client.store
-    left = store.snapshots.prepare(f"{UNPACKING}killed")
+    left = store.snapshots.begin(f"{UNPACKING}killed")
     (left / "file").write_bytes(bytes(200_000))
     folder = store.snapshots.root / "removed" / "1-2-of-a-killed-process"  # type: ignore[attr-defined]
     folder.mkdir()
@@ -501,7 +501,7 @@ def test_i80_what_is_immutable_in_a_tree_is_told_and_not_counted(
     """Root can remove all else: it is not another user's."""
     require("os:geteuid")
     with Store.at(tmp_path / "root") as store:
-        store.snapshots.prepare(f"{UNPACKING}chain").joinpath("file").write_bytes(b"12345")
+        store.snapshots.begin(f"{UNPACKING}chain").joinpath("file").write_bytes(b"12345")
 
     def refusing(path: object, at: int | None = None, check: object = None) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), "file")
