@@ -1,8 +1,8 @@
 """Scope: the one place where time, interruption and reporting live.
 
 A scope is handed explicitly to every call that does I/O. It bounds the whole (``deadline``), can be ended
-from any thread (``cancel``), and carries where reports go (``observer``), where exchanges are written
-(``trace``), which lease holds what is written (``lease``), and how much an image may cost (``limits``).
+from any thread (``cancel``), and carries where reports go (``observer``), which lease holds what is written
+(``lease``), how much an image may cost (``limits``), and how often one object is tried again (``retries``).
 
 Cancelling shuts down whatever was registered with :meth:`Scope.on_cancel`, most often sockets, so that a
 thread that waits in ``recv`` returns at once.
@@ -111,7 +111,7 @@ class Retries:
 
 
 class Scope:
-    """Deadline, cancellation, observer, trace, lease, limits and retries of one piece of work.
+    """Deadline, cancellation, observer, lease, limits and retries of one piece of work.
 
     ``deadline`` is a value of ``time.monotonic()``. ``tick`` is what the calling thread does about ten times
     a second while it waits for its workers: paint; workers never call it. ``limits`` of None are none. ``replayed`` says that
@@ -124,7 +124,6 @@ class Scope:
         *,
         deadline: float | None = None,
         observer: Observer | None = None,
-        trace: Any = None,
         lease: str | None = None,
         tick: Callable[[], object] | None = None,
         limits: Limits | None = DEFAULT,
@@ -136,7 +135,6 @@ class Scope:
             if parent.deadline is not None:
                 deadline = parent.deadline if deadline is None else min(deadline, parent.deadline)
             observer = parent.observer if observer is None else observer
-            trace = parent.trace if trace is None else trace
             lease = parent.lease if lease is None else lease
             tick = parent.tick if tick is None else tick
             limits = parent.limits if limits is DEFAULT else limits
@@ -144,7 +142,6 @@ class Scope:
             retries = parent.retries if retries is None else retries
         self.deadline: float | None = deadline
         self.observer: Observer | None = observer
-        self.trace: Any = trace
         self.lease: str | None = lease
         self.limits: Limits | None = limits
         self.replayed: bool = replayed

@@ -30,7 +30,7 @@ from ocidist.spec.digest import Digest
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
-__all__ = ["ExchangeRow", "Recorder", "Trace", "Tracing", "save_cassette", "to_har", "to_jsonl"]
+__all__ = ["ExchangeRow", "Recorder", "Trace", "save_cassette", "to_har", "to_jsonl"]
 
 
 @dataclass(frozen=True)
@@ -389,24 +389,6 @@ class Recorder:
     def close(self) -> None:
         """Drop temporary files, and close the transport if it can be closed."""
         self.trace.close()
-        close = getattr(self._transport, "close", None)
-        if close is not None:
-            close()
-
-
-class Tracing:
-    """A Transport that collects into whatever :class:`Trace` the scope of a call carries, else passes on."""
-
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-
-    def send(self, request: Request, scope: Scope) -> Response:
-        if scope.trace is None:
-            return self._transport.send(request, scope)
-        return _exchange(self._transport, scope.trace, request, scope)
-
-    def close(self) -> None:
-        """Close the transport, if it can be closed."""
         close = getattr(self._transport, "close", None)
         if close is not None:
             close()

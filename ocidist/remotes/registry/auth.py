@@ -17,7 +17,7 @@ import threading
 import time
 from copy import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Callable, Collection, Iterable, NamedTuple, Sequence
 from urllib.parse import urlencode
 
 from ocidist.errors import Cancelled, DeadlineExceeded, OcidistError, RegistryError, TransportError, quoted
@@ -50,14 +50,24 @@ class Site:
     scheme: str
 
 
+class Claim(NamedTuple):
+    """What a token is asked for: where, by which service, to do what, and as whom (None: anonymous)."""
+
+    realm: str
+    service: str
+    scopes: tuple[str, ...]
+    credential: Credential | None
+
+
 @dataclass(frozen=True)
 class Grant:
-    """An ``Authorization`` value and what it stands for. ``fresh``: made for the very call that got it;
-    ``known``: with credentials, not anonymous, ``credentials`` tells which."""
+    """An ``Authorization`` value and what it stands for. ``claim`` is that of a token from a token server.
+
+    ``fresh``: made for the very call that got it; ``known``: with credentials, which ``credentials`` describes.
+    """
 
     header: str = field(repr=False)
-    scopes: tuple[str, ...] = ()
-    key: Any = field(default=None, repr=False)
+    claim: Claim | None = field(default=None, repr=False)
     fresh: bool = False
     known: bool = True
     credentials: str = ""
@@ -97,8 +107,8 @@ class Authenticator:
         self._known: dict[Site, Challenge] = {}
         self._asked: dict[tuple[Site, str], frozenset[str]] = {}  # scopes that challenges named
         self._found: dict[tuple[Site, str], Credential | None] = {}
-        self._tokens: dict[Any, _Token] = {}
-        self._flights: dict[Any, _Flight] = {}
+        self._tokens: dict[Claim, _Token] = {}
+        self._flights: dict[Claim, _Flight] = {}
 
     def forget(self) -> None:
         """Drop tokens, challenges and looked-up credentials (after a login or logout)."""
@@ -125,10 +135,10 @@ class Authenticator:
         scopes = merge_scopes([*wanted, *asked])
         if not self._may_send(site, challenge.realm):
             credential = None
-        key = (challenge.realm, challenge.service, scopes, credential)
-        token, fresh = self._token(key, site, scope)
-        told = credential.described if credential is not None else ""
-        return Grant("Bearer " + token.value, scopes, key, fresh, credential is not None, told)
+        claim = Claim(challenge.realm, challenge.service, scopes, credential)
+        token, fresh = self._token(claim, site, scope)
+        described = credential.described if credential is not None else ""
+        return Grant("Bearer " + token.value, claim, fresh, credential is not None, described)
 
     def answer(
         self, site: Site, repository: str, challenges: Sequence[Challenge], used: Grant | None, scope: Scope
@@ -139,7 +149,7 @@ class Authenticator:
             return False
         key = (site, repository)
         # Harbor names Basic to whoever shows a token that has run out: another token comes first.
-        stale = used is not None and used.key is not None and not used.fresh
+        stale = used is not None and used.claim is not None and not used.fresh
         if challenge.scheme == "bearer":
             with self._lock:
                 self._known[site] = challenge
@@ -154,12 +164,12 @@ class Authenticator:
             return True
         if used is None:
             return True
-        if used.key is None:  # a ready registry token, or Basic before: nothing newer is to be had
+        if used.claim is None:  # a ready registry token, or Basic before: nothing newer is to be had
             return used.header.startswith("Basic ")
         if not used.fresh:
-            self._drop(used)
+            self._drop(used.claim, used.header)
             return True
-        return merge_scopes([*used.scopes, *challenge.scopes]) != used.scopes
+        return merge_scopes([*used.claim.scopes, *challenge.scopes]) != used.claim.scopes
 
     # -- credentials --
 
@@ -191,25 +201,25 @@ class Authenticator:
 
     # -- tokens --
 
-    def _drop(self, used: Grant) -> None:
+    def _drop(self, claim: Claim, header: str) -> None:
         with self._lock:
-            token = self._tokens.get(used.key)
-            if token is not None and "Bearer " + token.value == used.header:
-                del self._tokens[used.key]
+            token = self._tokens.get(claim)
+            if token is not None and "Bearer " + token.value == header:
+                del self._tokens[claim]
 
-    def _token(self, key: Any, site: Site, scope: Scope) -> tuple[_Token, bool]:
-        """The token of ``key``, and whether it was fetched within this call."""
+    def _token(self, claim: Claim, site: Site, scope: Scope) -> tuple[_Token, bool]:
+        """Return the token of ``claim``, and whether it was fetched within this call."""
         while True:
             with self._lock:
-                token = self._tokens.get(key)
+                token = self._tokens.get(claim)
                 if token is not None and token.until > self._clock():
                     return token, False
-                flight = self._flights.get(key)
+                flight = self._flights.get(claim)
                 leads = flight is None
                 if flight is None:
-                    flight = self._flights[key] = _Flight()
+                    flight = self._flights[claim] = _Flight()
             if leads:
-                return self._lead(key, flight, site, scope), True
+                return self._lead(claim, flight, site, scope), True
             while not flight.done.wait(POLL):
                 scope.check()
             if flight.token is not None:
@@ -218,19 +228,19 @@ class Authenticator:
                 raise copy(flight.error)
             scope.check()  # the leader was interrupted, we were not: lead in its place
 
-    def _lead(self, key: Any, flight: _Flight, site: Site, scope: Scope) -> _Token:
+    def _lead(self, claim: Claim, flight: _Flight, site: Site, scope: Scope) -> _Token:
         try:
-            flight.token = self._fetch(key, site, scope)
+            flight.token = self._fetch(claim, site, scope)
             with self._lock:
                 self._prune()
-                self._tokens[key] = flight.token
+                self._tokens[claim] = flight.token
             return flight.token
         except OcidistError as error:
             flight.error = error
             raise
         finally:
             with self._lock:
-                self._flights.pop(key, None)
+                self._flights.pop(claim, None)
             flight.done.set()
 
     def _prune(self) -> None:
@@ -239,79 +249,34 @@ class Authenticator:
             now = self._clock()
             self._tokens = {key: token for key, token in self._tokens.items() if token.until > now}
 
-    def _fetch(self, key: Any, site: Site, scope: Scope) -> _Token:
-        realm, service, scopes, credential = key
-        if wire.origin_of(realm) is None or wire.clean_url(realm, realm) != realm:
+    def _fetch(self, claim: Claim, site: Site, scope: Scope) -> _Token:
+        if wire.origin_of(claim.realm) is None or wire.clean_url(claim.realm, claim.realm) != claim.realm:
             raise TransportError(
-                site.host, "the registry names a token server that is no http(s) URL", False, kind="redirect"
+                site.host,
+                "the registry names a token server that is not at an http(s) URL",
+                False,
+                kind="redirect",
             )
         started = self._clock()
-        here = wire.address(site.scheme, site.host)
-        method, response = self._ask(realm, service, scopes, credential, here, scope)
+        method, response = self._ask(claim, wire.address(site.scheme, site.host), scope)
         if response.status != 200:
-            raise _no_token(method, response, site, credential)
+            raise _no_token(method, response, site, claim.credential)
         return self._read_token(method, response, started)
 
-    def _ask(
-        self,
-        realm: str,
-        service: str,
-        scopes: Iterable[str],
-        credential: Credential | None,
-        here: str,
-        scope: Scope,
-    ) -> tuple[str, Response]:
-        """The token server's answer, and to which method: that which suits the credential, else the other one."""
+    def _ask(self, claim: Claim, here: str, scope: Scope) -> tuple[str, Response]:
+        """Return the token server's answer, and to which method: that which suits the credential, else the other one."""
+        credential = claim.credential
         if credential is not None and credential.identity_token:
-            response = self._post(realm, service, scopes, credential, here, scope)
+            response = self._exchange(_post(claim, credential, here), scope)
             if response.status not in (400, 404, 405) or not credential.password:
                 return "POST", response
             response.close()
-            return "GET", self._get(realm, service, scopes, credential, here, scope)
-        response = self._get(realm, service, scopes, credential, here, scope)
+            return "GET", self._exchange(_get(claim, here), scope)
+        response = self._exchange(_get(claim, here), scope)
         if response.status not in (404, 405) or credential is None:
             return "GET", response
         response.close()
-        return "POST", self._post(realm, service, scopes, credential, here, scope)
-
-    def _get(
-        self,
-        realm: str,
-        service: str,
-        scopes: Iterable[str],
-        credential: Credential | None,
-        here: str,
-        scope: Scope,
-    ) -> Response:
-        query = [("service", service)] if service else []
-        query += [("scope", wanted) for wanted in scopes]
-        headers = Headers([("Accept", "application/json")])
-        if credential is not None and credential.basic:
-            headers.set("Authorization", credential.basic)
-            query.append(("account", credential.username))
-        glue = "&" if "?" in realm else "?"
-        url = realm + (glue + urlencode(query, safe=":/,") if query else "")
-        return self._exchange(Request("GET", url, headers, led_by=here), scope)
-
-    def _post(
-        self,
-        realm: str,
-        service: str,
-        scopes: Iterable[str],
-        credential: Credential,
-        here: str,
-        scope: Scope,
-    ) -> Response:
-        form = [("service", service), ("client_id", _CLIENT_ID), ("scope", " ".join(scopes))]
-        if credential.identity_token:
-            form += [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token)]
-        else:
-            form += [("grant_type", "password"), ("username", credential.username)]
-            form += [("password", credential.password)]
-        headers = Headers([("Accept", "application/json")])
-        headers.set("Content-Type", "application/x-www-form-urlencoded")
-        # The secret is in the body: a redirect, which could take it anywhere, is not followed for a POST.
-        return self._exchange(Request("POST", realm, headers, urlencode(form).encode(), here), scope)
+        return "POST", self._exchange(_post(claim, credential, here), scope)
 
     def _read_token(self, method: str, response: Response, started: float) -> _Token:
         url, status = response.url, response.status
@@ -344,6 +309,31 @@ class Authenticator:
         return _Token(
             _checked_token(value, wire.host_of(url)), started + max(MINIMUM_LIFE, float(life) - _MARGIN)
         )
+
+
+def _get(claim: Claim, here: str) -> Request:
+    query = [("service", claim.service)] if claim.service else []
+    query += [("scope", wanted) for wanted in claim.scopes]
+    headers = Headers([("Accept", "application/json")])
+    if claim.credential is not None and claim.credential.basic:
+        headers.set("Authorization", claim.credential.basic)
+        query.append(("account", claim.credential.username))
+    glue = "&" if "?" in claim.realm else "?"
+    url = claim.realm + (glue + urlencode(query, safe=":/,") if query else "")
+    return Request("GET", url, headers, led_by=here)
+
+
+def _post(claim: Claim, credential: Credential, here: str) -> Request:
+    form = [("service", claim.service), ("client_id", _CLIENT_ID), ("scope", " ".join(claim.scopes))]
+    if credential.identity_token:
+        form += [("grant_type", "refresh_token"), ("refresh_token", credential.identity_token)]
+    else:
+        form += [("grant_type", "password"), ("username", credential.username)]
+        form += [("password", credential.password)]
+    headers = Headers([("Accept", "application/json")])
+    headers.set("Content-Type", "application/x-www-form-urlencoded")
+    # The secret is in the body: a redirect, which could take it anywhere, is not followed for a POST.
+    return Request("POST", claim.realm, headers, urlencode(form).encode(), here)
 
 
 def _no_token(method: str, response: Response, site: Site, credential: Credential | None) -> RegistryError:

@@ -33,6 +33,7 @@ from ocidist.spec import manifest as manifests
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.spec.document import MAX_SIZE
 
 __all__ = ["Registry", "RegistryRemote"]
 
@@ -208,7 +209,7 @@ class RegistryRemote:
         response, raw = self.session.read(
             Request("GET", url, headers),
             scope,
-            wire.MANIFEST_LIMIT,
+            MAX_SIZE,
             accept=_acceptable,
             repository=self.repository,
             digest=pinned,
@@ -362,8 +363,10 @@ def _acceptable(response: Response) -> None:
     """As :func:`_whole`, and no manifest that is too long."""
     _whole(response)
     length = response.length
-    if length is not None and length > wire.MANIFEST_LIMIT:
-        raise _unusable(response, f"a manifest of {length} bytes is over 4 MiB")
+    if length is not None and length > MAX_SIZE:
+        raise _unusable(
+            response, f"a manifest of {length} bytes is larger than the {MAX_SIZE >> 20} MiB limit"
+        )
 
 
 def _unusable(response: Response, hint: str) -> RegistryError:

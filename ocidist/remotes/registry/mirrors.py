@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Protocol, Sequence, TypeVar
+from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple, Sequence, TypeVar
 from urllib.parse import quote
 
 from ocidist.content.protocols import Body
@@ -34,26 +34,13 @@ from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 
 if TYPE_CHECKING:
-    from ocidist.remotes.registry.session import RegistrySession
+    from ocidist.remotes import Context
 
-__all__ = ["EndpointTransport", "Mirrored", "Place", "Sessions", "is_own", "repository"]
+__all__ = ["EndpointTransport", "Mirrored", "Place", "is_own", "repository"]
 
 T = TypeVar("T")
 FAILURES = (RegistryError, TransportError, ContentError, InvalidManifest, InvalidDigest, Unsupported)
 """What a place that answers wrongly, or not at all, comes to; the next one is asked then."""
-
-
-class Sessions(Protocol):
-    """What makes the sessions that a repository needs."""
-
-    @property
-    def session(self) -> RegistrySession:
-        """The one for registries of which nothing is said."""
-        ...
-
-    def session_at(self, endpoint: Endpoint, host: str, *, last: bool) -> RegistrySession:
-        """One that asks ``endpoint`` for what is of the registry ``host``; patient if it is the ``last`` to ask."""
-        ...
 
 
 def is_own(endpoint: Endpoint, host: str) -> bool:
@@ -61,14 +48,14 @@ def is_own(endpoint: Endpoint, host: str) -> bool:
     return not endpoint.url or endpoint.host in (host.lower(), wire.endpoint_host(host))
 
 
-def repository(name: str, endpoints: Sequence[Endpoint], sessions: Sessions) -> Mirrored:
+def repository(name: str, endpoints: Sequence[Endpoint], context: Context) -> Mirrored:
     """The repository ``name`` (host first) at these endpoints."""
     host, _, path = name.partition("/")
     places = []
     for number, endpoint in enumerate(endpoints, 1):
         plain = endpoint == Endpoint()
         session = (
-            sessions.session if plain else sessions.session_at(endpoint, host, last=number == len(endpoints))
+            context.session if plain else context.session_at(endpoint, host, last=number == len(endpoints))
         )
         here = name if is_own(endpoint, host) else f"{endpoint.host}/{path}"
         places.append(Place(RegistryRemote(session, here), endpoint.capabilities))

@@ -26,7 +26,6 @@ from ocidist.spec import document
 
 __all__ = [
     "ERROR_LIMIT",
-    "MANIFEST_LIMIT",
     "PAGE_LIMIT",
     "RETRY_AFTER_CAP",
     "ContentRange",
@@ -57,8 +56,6 @@ __all__ = [
     "tags_url",
 ]
 
-MANIFEST_LIMIT = 4 << 20
-"""Bytes of a manifest or index that are read at most (distribution-spec, "Pushing Manifests")."""
 ERROR_LIMIT = 1 << 20
 """Bytes of an error or token body that are read at most."""
 PAGE_LIMIT = 4 << 20

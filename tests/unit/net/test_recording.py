@@ -12,7 +12,7 @@ import pytest
 from ocidist.errors import StoreError, TransportError
 from ocidist.net.exchange import TEXT_LIMIT
 from ocidist.net.message import Headers, Request
-from ocidist.net.recording import Recorder, Trace, Tracing
+from ocidist.net.recording import Recorder, Trace
 from ocidist.net.replay import ReplayTransport
 from ocidist.scope import Scope
 from tests.parts.scripted import ScriptedResponse, ScriptedTransport
@@ -331,15 +331,6 @@ def test_a_trace_shows_as_a_waterfall_over_its_table() -> None:
     assert html.index("<svg") < html.rindex("<table")
     assert "404 GET registry.example 1.0" in html
     assert "waterfall of 2 requests" in html
-
-
-def test_tracing_collects_only_where_the_scope_carries_a_trace() -> None:
-    """Without a trace in its scope a call passes untouched."""
-    transport = Tracing(ScriptedTransport([ScriptedResponse(200, b"a"), ScriptedResponse(200, b"b")]))
-    assert transport.send(Request("GET", URL), Scope()).read(10) == b"a"
-    trace = Trace()
-    assert transport.send(Request("GET", URL), Scope(trace=trace)).read(10) == b"b"
-    assert [exchange.body.data for exchange in trace] == [b"b"]
 
 
 def test_an_exchange_under_way_is_shown_as_partial() -> None:

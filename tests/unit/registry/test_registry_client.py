@@ -21,13 +21,13 @@ from ocidist.errors import (
 )
 from ocidist.net.message import Request, Response
 from ocidist.remotes.protocols import Origin
-from ocidist.remotes.registry import wire
 from ocidist.remotes.registry.client import Registry, RegistryRemote
 from ocidist.remotes.registry.credentials import Credential, CredentialStore, StaticCredentials
 from ocidist.remotes.registry.session import RegistrySession
 from ocidist.spec import mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from ocidist.spec.document import MAX_SIZE
 from tests.parts.scripted import ScriptedResponse
 from tests.unit.registry.fake import (
     PASSWORD,
@@ -275,7 +275,7 @@ def test_h70_a_manifest_over_four_mebibytes_is_refused() -> None:
     chunked = FunctionTransport(lambda request: ScriptedResponse(200, endless()))
     with pytest.raises(TransportError):
         RegistryRemote(RegistrySession(chunked), "registry.example/a").resolve("v1", QuickScope())
-    assert len(served) <= (wire.MANIFEST_LIMIT >> 16) + 2
+    assert len(served) <= (MAX_SIZE >> 16) + 2
 
 
 @pytest.mark.parametrize("body", [b"<html>log in here</html>", b"", b"[]", b"{}", b"\xff\xfe"])
