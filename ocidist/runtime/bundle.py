@@ -146,7 +146,7 @@ def _volumes(inside: Inside, config: ImageConfig, options: BundleOptions) -> lis
 
 
 def _write(path: Path, tree: Reader, document: Mapping[str, Any], scope: Scope) -> None:
-    from ocidist.snapshots import whole_trees as trees
+    from ocidist.snapshots.copying import copy_tree
 
     try:
         raw = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
@@ -154,7 +154,7 @@ def _write(path: Path, tree: Reader, document: Mapping[str, Any], scope: Scope) 
         raise BundleError(quoted(error.object[error.start : error.start + 20]), "is no UTF-8") from None
     with claimed(path) as place:
         try:
-            trees.copy_tree(tree, place.rootfs, scope.check)
+            copy_tree(tree, place.rootfs, scope.check)
         except OSError as error:
             where = os.path.join(path, "rootfs", os.fsdecode(error.filename or ""))
             raise BundleError(where.rstrip("/"), error.strerror or str(error)) from error

@@ -119,7 +119,7 @@ def _claimed(path: Path, parent: int, name: str) -> Iterator[Place]:
 
 
 def _clear(fd: int, parent: int, name: str, mode: int | None) -> None:
-    from ocidist.snapshots.whole_trees import remove_tree
+    from ocidist.snapshots.removal import remove_tree
 
     try:
         with suppress(FileNotFoundError):

@@ -24,7 +24,7 @@ from ocidist.layers.apply import links
 from ocidist.layers.apply.contained import Directory, Tree
 from ocidist.layers.apply.space import require
 from ocidist.scope import Scope
-from ocidist.snapshots.whole_trees import copy_entry
+from ocidist.snapshots.copying import copy_entry
 from ocidist.trees.directory import Reader, TreeReader
 
 __all__ = ["Apart", "Marks", "NeedsOrder", "Over", "require_fitting"]

@@ -25,8 +25,9 @@ from ocidist.content.lock import FileLock, is_held
 from ocidist.errors import InvalidDigest, StoreError
 from ocidist.files import NotRegular, read_small, replacing
 from ocidist.scope import Scope
+from ocidist.snapshots.measure import tree_usage
 from ocidist.snapshots.protocols import LocalTrees, Mount, Site, SnapshotInfo, Usage
-from ocidist.snapshots.whole_trees import BY_DESCRIPTOR, remove_tree, tree_usage
+from ocidist.snapshots.removal import BY_DESCRIPTOR, remove_tree
 from ocidist.spec.digest import Digest
 from ocidist.trees.directory import FOLDER, Reader, nothing
 

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ocidist.layers.apply import links
-from ocidist.layers.apply.contained import Directory, Tree, listed
+from ocidist.layers.apply.contained import Directory, Tree, listed, spare_nothing
 from ocidist.layers.tar.records import Member
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Marks, require_fitting
@@ -62,7 +62,7 @@ def _hide(base: Path, marks: Marks, scope: Scope, layer: str) -> None:
             tree.entries += 1
             at = tree.exactly(real)
             if at is not None:
-                tree.empty(at, _not_own)
+                tree.empty(at, spare_nothing)
         for real in marks.hidden:
             scope.check()
             tree.entries += 1
@@ -72,10 +72,6 @@ def _hide(base: Path, marks: Marks, scope: Scope, layer: str) -> None:
                 tree.remove(at, name)
     finally:
         tree.close()
-
-
-def _not_own(real: bytes) -> bool:
-    return False
 
 
 def _move(below: TreeReader, above: TreeReader, marks: Marks, scope: Scope) -> None:

@@ -17,10 +17,11 @@ from ocidist.errors import StoreError
 from ocidist.layers.apply.policy import Policy
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Marks, Over
+from ocidist.snapshots.copying import copy_tree
 from ocidist.snapshots.folders import FolderSnapshotter, make_place
 from ocidist.snapshots.merge import merge
 from ocidist.snapshots.protocols import Mount, Site
-from ocidist.snapshots.whole_trees import copy_tree, remove_tree
+from ocidist.snapshots.removal import remove_tree
 from ocidist.trees.directory import TreeReader
 
 __all__ = ["NativeSnapshotter"]

@@ -20,10 +20,11 @@ from ocidist.errors import StoreError
 from ocidist.layers.apply.policy import Policy, in_first_namespace
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Marks, Over
+from ocidist.snapshots.copying import copy_metadata
 from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Site
+from ocidist.snapshots.removal import remove_tree
 from ocidist.snapshots.stack import stack
-from ocidist.snapshots.whole_trees import copy_metadata, remove_tree
 from ocidist.trees.directory import FOLDER, TreeReader
 from ocidist.trees.stacked import StackedReader
 

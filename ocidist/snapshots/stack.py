@@ -11,13 +11,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Iterator
 
-from ocidist.layers.apply.contained import CREATE, DIRECTORY, Directory, Tree
+from ocidist.layers.apply.contained import CREATE, Directory, Tree
 from ocidist.layers.apply.policy import in_first_namespace
 from ocidist.layers.tar.records import Member
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Marks, bring, require_fitting
-from ocidist.snapshots.whole_trees import copy_metadata
-from ocidist.trees.directory import Reader, TreeReader
+from ocidist.snapshots.copying import copy_metadata
+from ocidist.trees.directory import FOLDER, Reader, TreeReader
 from ocidist.trees.stacked import OPAQUE, WHITEOUT
 
 __all__ = ["stack"]
@@ -94,7 +94,7 @@ class _Settling:
             self._white_out(at, name)
             return
         if stat.S_ISDIR(mode):
-            fd = os.open(name, DIRECTORY, dir_fd=at.fd)
+            fd = os.open(name, FOLDER, dir_fd=at.fd)
             try:
                 self._set(fd, OPAQUE, b"y")
             finally:

@@ -37,7 +37,7 @@ from ocidist.snapshots.apart import Marks, NeedsOrder
 from ocidist.snapshots.folders import UNPACKING, make_place
 from ocidist.snapshots.parallel import Worker, Workers
 from ocidist.snapshots.protocols import Claim, LocalTrees, Site
-from ocidist.snapshots.whole_trees import remove_tree
+from ocidist.snapshots.removal import remove_tree
 from ocidist.spec.chain import chain_id, chain_ids, child_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest

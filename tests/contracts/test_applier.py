@@ -20,6 +20,7 @@ from ocidist.spec.chain import chain_ids
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from tests.parts.memory_trees import MemoryApplier, MemorySnapshotter
+from tests.parts.required import require
 from tests.parts.tars import entry, layer
 
 MEDIA = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -39,6 +40,8 @@ class Place:
             self.applier, self.snapshots = MemoryApplier(self.blobs, memory), memory
             self._files = memory.tree
         else:
+            if kind == "overlay":
+                require("kernel")  # whiteouts are devices
             trees = NativeSnapshotter(root) if kind == "native" else OverlaySnapshotter(root)
             self.applier, self.snapshots = LocalApplier(self.blobs, trees), trees
             self._files = lambda key: files(trees, key)

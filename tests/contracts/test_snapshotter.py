@@ -13,6 +13,7 @@ from ocidist.snapshots.overlay import OverlaySnapshotter
 from ocidist.snapshots.protocols import LocalTrees, Snapshotter
 from ocidist.spec.digest import Digest
 from tests.parts.memory_trees import MemorySnapshotter
+from tests.parts.required import require
 
 CHAIN = str(Digest.of(b"a chain"))
 OTHER = str(Digest.of(b"another"))
@@ -143,6 +144,8 @@ def test_mounts_are_for_what_is_not_committed(snapshots: Snapshotter) -> None:
 
 def test_usage_grows_with_what_is_written(snapshots: Snapshotter) -> None:
     """An entry more, and its bytes."""
+    if not isinstance(snapshots, MemorySnapshotter):
+        require("kernel")
     snapshots.prepare("working")
     before = snapshots.usage("working")
     write(snapshots, "working", bytes(range(256)) * 256)

@@ -30,7 +30,7 @@ from ocidist.layers.apply.layer import Policy, apply_layer
 from ocidist.layers.compression.inflate import open_stream, use_accelerators
 from ocidist.layers.tar.records import MAX_EXTENDED, Records
 from ocidist.scope import Scope
-from ocidist.snapshots.whole_trees import remove_tree
+from ocidist.snapshots.removal import remove_tree
 from tests.parts.required import program, require
 from tests.parts.tars import END, directory, entry, hardlink, pax, record, symlink
 from tests.parts.trees import snapshot

@@ -17,7 +17,7 @@ from ocidist.client import Client
 from ocidist.graph.copy import copy_graph
 from ocidist.layers.apply.layer import apply_layer
 from ocidist.scope import Scope
-from ocidist.snapshots.whole_trees import remove_tree
+from ocidist.snapshots.removal import remove_tree
 from ocidist.spec.digest import Digest
 from ocidist.stores.store import Store
 from ocidist.trees.directory import Reader, TreeReader

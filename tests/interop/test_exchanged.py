@@ -17,7 +17,7 @@ from ocidist.graph.copy import copy_graph
 from ocidist.image import Image
 from ocidist.scope import Scope
 from ocidist.snapshots.native import NativeSnapshotter
-from ocidist.snapshots.whole_trees import remove_tree
+from ocidist.snapshots.removal import remove_tree
 from ocidist.spec.digest import Digest
 from ocidist.stores.store import Store
 from ocidist.trees.directory import TreeReader
@@ -219,7 +219,7 @@ def test_i72_what_is_mounted_in_a_tree_is_not_removed_with_it(tmp_path: Path, vi
     (tmp_path / "tree/mnt/deep").mkdir(parents=True)
     before = snapshot(victim)
     code = (
-        "import sys; from pathlib import Path; from ocidist.snapshots.whole_trees import remove_tree\n"
+        "import sys; from pathlib import Path; from ocidist.snapshots.removal import remove_tree\n"
         "try: remove_tree(Path(sys.argv[1]))\nexcept OSError as error: print(error.strerror)"
     )
     script = 'mount --bind "$1" "$2/$3" && exec "$4" -c "$5" "$2"'

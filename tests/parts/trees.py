@@ -140,7 +140,7 @@ def assert_same(
 @contextmanager
 def whole_tree(snapshots: Snapshotter, key: str) -> Iterator[Path]:
     """All of a snapshot's tree as one directory, wherever its parts lie."""
-    from ocidist.snapshots.whole_trees import copy_tree
+    from ocidist.snapshots.copying import copy_tree
 
     with tempfile.TemporaryDirectory() as folder, closing(snapshots.reader(key)) as reader:
         copy_tree(reader, Path(folder))

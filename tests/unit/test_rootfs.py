@@ -23,8 +23,8 @@ from ocidist.layers.apply.layer import apply_layer
 from ocidist.rootfs import commit, find, prepare, remove
 from ocidist.scope import Scope
 from ocidist.snapshots import native
+from ocidist.snapshots.copying import copy_tree
 from ocidist.snapshots.protocols import Mount
-from ocidist.snapshots.whole_trees import copy_tree
 from ocidist.spec.chain import chain_ids
 from ocidist.spec.config import ImageConfig
 from ocidist.spec.digest import Digest

@@ -27,13 +27,14 @@ from ocidist.files import forget_acls, has_default_acl
 from ocidist.layers.tar.records import Member
 from ocidist.layers.whiteouts import MAX_PATH
 from ocidist.scope import Scope
+from ocidist.trees.directory import FOLDER
 
-__all__ = ["CREATE", "DIRECTORY", "Directory", "Tree", "listed"]
+__all__ = ["CREATE", "Directory", "Tree", "listed", "spare_nothing"]
 
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
-_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
-DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NOFOLLOW | _CLOEXEC
-CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW | _CLOEXEC
+CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOFOLLOW
+CREATE |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""Flags that open a new file."""
 
 _MAX_OPEN = 64
 _MAX_LINKS = 255
@@ -108,7 +109,7 @@ class Tree:
     """
 
     def __init__(self, root: Path | int, layer: str, settler: Settler, scope: Scope) -> None:
-        fd = os.dup(root) if isinstance(root, int) else os.open(root, DIRECTORY & ~_NOFOLLOW)
+        fd = os.dup(root) if isinstance(root, int) else os.open(root, FOLDER & ~_NOFOLLOW)
         self.root = Directory(fd, b"")
         self.root.was_there()
         self.member = b""  # for errors
@@ -304,7 +305,7 @@ class Tree:
         if len(real) > MAX_PATH:
             raise LayerError(self._layer, self._shown(), "its directories are nested too deeply")
         try:
-            fd = os.open(name, DIRECTORY, dir_fd=at.fd)
+            fd = os.open(name, FOLDER, dir_fd=at.fd)
         except FileNotFoundError:
             if ask and self._settler.bring_up(at, name, create):
                 self.made += 1
@@ -331,7 +332,7 @@ class Tree:
     def _make(self, at: Directory, name: bytes, real: bytes) -> Directory:
         os.mkdir(name, 0o700, dir_fd=at.fd)
         self.made += 1
-        directory = self._keep(os.open(name, DIRECTORY, dir_fd=at.fd), real, at)
+        directory = self._keep(os.open(name, FOLDER, dir_fd=at.fd), real, at)
         if at.inherits:
             forget_acls(directory.fd)
         self._settler.implied(directory.fd)
@@ -363,7 +364,7 @@ class Tree:
                 if not merged:
                     self.replace(at, name)
                     os.mkdir(name, 0o700, dir_fd=at.fd)
-            found = self._keep(os.open(name, DIRECTORY, dir_fd=at.fd), real, at)
+            found = self._keep(os.open(name, FOLDER, dir_fd=at.fd), real, at)
             found.merged = merged
             if merged:
                 found.inherits = has_default_acl(found.fd)
@@ -384,7 +385,7 @@ class Tree:
 
     def remove(self, at: Directory, name: bytes) -> bool:
         """Remove ``name`` whatever it is, with all that is in it; True if something was there."""
-        return self.hide(at, name, _nothing)
+        return self.hide(at, name, spare_nothing)
 
     def hide(self, at: Directory, name: bytes, spared: Callable[[bytes], bool]) -> bool:
         """Remove ``name``, but for what is ``spared`` (by real path) and the directories that lead there."""
@@ -478,5 +479,6 @@ class Tree:
         return True
 
 
-def _nothing(real: bytes) -> bool:
+def spare_nothing(real: bytes) -> bool:
+    """A ``spared`` of :meth:`Tree.hide` and :meth:`Tree.empty` for whoever removes all."""
     return False

@@ -21,20 +21,20 @@ from ocidist.errors import LayerError, LimitExceeded, OcidistError, UnsafeEntry
 from ocidist.files import forget_acls
 from ocidist.layers.apply import links
 from ocidist.layers.apply.contained import CREATE, Directory, Tree
-from ocidist.layers.apply.policy import ApplyResult, Policy, in_first_namespace
+from ocidist.layers.apply.policy import XATTR_REFUSED, ApplyResult, Policy, in_first_namespace
 from ocidist.layers.apply.space import Space
 from ocidist.layers.compression.feed import start
 from ocidist.layers.compression.inflate import Readable, open_stream
 from ocidist.layers.tar.records import Member, Records
 from ocidist.layers.whiteouts import HELD, Nothing, Opaque, marker, split, target
 from ocidist.scope import Scope
+from ocidist.trees.directory import PATH_ONLY
 from ocidist.trees.owners import ATTRIBUTE, encode_owner
 
 __all__ = ["ApplyResult", "Policy", "apply_layer"]
 
 FILE, HARDLINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO = b"0123456"
 _KINDS = {CHARACTER: stat.S_IFCHR, BLOCK: stat.S_IFBLK, FIFO: stat.S_IFIFO}
-_PATH_ONLY = getattr(os, "O_PATH", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 # What the entry itself makes impossible; everything else is the file system's trouble.
 _ENTRY_ERRORS = frozenset(
     (
@@ -42,8 +42,6 @@ _ENTRY_ERRORS = frozenset(
         *(errno.ENAMETOOLONG, errno.EINVAL, errno.EMLINK, errno.EFBIG, errno.EEXIST),
     )
 )
-# What a file system says that doesn't keep an extended attribute.
-_REFUSED = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL})
 
 
 def apply_layer(
@@ -350,7 +348,7 @@ class _Applier:
         if at.inherits:
             forget_acls(b"/proc/self/fd/%d/%s" % (at.fd, name))
         # Opening a device or FIFO has effects, and chmod by name follows links: hold it without opening it.
-        fd = os.open(name, _PATH_ONLY, dir_fd=at.fd)
+        fd = os.open(name, PATH_ONLY, dir_fd=at.fd)
         try:
             if stat.S_IFMT(os.fstat(fd).st_mode) == kind:
                 os.chmod(f"/proc/self/fd/{fd}", self.policy.file_mode(member.mode))
@@ -379,7 +377,7 @@ class _Applier:
         except AttributeError:  # a system without them
             self.disowned += 1
         except OSError as error:
-            if error.errno not in _REFUSED:
+            if error.errno not in XATTR_REFUSED:
                 raise
             self.disowned += 1
 
@@ -432,7 +430,7 @@ class _Applier:
             try:
                 os.setxattr(target, name, value, follow_symlinks=follow)
             except OSError as error:
-                if error.errno not in _REFUSED:
+                if error.errno not in XATTR_REFUSED:
                     raise
 
     def _link_xattrs(self, at: Directory, name: bytes, xattrs: dict[bytes, bytes]) -> None:

@@ -29,6 +29,7 @@ The root of a user namespace without other ids (``unshare -r``) can give nothing
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 
@@ -36,10 +37,12 @@ from ocidist.layers.apply.layering import InPlace, Layering
 from ocidist.spec.digest import Digest
 from ocidist.trees.owners import ATTRIBUTE
 
-__all__ = ["ApplyResult", "Policy", "in_first_namespace"]
+__all__ = ["XATTR_REFUSED", "ApplyResult", "Policy", "in_first_namespace"]
 
 _FIRST = 0xEFFFFFFD
 """PROC_USER_INIT_INO of Linux, include/linux/proc_ns.h."""
+XATTR_REFUSED = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL})
+"""Errors by which a file system says that it doesn't keep an extended attribute."""
 _HOST_S_OWN = (b"security.selinux", b"trusted.overlay.", b"user.overlay.")
 
 

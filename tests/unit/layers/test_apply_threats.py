@@ -20,7 +20,7 @@ from ocidist.layers.apply.contained import Directory, Tree
 from ocidist.layers.apply.layer import ApplyResult, Policy, apply_layer
 from ocidist.layers.apply.links import symlink as symlink_at
 from ocidist.scope import Scope
-from ocidist.snapshots.whole_trees import remove_tree
+from ocidist.snapshots.removal import remove_tree
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, hardlink, header, layer, pax, record, symlink
 from tests.parts.trees import snapshot

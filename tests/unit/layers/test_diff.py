@@ -21,7 +21,7 @@ from ocidist.errors import Cancelled, LayerError, OcidistError
 from ocidist.layers.apply.layer import apply_layer
 from ocidist.layers.diff import MadeLayer, write_layer
 from ocidist.scope import Scope
-from ocidist.snapshots.whole_trees import copy_tree
+from ocidist.snapshots.copying import copy_tree
 from ocidist.spec.digest import Digest
 from ocidist.stores.upkeep.usage import measure
 from ocidist.trees.compare import compare, in_both

@@ -16,7 +16,7 @@ from ocidist.graph.copy import copy_graph
 from ocidist.image import Image
 from ocidist.runtime.options import BundleOptions
 from ocidist.scope import Scope
-from ocidist.snapshots import whole_trees as trees
+from ocidist.snapshots import copying
 from ocidist.stores.store import Store
 from tests.parts.images import Entry, TestImage, image
 from tests.parts.required import require
@@ -121,7 +121,7 @@ def test_e61_a_failure_leaves_no_half_bundle(
         place.mkdir(mode=0o755)
         place.chmod(0o755)
     before = snapshot(tmp_path, skip=["root"])
-    copy = trees.copy_tree
+    copy = copying.copy_tree
 
     def failing(error: BaseException) -> Any:
         def copy_some(source: Path, target: Path, check: Any) -> None:
@@ -135,11 +135,11 @@ def test_e61_a_failure_leaves_no_half_bundle(
         (KeyboardInterrupt(), KeyboardInterrupt),
         (LayerError("layer", "", "x"), LayerError),
     ]:
-        monkeypatch.setattr(trees, "copy_tree", failing(error))
+        monkeypatch.setattr(copying, "copy_tree", failing(error))
         with pytest.raises(expected):
             img.bundle(place)
         assert_same(snapshot(tmp_path, skip=["root"]), before, ignore=["mtime_ns"])
-    monkeypatch.setattr(trees, "copy_tree", copy)
+    monkeypatch.setattr(copying, "copy_tree", copy)
     img.bundle(tmp_path / "whole")
     with pytest.raises(DeadlineExceeded):
         img.bundle(place, scope=Scope(deadline=0))
@@ -153,7 +153,7 @@ def test_of_two_that_make_one_bundle_one_does(
 ) -> None:
     """The second, which found the directory empty, is refused and takes nothing away from the first."""
     img = opened(store, app())
-    copy = trees.copy_tree
+    copy = copying.copy_tree
     seen: list[str] = []
 
     def meanwhile(source: Path, target: Path, check: Any) -> None:
@@ -165,7 +165,7 @@ def test_of_two_that_make_one_bundle_one_does(
         seen.append(str(caught.value))
         copy(source, target, check)
 
-    monkeypatch.setattr(trees, "copy_tree", meanwhile)
+    monkeypatch.setattr(copying, "copy_tree", meanwhile)
     img.bundle(tmp_path / "b")
     assert len(seen) == 1
     assert (tmp_path / "b/rootfs/data/dump").read_bytes() == b"content"

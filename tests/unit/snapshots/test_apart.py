@@ -23,9 +23,9 @@ from ocidist.layers.apply.policy import Policy
 from ocidist.layers.diff import write_layer
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Apart, Marks, NeedsOrder, Over
+from ocidist.snapshots.copying import copy_tree
 from ocidist.snapshots.merge import merge
 from ocidist.snapshots.stack import stack
-from ocidist.snapshots.whole_trees import copy_tree
 from ocidist.trees.directory import Reader, TreeReader
 from ocidist.trees.stacked import StackedReader
 from tests.parts.forest import TREES, Branch, plant

@@ -34,10 +34,10 @@ from ocidist.limits import Limits
 from ocidist.scope import Scope
 from ocidist.snapshots import apart, parallel
 from ocidist.snapshots.apart import Marks, require_fitting
+from ocidist.snapshots.measure import tree_usage
 from ocidist.snapshots.merge import merge
 from ocidist.snapshots.stack import stack
 from ocidist.snapshots.unpack import LocalApplier
-from ocidist.snapshots.whole_trees import tree_usage
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.stores.store import Store

@@ -16,8 +16,8 @@ from ocidist.layers.apply.policy import Policy
 from ocidist.rootfs import prepare, snapshots
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Over
+from ocidist.snapshots.copying import copy_tree
 from ocidist.snapshots.native import NativeSnapshotter
-from ocidist.snapshots.whole_trees import copy_tree
 from ocidist.spec.digest import Digest
 from ocidist.stores.store import Store
 from ocidist.trees.compare import compare, same_content
