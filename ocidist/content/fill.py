@@ -61,11 +61,11 @@ def fill(
     if writer is None:
         scope.emit(Finished(target.digest, "exists"))
         return "exists"
-    offset = writer.status().offset
-    if offset > target.size:
-        writer.truncate(offset := 0)
-    with writer, resuming(source, target, scope, offset=offset) as body:
-        _Fill(writer, target, body, scope).run(labels)
+    with writer:
+        if writer.status().offset > target.size:
+            writer.truncate(0)
+        with resuming(source, target, scope, offset=writer.status().offset) as body:
+            _Fill(writer, target, body, scope).run(labels)
     scope.emit(Finished(target.digest, "copied"))
     return "copied"
 

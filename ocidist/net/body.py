@@ -349,5 +349,5 @@ def _fields(raw: http.client.HTTPResponse) -> Headers:
     message = raw.headers
     for defect in getattr(message, "defects", ()):
         if type(defect).__name__ in _LOST:
-            raise Malformed("a header line that is none")
+            raise Malformed("malformed header line")
     return Headers((name, _FOLD.sub(" ", str(value))) for name, value in message.items())

@@ -57,7 +57,7 @@ def _content_length(values: Iterable[str]) -> int | None:
         for part in value.split(","):
             text = part.strip(" \t")
             if not _DIGITS.match(text):
-                raise Malformed(f"Content-Length {quoted(value)} is no number of bytes")
+                raise Malformed(f"Content-Length {quoted(value)} is not a number of bytes")
             if found is not None and int(text) != found:
                 raise Malformed("Content-Length is given twice, and differs")
             found = int(text)
@@ -86,6 +86,6 @@ def check_field(name: str, value: str) -> None:
 
 
 def check_method(method: str) -> None:
-    """Refuse what is no token."""
+    """Refuse a method that is not a token."""
     if not _TOKEN.match(method):
         raise Malformed(f"method {quoted(method)}")

@@ -81,9 +81,9 @@ def route(url: str, proxies: Mapping[str, str], no_proxy: str) -> tuple[Route, s
     except ValueError as error:
         raise Malformed(f"the URL is malformed: {error}") from None
     if parts.scheme not in _PORTS:
-        raise Malformed(f"no http or https URL: scheme {quoted(parts.scheme)}")
+        raise Malformed(f"not an http or https URL: scheme {quoted(parts.scheme)}")
     if not _HOST.match(host):
-        raise Malformed("the URL names no host")
+        raise Malformed("the URL has no host")
     port = _PORTS[parts.scheme] if port is None else port
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     proxy_url = proxies.get(parts.scheme) or proxies.get("all") or ""
@@ -103,7 +103,7 @@ def _proxy(url: str) -> Proxy:
     if parts.scheme != "http":
         raise BadProxy(f"proxies of kind {quoted(parts.scheme)} are not supported, only http://")
     if not _HOST.match(host):
-        raise BadProxy("the proxy's URL names no host")
+        raise BadProxy("the proxy's URL has no host")
     authorization = ""
     if parts.username is not None:
         pair = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")

@@ -119,7 +119,7 @@ class Authenticator:
             self._tokens.clear()
 
     def header(self, site: Site, repository: str, wanted: Iterable[str], scope: Scope) -> Grant | None:
-        """What to send to ``site`` at once: None before its first challenge, or where nothing is at hand."""
+        """Return what to send to ``site`` at once: None before its first challenge, or without credentials."""
         with self._lock:
             challenge = self._known.get(site)
             asked = self._asked.get((site, repository), frozenset())
@@ -164,7 +164,7 @@ class Authenticator:
             return True
         if used is None:
             return True
-        if used.claim is None:  # a ready registry token, or Basic before: nothing newer is to be had
+        if used.claim is None:  # a ready registry token, or Basic before: nothing newer is available
             return used.header.startswith("Basic ")
         if not used.fresh:
             self._drop(used.claim, used.header)
@@ -294,7 +294,7 @@ class Authenticator:
                 else ""
             )
             raise RegistryError(
-                method, wire.redact(url), status, (), f"the token server's answer is no JSON object{came}"
+                method, wire.redact(url), status, (), f"the token server's answer is not a JSON object{came}"
             )
         value = data.get("token") or data.get("access_token")
         given = [data.get(key) for key in ("token", "access_token", "refresh_token")]
@@ -337,7 +337,7 @@ def _post(claim: Claim, credential: Credential, here: str) -> Request:
 
 
 def _no_token(method: str, response: Response, site: Site, credential: Credential | None) -> RegistryError:
-    """What a token server's refusal comes to; only some are about the credentials."""
+    """Return the error for a token server's refusal; only some are about the credentials."""
     try:
         said = wire.parse_errors(response.read(wire.ERROR_LIMIT))
     except TransportError:  # its status is enough

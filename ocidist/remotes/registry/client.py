@@ -166,7 +166,7 @@ class RegistryRemote:
             )
             with closing(response):
                 there = wire.parse_tags(response.read(wire.PAGE_LIMIT))
-        except Exception:  # noqa: BLE001 - whatever goes wrong with it, the first error is what is to be told
+        except Exception:  # noqa: BLE001 - whatever goes wrong with it, the first error is reported
             scope.check()
             return error
         if tag in there:
@@ -292,7 +292,9 @@ def _pages(session: RegistrySession, url: str, scope: Scope, *, repository: str 
     seen: set[str] = set()
     while link is not None:
         if link in seen or len(seen) >= _MAX_PAGES:
-            raise TransportError(host, "the pages of the listing link in a circle", False, kind="redirect")
+            raise TransportError(
+                host, "the pages of the listing link to each other in a circle", False, kind="redirect"
+            )
         seen.add(link)
         request = Request(
             "GET",
@@ -356,7 +358,7 @@ def _whole(response: Response) -> None:
     if encoding not in ("", "identity"):
         raise _unusable(response, f"Content-Encoding {SECRETS.text(encoding)[:40]!r} was not asked for")
     if response.status in (204, 205, 206):
-        raise _unusable(response, "that is no answer to a GET of the whole")
+        raise _unusable(response, "not an answer to a GET of the whole")
 
 
 def _acceptable(response: Response) -> None:

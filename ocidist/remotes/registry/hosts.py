@@ -69,7 +69,7 @@ def read_hosts(
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path}: no UTF-8") from None
+        raise UsageError(f"{path}: not UTF-8") from None
 
 
 def _certificates(folder: Path) -> tuple[Endpoint, ...]:

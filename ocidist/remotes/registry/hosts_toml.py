@@ -83,9 +83,9 @@ def parse_hosts(
     hosts = document.pop("host", {})
     server = document.pop("server", "")
     if not isinstance(hosts, dict):
-        raise UsageError(f'{path}: host is no table; write [host."https://mirror.example"]')
+        raise UsageError(f'{path}: host is not a table; write [host."https://mirror.example"]')
     if not isinstance(server, str):
-        raise UsageError(f"{path}: server is no text")
+        raise UsageError(f"{path}: server is not a string")
     return (
         *(
             _endpoint(path, f'host."{quoted(_shown(url))[1:-1]}"', url, table, note)
@@ -111,7 +111,7 @@ def _toml(path: Path) -> Any:
 
 def _endpoint(path: Path, where: str, url: str, table: Any, note: Callable[[str], object]) -> Endpoint:
     if not isinstance(table, dict):
-        raise UsageError(f"{path}: {where} is no table")
+        raise UsageError(f"{path}: {where} is not a table")
     prefix = f"{where}." if where else ""
     for key in table:
         if key not in _FIELDS:
@@ -169,7 +169,7 @@ def _address(path: Path, where: str, url: str, override: bool) -> str:
         host, parts = None, urlsplit("")
     plain = re.fullmatch(r"[\x21-\x7e]+", full)  # it goes into a request's line as it is
     if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or not plain:
-        raise UsageError(f"{path}: {where}: {quoted(_shown(url))} is no http(s) URL of a host")
+        raise UsageError(f"{path}: {where}: {quoted(_shown(url))} is not an http(s) URL of a host")
     clean = posixpath.normpath(parts.path).lstrip("/") if parts.path else ""
     clean = "" if clean == "." else clean
     if not override and clean != "v2" and not clean.endswith("/v2"):
@@ -209,13 +209,13 @@ def _clients(path: Path, where: str, value: Any) -> Iterator[tuple[Path, Path | 
             or not all(isinstance(name, str) for name in pair)
             or not pair[0]
         ):
-            raise UsageError(f"{path}: {where} is no file, and no list of [certificate, key]")
+            raise UsageError(f"{path}: {where} is neither a file nor a list of [certificate, key]")
         yield path.parent / pair[0], path.parent / pair[1] if len(pair) == 2 and pair[1] else None
 
 
 def _headers(path: Path, where: str, value: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(value, Mapping):
-        raise UsageError(f"{path}: {where} is no table")
+        raise UsageError(f"{path}: {where} is not a table")
     for name, said in value.items():
         for text in _texts(path, f"{where}.{quoted(name)[1:-1]}", said):
             try:

@@ -1,7 +1,6 @@
-"""A repository that several hosts answer for: each is asked in turn until one has what is wanted.
+"""A repository with mirrors: each host is asked in turn until one has what is wanted.
 
-Source: containerd, docs/hosts.md. A mirror is told by ``ns`` for which registry it is asked, and gets no credentials
-but its own.
+Source: containerd, docs/hosts.md. ``ns`` tells a mirror which registry is meant; it gets no credentials but its own.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ __all__ = ["EndpointTransport", "Mirrored", "Place", "is_own", "repository"]
 
 T = TypeVar("T")
 FAILURES = (RegistryError, TransportError, ContentError, InvalidManifest, InvalidDigest, Unsupported)
-"""What a place that answers wrongly, or not at all, comes to; the next one is asked then."""
+"""Errors of one place after which the next is asked: no answer, or a wrong one."""
 
 
 def is_own(endpoint: Endpoint, host: str) -> bool:
-    """True if the endpoint is the registry ``host`` itself, and not another that stands for it."""
+    """Return whether the endpoint is the registry ``host`` itself, not a mirror of it."""
     return not endpoint.url or endpoint.host in (host.lower(), wire.endpoint_host(host))
 
 
 def repository(name: str, endpoints: Sequence[Endpoint], context: Context) -> Mirrored:
-    """The repository ``name`` (host first) at these endpoints."""
+    """Return the repository ``name`` (host first) at these endpoints."""
     host, _, path = name.partition("/")
     places = []
     for number, endpoint in enumerate(endpoints, 1):
@@ -63,7 +62,7 @@ def repository(name: str, endpoints: Sequence[Endpoint], context: Context) -> Mi
 
 
 class EndpointTransport:
-    """What an endpoint adds to requests to its host: its path in place of ``/v2``, ``ns``, and its header."""
+    """A Transport that adds to requests to an endpoint: its path in place of ``/v2``, ``ns``, and its header."""
 
     def __init__(self, inner: Transport, endpoint: Endpoint, authority: str, namespace: str) -> None:
         self.inner = inner
@@ -72,7 +71,7 @@ class EndpointTransport:
         self._namespace = namespace
 
     def send(self, request: Request, scope: Scope) -> Response:
-        """The inner transport's answer. Requests to where a host led us (tokens, redirects, foreign URLs) go as they are."""
+        """Send ``request``. Requests to where a host led us (tokens, redirects, foreign URLs) go as they are."""
         scheme, _, rest = request.url.partition("://")
         authority, slash, target = rest.partition("/")
         if request.led_by or authority.lower() != self._authority:
@@ -83,9 +82,8 @@ class EndpointTransport:
         prefix = self._endpoint.path
         if not request.placed and prefix != "/v2" and (path == "/v2" or path.startswith("/v2/")):
             path = prefix + path[3:]
-        inside = not request.placed or f"{path}/".startswith(
-            f"{prefix}/"
-        )  # a redirect may lead to its storage
+        # A redirect may lead to its storage.
+        inside = not request.placed or f"{path}/".startswith(f"{prefix}/")
         namespace = f"ns={quote(self._namespace, safe=':')}"
         if self._namespace and inside and namespace not in query.split("&"):
             query = f"{query}&{namespace}" if query else namespace
@@ -98,7 +96,7 @@ class EndpointTransport:
 
 
 class Place(NamedTuple):
-    """One of the hosts: the repository there, and what it may be asked for."""
+    """The repository at one of the hosts, and what it may be asked for."""
 
     remote: RegistryRemote
     capabilities: frozenset[str]
@@ -107,7 +105,7 @@ class Place(NamedTuple):
 class Mirrored:
     """A repository as a Source over its places, in the order to ask them. Threads may share it.
 
-    An object whose bytes did not do is asked for at the next place the next time.
+    Whoever opens an object again was not served well: the next place is asked first.
     """
 
     def __init__(self, name: str, places: Sequence[Place]) -> None:
@@ -133,39 +131,37 @@ class Mirrored:
         are measured by.
         """
         blob = hint is not None and ":" in name
-        found = self._ask(
-            "pull" if blob else "resolve",
-            Asking(self._able("pull" if blob else "resolve"), scope),
-            lambda remote: remote.resolve(name, scope, need_bytes=need_bytes, hint=hint),
-        )
+        asking = self._asking("pull" if blob else "resolve", scope)
+        found = asking.ask(lambda remote: remote.resolve(name, scope, need_bytes=need_bytes, hint=hint))
         if blob and found[1] is None and len(self._able("pull")) > 1:
             return replace(found[0], size=-1), None
         return found
 
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
         """As :meth:`RegistryRemote.open`, at the first place that answers. The next call for it begins at the next place."""
-        able = self._able("pull")
         with self._lock:
-            first = self._begun.get(target.digest, 0) % max(len(able), 1)
-        asking = Asking([*able[first:], *able[:first]], scope, target.digest, last=able[-1] if able else None)
+            first = self._begun.get(target.digest, 0)
+        asking = self._asking("pull", scope, target.digest, first)
         if scope.retries is not None:
-            scope.retries.hosts = max(len(able), 1)
-        body = self._ask("pull", asking, lambda remote: _opened(remote, target, scope, offset, length))
+            scope.retries.hosts = len(asking.order)
+        body = asking.ask(lambda remote: _opened(remote, target, scope, offset, length))
         with self._lock:
             self._begun[target.digest] = first + asking.number + 1
         return body
 
     def ping(self, scope: Scope) -> None:
         """As :meth:`RegistryRemote.ping`."""
-        self._ask("resolve", Asking(self._able("resolve"), scope), lambda remote: remote.ping(scope))
+        self._asking("resolve", scope).ask(lambda remote: remote.ping(scope))
 
     def tags(self, scope: Scope) -> Iterator[str]:
-        """Every tag, as the first place lists them that does. Where one fails in the middle the next one's list is
-        begun anew, without the names that were given out."""
-        asking = Asking(self._able("resolve"), scope)
+        """Yield every tag, as the first place that answers lists them.
+
+        Where one fails in the middle, the next one's list follows, without the names that were given out.
+        """
+        asking = self._asking("resolve", scope)
         before: frozenset[str] = frozenset()
         while True:
-            remote = asking.next(self._nobody("resolve"))
+            remote = asking.next()
             given = list(before)
             try:
                 for tag in remote.tags(scope):
@@ -179,76 +175,73 @@ class Mirrored:
                 asking.failed(error)
             before = frozenset(given)
 
-    def _nobody(self, what: str) -> str:
-        return f"{self.host}: none of its hosts has the capability {what!r} in hosts.toml"
-
     def _able(self, what: str) -> list[RegistryRemote]:
         return [place.remote for place in self.places if what in place.capabilities]
 
-    def _ask(self, what: str, asking: Asking, call: Callable[[RegistryRemote], T]) -> T:
-        """``call`` of each place that may be asked, until one succeeds; else an error that names each, and why."""
-        while True:
-            remote = asking.next(self._nobody(what))
-            try:
-                return call(remote)
-            except FAILURES as error:
-                asking.failed(error)
+    def _asking(self, what: str, scope: Scope, digest: Digest | None = None, first: int = 0) -> Asking:
+        """Return a question to the places with the capability ``what``. Raises Unsupported if there is none."""
+        able = self._able(what)
+        if not able:
+            raise Unsupported(f"{self.host}: none of its hosts has the capability {what!r} in hosts.toml")
+        return Asking(able, first % len(able), scope, digest)
 
 
 class Asking:
-    """The places of one question in their order, and why those that were asked have failed.
+    """One question to several places, from number ``first`` on, and why those that were asked have failed.
 
-    If all fail, the error is that of ``last``, which is the registry itself; by default it is the last one asked.
+    If all fail, the error is that of the last of the list: that is the registry itself.
     """
 
     def __init__(
-        self,
-        order: Sequence[RegistryRemote],
-        scope: Scope,
-        digest: Digest | None = None,
-        last: RegistryRemote | None = None,
+        self, places: Sequence[RegistryRemote], first: int, scope: Scope, digest: Digest | None
     ) -> None:
-        self.order, self.number = tuple(order), -1
+        self.order, self.number = (*places[first:], *places[:first]), -1
+        self._own = places[-1]
         self._scope, self._digest = scope, digest
         self._retries = scope.retries or Retries()
-        self._last = last if last is not None or not order else order[-1]
         self._error: OcidistError | None = None
         self._reasons: list[str] = []
 
     @property
     def more(self) -> bool:
-        """True while there is one to ask after whoever is being asked."""
+        """True if there is a place left to ask."""
         return self.number + 1 < len(self.order)
 
-    def next(self, nobody: str) -> RegistryRemote:
-        """The next place. Raises Unsupported with ``nobody`` if there is none at all."""
-        if not self.order:
-            raise Unsupported(nobody)
+    def ask(self, call: Callable[[RegistryRemote], T]) -> T:
+        """Return what ``call`` does of the first place where it succeeds. Raises an error that names each, and why."""
+        while True:
+            remote = self.next()
+            try:
+                return call(remote)
+            except FAILURES as error:
+                self.failed(error)
+
+    def next(self) -> RegistryRemote:
+        """Return the place to ask now."""
         self.number += 1
         return self.order[self.number]
 
     def failed(self, error: OcidistError) -> None:
-        """Report that the next place is asked; if there is none, raise an error with what each said.
+        """Report that the next place is asked; if none is left, raise an error with what each said.
 
-        What ends the scope is no failure of a place.
+        The end of the scope is not a failure of a place.
         """
         self._scope.check()
         remote = self.order[self.number]
         why = f"{remote.host}: {_reason(error)}"
-        if remote is self._last:
+        if remote is self._own:
             self._error = error
         else:
             self._reasons.append(why)
         if self.more:
-            following = self.order[self.number + 1].host
-            text = f"{why}; asking {following}"
+            text = f"{why}; asking {self.order[self.number + 1].host}"
             self._scope.emit(Retrying(self._digest, self._retries.elsewhere(), 0.0, text))
             return
-        error, last = self._error or error, self._last
-        if not self._reasons or last is None:
+        error = self._error or error
+        if not self._reasons:
             raise error
-        named = isinstance(error, (TransportError, RegistryError)) and error.host == last.host
-        who = "" if named else f" ({last.host})"
+        named = isinstance(error, (TransportError, RegistryError)) and error.host == self._own.host
+        who = "" if named else f" ({self._own.host})"
         raise error.extended(f"{who}; asked before it: {'; '.join(self._reasons)}") from error
 
 

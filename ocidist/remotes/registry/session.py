@@ -3,11 +3,14 @@
 A session is shared by all remotes of a client and by all of its threads. A request names a registry by its
 own name (``https://docker.io/v2/…``); the session knows where that is and how it is reached.
 
-Rules: a redirect that changes scheme, host or port drops Authorization and cookies; no redirect, realm, link or foreign
-URL leaves https, or leads to a loopback or link-local address unless the host that names it is at one itself;
-408, 429, 5xx and failures of the network are tried again with growing, jittered pauses: five times at most, or as the
-scope's :class:`~ocidist.scope.Retries` allow; a host that nobody answers at is tried twice;
-http is spoken to hosts named as such, and to a loopback host that does not speak TLS, to no other.
+Rules:
+
+* A redirect that changes scheme, host or port drops Authorization and cookies.
+* No redirect, realm, link or foreign URL leaves https, or leads to a loopback or link-local address unless the host that
+  names it is at one itself.
+* 408, 429, 5xx and failures of the network are retried after growing, jittered pauses: five tries, or as many as the
+  scope's :class:`~ocidist.scope.Retries` allow; a host that does not answer is tried twice.
+* http is spoken to hosts configured so, and to a loopback host that does not speak TLS; to no other.
 """
 
 from __future__ import annotations
@@ -44,8 +47,8 @@ class RegistrySession:
     """Sends requests to registries. Threads may share it; it holds no connection itself.
 
     ``plain_http`` names hosts (``host[:port]``) that are spoken to without TLS; True means every registry. ``schemes``
-    is what is known of hosts on loopback, where either is tried otherwise.
-    ``jitter`` returns numbers from 0 to 1.
+    are those of hosts on loopback, where both are tried otherwise. ``attempts`` bound a request. ``jitter`` returns
+    numbers from 0 to 1.
     """
 
     def __init__(
@@ -93,13 +96,13 @@ class RegistrySession:
         limit: int | None = None,
         tries: int | None = None,
     ) -> Response:
-        """The answer to a request to a registry, authenticated as it demands. Close it.
+        """Return the answer to a request to a registry, authenticated as it demands. Close it.
 
-        Answers below 300, those in ``expect``, and of a host that was redirected to those in
-        ``expect_elsewhere``, are returned; any other raises RegistryError. ``repository`` and ``actions`` say
-        what a token is asked for, beside what challenges name; ``digest`` is what the retries that are
-        reported are about. ``idempotent`` defaults to what the method is. With ``limit`` a body of at most that
-        many bytes has been read when this returns: a drop in it was a failure like any other. ``tries`` of 1 tries it once.
+        Answers below 300 and those in ``expect`` are returned, and those in ``expect_elsewhere`` of a host that was
+        redirected to; any other raises RegistryError. ``repository`` and ``actions`` say what a token is asked for, beside
+        what challenges name. ``digest`` is the object in reports of retries. ``idempotent`` defaults to what the method
+        is. With ``limit`` a body of at most that many bytes has been read when this returns, so that a cut in it was
+        retried. With ``tries`` of 1 nothing is retried, but for tokens.
         """
         host = wire.host_of(request.url).lower()
         wanted = [f"repository:{repository}:{','.join(actions)}"] if repository else []
@@ -146,9 +149,9 @@ class RegistrySession:
         repository: str = "",
         digest: Digest | None = None,
     ) -> tuple[Response, bytes]:
-        """An answer as of :meth:`send` (of :meth:`fetch` if ``foreign`` names the link) and its body, at most ``limit`` bytes.
+        """Return an answer as :meth:`send` does (:meth:`fetch` if ``foreign`` names the link), and its body, at most ``limit`` bytes.
 
-        A body that breaks off is asked for again. ``accept`` may refuse an answer by its headers.
+        A body that is cut is asked for again. ``accept`` may refuse an answer by its headers.
         """
         if foreign:
             response = self.fetch(request, scope, what=foreign, digest=digest, limit=limit)
@@ -171,9 +174,9 @@ class RegistrySession:
         limit: int | None = None,
         tries: int | None = None,
     ) -> Response:
-        """The answer to a request to any URL that ``request.led_by`` named, never with a credential of any kind.
+        """Return the answer to a request to a URL that ``request.led_by`` named, sent without credentials of any kind.
 
-        ``what`` names it in the error of one that may not be led to.
+        ``what`` names it in the error if it may not lead there.
         """
         bare = self._led(_authorized(request, None), request.led_by, what)
         bare.certified = False
@@ -189,7 +192,7 @@ class RegistrySession:
     # -- one request, until it is answered --
 
     def _for_token(self, request: Request, scope: Scope) -> Response:
-        """Of a token server. To ask for a token twice does no harm, also where it is asked for with POST."""
+        """Return the answer of a token server. Asking twice does no harm, by POST neither."""
         led = self._led(request, request.led_by, "sending us to a token server")
         return self._exchange(led, scope, idempotent=True, limit=wire.ERROR_LIMIT)[0]
 

@@ -154,10 +154,10 @@ def same_origin(one: str, other: str) -> bool:
 
 
 def refusal(here: str, target: str) -> str:
-    """Why one URL may not lead to another: it is no http(s) URL, or leaves https; empty where it may."""
+    """Return why one URL may not lead to another: it is not an http(s) URL, or leaves https; empty where it may."""
     before, after = origin_of(here), origin_of(target)
     if after is None:
-        return f"to {SECRETS.text(redact(target))[:80]}, which is no http(s) URL, is refused"
+        return f"to {SECRETS.text(redact(target))[:80]}, which is not an http(s) URL, is refused"
     if before is not None and before[0] == "https" and after[0] != "https":
         return f"from https to http ({after[1]}) is refused"
     return ""
@@ -260,7 +260,7 @@ def part_refusal(
     size: int | None,
     stop: int | None,
 ) -> str:
-    """Why an answer is not the part from ``offset`` on, up to ``stop`` or the end, of ``size`` bytes; empty where it is.
+    """Return why an answer is not the part from ``offset`` on, up to ``stop`` or the end, of ``size`` bytes; empty where it is.
 
     ``length`` is that of its body. A None is unknown; a part may end before what was asked for does.
     """

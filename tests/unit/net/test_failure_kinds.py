@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import pickle
 import socket
@@ -43,7 +44,7 @@ KINDS: list[tuple[BaseException, bool, str]] = [
     (socket.gaierror(socket.EAI_AGAIN, "later"), False, "resolve"),
     (socket.gaierror(socket.EAI_NONAME, "none"), False, "resolve"),
     (ConnectionRefusedError(111, "refused"), False, "refused"),
-    (OSError(101, "Network is unreachable"), False, "other"),
+    (OSError(errno.ENETUNREACH, "Network is unreachable"), False, "other"),
     (ssl.SSLEOFError(8, "EOF"), False, "hung-up"),
     (ssl.SSLEOFError(8, "EOF"), True, "cut"),
     (certificate(10, "certificate has expired"), False, "expired"),

@@ -471,8 +471,8 @@ def test_tags_come_page_by_page() -> None:
     ("status", "headers", "words"),
     [
         (200, [("Content-Encoding", "gzip")], "Content-Encoding 'gzip' was not asked for"),
-        (204, [], "answered 204: that is no answer to a GET of the whole"),
-        (206, [("Content-Range", "bytes 0-9/20")], "answered 206: that is no answer to a GET of the whole"),
+        (204, [], "answered 204: not an answer to a GET of the whole"),
+        (206, [("Content-Range", "bytes 0-9/20")], "answered 206: not an answer to a GET of the whole"),
     ],
 )
 def test_a07_a_list_or_a_manifest_is_taken_whole_and_not_encoded(
