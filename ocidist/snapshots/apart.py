@@ -96,12 +96,14 @@ def is_empty(lower: Reader, scope: Scope) -> bool:
 class Apart:
     """A Layering over a tree that is not known yet."""
 
-    in_place = False
-
     def __init__(self, privileged: bool) -> None:
         self.marks = Marks(implied={b"": None})
         self._privileged = privileged
         self._size = 0
+
+    @property
+    def in_place(self) -> bool:
+        return False
 
     def whiteout(self, tree: Tree, parent: bytes, name: bytes, own: Callable[[bytes], bool]) -> None:
         at, missing = tree.reach(parent)
@@ -172,7 +174,7 @@ class Over(Apart):
         self._lower, self._scope, self._linked, self._count = lower, scope, linked, count
 
     @property
-    def in_place(self) -> bool:  # type: ignore[override]
+    def in_place(self) -> bool:
         return is_empty(self._lower, self._scope)
 
     def bring_up(self, at: Directory, name: bytes, create: bool) -> bool:

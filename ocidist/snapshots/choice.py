@@ -1,4 +1,4 @@
-"""Which snapshotter a root has: said once, then kept in ``ROOT/snapshots/snapshotter``; native if nothing was said."""
+"""The snapshotter of a root: chosen once and kept in ``ROOT/snapshots/snapshotter``; native by default."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SNAPSHOTTERS: dict[str, type[FolderSnapshotter]] = {
 
 
 def choose(folder: Path, wanted: str | None = None) -> NativeSnapshotter | OverlaySnapshotter:
-    """The snapshotter under ``folder``. ``wanted`` names one, and is kept from then on.
+    """Return the snapshotter under ``folder``. ``wanted`` names one, and is kept from then on.
 
-    Raises UsageError for a name that is none, StoreError where the root has trees of another one already.
+    Raises UsageError for an unknown name, StoreError where the root has trees of another one already.
     """
     if wanted is not None and wanted not in SNAPSHOTTERS:
         raise UsageError(f"--snapshotter {wanted}: no such snapshotter; they are {', '.join(SNAPSHOTTERS)}")
@@ -40,7 +40,7 @@ def _kept(folder: Path) -> str:
         FileNotFoundError,
         NotADirectoryError,
         PermissionError,
-    ):  # of a shared store, trees are not to be seen
+    ):  # the trees of a shared store are private
         return "native"
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else ""

@@ -1,24 +1,26 @@
-"""What all snapshotters share: a folder for each snapshot, and nothing that is half there.
+"""Snapshotters over directories: a folder for each snapshot, and nothing that is half there.
 
-``ROOT/NAME/committed/ALGORITHM-HEX/{fs,info}`` and ``ROOT/NAME/active/…`` alike, where keys that are no digests
-are hashed; ``fs`` is a tree and ``info`` a line of JSON. What is on disk is all there is: no
-database can disagree with it. A rename makes a snapshot visible, another makes it vanish, so a process that
-is killed leaves only what nobody sees. The directories above the trees are 0700: setuid programs of an image
+``ROOT/NAME/committed/ALGORITHM-HEX/{fs,info}`` and ``ROOT/NAME/active/…`` alike; keys that are not digests
+are hashed, ``fs`` is a tree and ``info`` a line of JSON. There is no database that could disagree
+with the disk. A rename makes a snapshot visible, another makes it vanish, so a process that is
+killed leaves only invisible files. The directories above the trees are 0700: setuid programs of an image
 are out of reach of other users (CVE-2021-41103).
 
 Trees are not fsynced: they are made from verified blobs and can be made again (``check --trees`` finds what a power cut
-took of them).
+damaged).
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import time
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator, Sequence
+from shlex import quote
+from typing import Any, Callable, Iterator, Sequence
 
 from ocidist.content.disk import failure, make_folder, make_folders, place_of, refuse_links
 from ocidist.content.lock import FileLock, is_held
@@ -30,9 +32,6 @@ from ocidist.snapshots.protocols import LocalTrees, Mount, Site, SnapshotInfo, U
 from ocidist.snapshots.removal import BY_DESCRIPTOR, remove_tree
 from ocidist.spec.digest import Digest
 from ocidist.trees.directory import FOLDER, Reader, nothing
-
-if TYPE_CHECKING:
-    from typing import Any
 
 __all__ = ["UNPACKING", "Claim", "FolderSnapshotter", "make_place"]
 
@@ -47,7 +46,7 @@ class Claim:
         self._held = True
 
     def fileno(self) -> int:
-        """The lock's descriptor: who inherits it holds the claim as long as it lives."""
+        """Return the lock's descriptor: a process that inherits it holds the claim as long as it lives."""
         return self._lock.fileno()
 
     def close(self) -> None:
@@ -55,7 +54,7 @@ class Claim:
         if self._held:
             self._held = False
             try:
-                os.unlink(self._lock.path)  # before letting go: who waits for this file looks again
+                os.unlink(self._lock.path)  # before letting go: whoever waits for this file looks again
             except OSError:
                 pass
             self._lock.release()
@@ -75,8 +74,7 @@ def make_place(place: Path) -> None:
 
 
 class FolderSnapshotter:
-    """The half of a Snapshotter that does not depend on what a tree is. The constructor does no I/O; errors are
-    StoreError."""
+    """LocalTrees, but for what depends on how a tree is kept. The constructor does no I/O; errors are StoreError."""
 
     name = ""
 
@@ -88,7 +86,7 @@ class FolderSnapshotter:
     # -- looking --
 
     def stat(self, key: str) -> SnapshotInfo:
-        """What is known of a snapshot. Raises StoreError if there is none."""
+        """Return what is known of a snapshot. Raises StoreError if there is none."""
         name = _folder(key)
         for kind, folder in (("committed", self._committed / name), ("active", self._active / name)):
             info = self._read(folder, kind)
@@ -97,7 +95,7 @@ class FolderSnapshotter:
         raise StoreError(key, "no such snapshot")
 
     def path(self, key: str) -> Path:
-        """The directory of a snapshot's own files. Raises StoreError if there is none."""
+        """Return the directory of a snapshot's own files. Raises StoreError if there is none."""
         where = self._committed if self.stat(key).kind == "committed" else self._active
         return where / _folder(key) / "fs"
 
@@ -110,7 +108,7 @@ class FolderSnapshotter:
             raise failure(str(tree), error) from error
 
     def walk(self) -> Iterator[SnapshotInfo]:
-        """Every snapshot, committed before active, in the order of their names."""
+        """Yield every snapshot, committed before active, in the order of their names."""
         for kind, folder in (("committed", self._committed), ("active", self._active)):
             try:
                 names = sorted(os.listdir(folder))
@@ -124,8 +122,6 @@ class FolderSnapshotter:
                     yield info
 
     def _read(self, folder: Path, kind: str) -> SnapshotInfo | None:
-        import json
-
         try:
             found: dict[str, Any] = json.loads(read_small(folder / "info", 1 << 16))
             if kind == "active" and found.get("kind") == "view":
@@ -147,7 +143,7 @@ class FolderSnapshotter:
     # -- writing --
 
     def claim(self, key: str) -> Claim | None:
-        """The sole right to prepare ``key``, over threads and processes; None while another has it."""
+        """Take the sole right to prepare ``key``, over threads and processes; None while another has it."""
         try:
             self._make_root()
             lock = FileLock(str(self.root / "locks" / _folder(key)))
@@ -158,7 +154,7 @@ class FolderSnapshotter:
     def begin(self, key: str, parent: str = "", scope: Scope | None = None) -> Path:
         """Make a private directory to write in, over the parent's tree; what was there under this key is dropped.
 
-        What killed processes left of their work is removed on the way.
+        Leftovers of killed processes are removed first.
         """
         return self._start(key, parent, "active", scope or Scope())
 
@@ -206,7 +202,7 @@ class FolderSnapshotter:
             raise failure(place_of(error, str(folder)), error) from error
 
     def _make(self, folder: Path, key: str, parent: str, kind: str, scope: Scope) -> None:
-        """Out of sight, where what is left of it by a process that is killed is removed, then in one rename."""
+        """Make the snapshot in ``removed``, where a killed process's leftovers are found, then rename it into place."""
         new, claim = self._aside(folder)
         with claim:
             make_folder(str(new))
@@ -230,7 +226,7 @@ class FolderSnapshotter:
         return folder / "fs"
 
     def commit(self, name: str, key: str, parent: str = "") -> None:
-        """The active ``key`` becomes the committed ``name``, seen at once and whole."""
+        """Make the active ``key`` the committed ``name``, at once and whole."""
         self._refuse_links()
         source, target = self._active / _folder(key), self._committed / _folder(name)
         found = self._read(source, "active")
@@ -279,7 +275,7 @@ class FolderSnapshotter:
                 make_folder(str(folder))
                 yield type(self)(folder)
             finally:
-                _removed(folder, nothing)  # what stays is told by gc
+                _removed(folder, nothing)  # gc reports what stays
 
     def replace(self, key: str, made: LocalTrees, scope: Scope | None = None) -> None:
         """Put ``made``'s committed ``key`` in the place of this one's, whose files are removed then. Raises StoreError."""
@@ -317,7 +313,7 @@ class FolderSnapshotter:
         return [folder / name for folder, name in found if not is_held(str(locks / name))]
 
     def remove_stale(self) -> int:
-        """Remove what killed processes left of their work; how many there were. Raises StoreError where some stays."""
+        """Remove the leftovers of killed processes; return how many there were. Raises StoreError where some can't be removed."""
         try:
             count, left = 0, list[StoreError]()
             if self.root.is_dir():
@@ -333,7 +329,7 @@ class FolderSnapshotter:
         return count
 
     def _sweep(self, check: Callable[[], object] = nothing, but: str = "") -> tuple[int, list[StoreError]]:
-        """Remove what killed processes left: how many there were, and what could not be removed."""
+        """Remove the leftovers of killed processes; return how many there were, and what could not be removed."""
         self._refuse_links()
         count, left = 0, []
         for info in list(self.walk()):
@@ -343,7 +339,7 @@ class FolderSnapshotter:
                     with claim:
                         self._discard(self._active / _folder(info.key), check)
                         count += 1
-        # Also the locks alone: who is killed within one leaves its file.
+        # Also the locks alone: a process that is killed within one leaves its file.
         for name in {*os.listdir(self.root / "removed"), *os.listdir(self.root / "locks")}:
             trouble = self._remove(name, check)
             if trouble is not None:
@@ -351,7 +347,7 @@ class FolderSnapshotter:
         return count, left
 
     def _discard(self, folder: Path, check: Callable[[], object] = nothing) -> StoreError | None:
-        """Move it out of sight, then remove it; what to say where that could not be done to the end."""
+        """Move a folder out of sight, then remove it; return the error where some of it stays."""
         self._refuse_links()
         away, claim = self._aside(folder)
         with claim:
@@ -362,15 +358,15 @@ class FolderSnapshotter:
             return _removed(away, check)
 
     def _aside(self, folder: Path) -> tuple[Path, Claim]:
-        """A path in ``removed`` for this process alone, as long as it has the claim."""
+        """Return a path in ``removed`` that belongs to this process as long as it has the claim."""
         while True:
             name = f"{os.getpid()}-{time.monotonic_ns()}-{folder.name}"
             lock = FileLock(str(self.root / "locks" / name))
-            if lock.acquire():  # else somebody who sweeps has just seen it
+            if lock.acquire():  # else another process's sweep has just seen it
                 return self.root / "removed" / name, Claim(lock)
 
     def _remove(self, name: str, check: Callable[[], object]) -> StoreError | None:
-        """Remove ``removed/NAME``, as :meth:`_discard`; nothing if another is at it."""
+        """Remove ``removed/NAME``, as :meth:`_discard`, unless another process is at work on it."""
         lock = FileLock(str(self.root / "locks" / name))
         if not lock.acquire():
             return None
@@ -392,8 +388,6 @@ class FolderSnapshotter:
                 make_folder(str(folder))
 
     def _write(self, folder: Path, key: str, parent: str, kind: str = "committed") -> None:
-        import json
-
         text = json.dumps({"key": key, "parent": parent, "kind": kind, "created_at": time.time()})
         with replacing(folder / "info", 0o600) as target:
             target.write(text.encode())
@@ -409,8 +403,8 @@ def _folder(key: str) -> str:
 
 @contextmanager
 def _folder_of(away: Path) -> Iterator[int | None]:
-    """A descriptor of the ``removed`` that ``away`` is in, from the store's root on through no link: whoever owns the
-    store may exchange its folders at any time. None where directories can't be held. Raises OSError."""
+    """Yield a descriptor of the ``removed`` that ``away`` is in, reached from the store's root through no link: the store's
+    owner may exchange its folders at any time. None on a system where names can't be relative to it. Raises OSError."""
     if not BY_DESCRIPTOR:
         yield None
         return
@@ -426,9 +420,7 @@ def _folder_of(away: Path) -> Iterator[int | None]:
 
 
 def _removed(away: Path, check: Callable[[], object]) -> StoreError | None:
-    """Remove a tree; None, or what stays of it and the way out."""
-    from shlex import quote
-
+    """Remove a tree; return None, or an error that names what stays and the way out."""
     try:
         with _folder_of(away) as at:
             remove_tree(away if at is None else away.name, at, check)

@@ -55,7 +55,7 @@ class NativeSnapshotter(FolderSnapshotter):
         return self._committed_path(info.parent) if info.kind == "view" and info.parent else self.path(key)
 
     def reader(self, key: str) -> TreeReader:
-        """All of a snapshot's tree. Raises StoreError."""
+        """Open a snapshot's whole tree for reading. Raises StoreError."""
         tree = self._tree(key)
         try:
             return TreeReader(tree)
@@ -63,7 +63,7 @@ class NativeSnapshotter(FolderSnapshotter):
             raise failure(str(tree), error) from error
 
     def mounts(self, key: str) -> Sequence[Mount]:
-        """A bind mount. Raises StoreError for a committed snapshot, which nobody may write to."""
+        """Return a bind mount. Raises StoreError for a committed snapshot, which nobody may write to."""
         info = self.stat(key)
         if info.kind == "committed":
             raise StoreError(key, "a committed snapshot is not mounted; prepare one over it, or a view")

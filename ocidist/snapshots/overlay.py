@@ -45,7 +45,7 @@ class OverlaySnapshotter(FolderSnapshotter):
                 self._like(self._committed_path(parent), folder / "fs")
 
     def commit(self, name: str, key: str, parent: str = "") -> None:
-        """As FolderSnapshotter.commit; what a mount kept beside the layer goes."""
+        """As FolderSnapshotter.commit; the work directory of the mount is removed."""
         if self.stat(key).kind == "active":
             work = self.path(key).parent / "work"
             try:
@@ -71,7 +71,7 @@ class OverlaySnapshotter(FolderSnapshotter):
         return _Layer(self, self.begin(key, scope=scope), parent)
 
     def layers(self, key: str) -> list[Path]:
-        """The directories that a snapshot's tree is made of, the uppermost first. Raises StoreError."""
+        """Return the directories that a snapshot's tree is made of, the uppermost first. Raises StoreError."""
         info = self.stat(key)
         found = [] if info.kind == "view" else [self.path(key)]
         seen = {key}
@@ -98,7 +98,7 @@ class OverlaySnapshotter(FolderSnapshotter):
         return found
 
     def reader(self, key: str) -> StackedReader:
-        """All of a snapshot's tree. Raises StoreError."""
+        """Open a snapshot's whole tree for reading. Raises StoreError."""
         layers = self.layers(key)
         try:
             return StackedReader(layers)
@@ -106,7 +106,7 @@ class OverlaySnapshotter(FolderSnapshotter):
             raise failure(place_of(error, str(layers[0])), error) from error
 
     def mounts(self, key: str) -> Sequence[Mount]:
-        """An overlay mount; a bind mount where there is one layer alone. Raises StoreError."""
+        """Return an overlay mount; a bind mount where there is only one layer. Raises StoreError."""
         info = self.stat(key)
         if info.kind == "committed":
             raise StoreError(key, "a committed snapshot is not mounted; prepare one over it, or a view")
@@ -154,5 +154,5 @@ class _Layer:
 
 
 def _escaped(path: str) -> str:
-    """Colons part directories, commas part options."""
+    """Escape the colons that separate directories and the commas that separate options."""
     return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")

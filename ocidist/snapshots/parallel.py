@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import site
 import subprocess
 import sys
 from dataclasses import asdict
@@ -31,14 +32,14 @@ _PACKAGE = str(Path(os.path.abspath(__file__)).parents[2])  # a directory, or th
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def worthwhile(layers: Sequence[Descriptor]) -> bool:
-    """Whether several processes would be faster, and can be started here."""
+    """Return whether several processes would be faster, and can be started here."""
     if sys.platform in ("emscripten", "wasi") or not hasattr(os, "O_DIRECTORY"):
         return False
     if not os.path.isabs(sys.executable or ""):
@@ -48,19 +49,17 @@ def worthwhile(layers: Sequence[Descriptor]) -> bool:
 
 
 def places() -> list[str]:
-    """Where a worker looks for what is not Python's own: this package, and the packages that are installed.
+    """Return the import path of a worker, besides Python's own: this package, and installed packages.
 
-    It takes no entry of ``sys.path`` that is not one of those: in a notebook or with ``python -m`` the working
-    directory is one, and that may be an image's tree.
+    No other entry of ``sys.path`` is taken: in a notebook or with ``python -m`` the working directory is one, and that
+    may be an image's tree.
     """
-    import site
-
     installed = {*site.getsitepackages(), site.USER_SITE if site.ENABLE_USER_SITE else None}
     return [_PACKAGE, *(place for place in sys.path if place in installed)]
 
 
 class Worker:
-    """One layer on its way. ``failed`` tells what it said where it could not be extracted apart."""
+    """A process that extracts one layer. ``failed`` is its error where it could not."""
 
     def __init__(self, layer: Descriptor, root: Path, report: Callable[[int], object]) -> None:
         self.layer, self.root = layer, root
@@ -74,7 +73,7 @@ class Worker:
         self._rest = b""
 
     def start(self, blob: int, lowest: bool, before: int, scope: Scope, held: Sequence[int]) -> None:
-        """Raises OSError where no process can be started, and the scope's end."""
+        """Start the process. Raises OSError where none can be started, and the scope's end."""
         code = _START.format(path=places())
         asked = {
             "root": os.path.abspath(self.root),
@@ -103,7 +102,7 @@ class Worker:
         return self._process is not None
 
     def look(self) -> bool:
-        """Take in what it has said; True once it has ended. Raises LimitExceeded where it says so."""
+        """Read its reports; return whether it has ended. Raises LimitExceeded where it reports that."""
         if self._process is None:
             return True
         assert self._process.stdout is not None
@@ -139,7 +138,7 @@ class Worker:
             self.entries, self.size = said["entries"], said["bytes"]
 
     def end(self) -> None:
-        """Let it end, at once if it still runs. Idempotent."""
+        """Kill it if it still runs. Idempotent."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()

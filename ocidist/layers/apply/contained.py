@@ -47,7 +47,7 @@ _LOOK = 4096  # names between two looks at the scope
 
 
 def listed(fd: int, check: Callable[[], object]) -> list[tuple[bytes, bool]]:
-    """The names in the directory open as ``fd``, each with whether it is a directory. ``check`` may end it."""
+    """Return the names in the directory open as ``fd``, each with whether it is a directory. ``check`` may end it."""
     found: list[tuple[bytes, bool]] = []
     with os.scandir(fd) as entries:
         for entry in entries:
@@ -58,14 +58,14 @@ def listed(fd: int, check: Callable[[], object]) -> list[tuple[bytes, bool]]:
 
 
 class Settler(Protocol):
-    """What gives directories their owner, mode, times and attributes."""
+    """Gives directories their owner, mode, times and attributes, and asks for what is beneath."""
 
     def entry(self, fd: int, member: Member, merged: bool) -> None:
-        """The directory of an entry; ``merged`` if it was there before."""
+        """Settle the directory of an entry; ``merged`` if it was there before."""
         ...
 
     def implied(self, fd: int) -> None:
-        """A directory without an entry of its own."""
+        """Settle a directory without an entry of its own."""
         ...
 
     def bring_up(self, at: Directory, name: bytes, create: bool) -> bool:
@@ -76,7 +76,7 @@ class Settler(Protocol):
         ...
 
     def replaced(self, real: bytes) -> None:
-        """What was at a real path gave way to an entry."""
+        """Note that what was at a real path gave way to an entry."""
         ...
 
 
@@ -126,7 +126,7 @@ class Tree:
         self._pinned: Directory | None = None
 
     def is_empty(self) -> bool:
-        """Whether the root has nothing in it."""
+        """Return whether the root has nothing in it."""
         with os.scandir(self.root.fd) as entries:
             return next(entries, None) is None
 
@@ -168,7 +168,7 @@ class Tree:
     # -- finding --
 
     def at(self, path: bytes, create: bool = True) -> Directory | None:
-        """The directory at a normalised path, through links inside the root.
+        """Return the directory at a normalised path, through links inside the root.
 
         With ``create`` what is missing is made, and a file in the way is replaced (a layer that puts
         something beneath a name says that it is a directory); without, None.
@@ -177,7 +177,7 @@ class Tree:
         return None if missing else found
 
     def reach(self, path: bytes, create: bool = False) -> tuple[Directory, list[bytes]]:
-        """As :meth:`at`; the last directory that is there, and the names on the way from it that are not."""
+        """As :meth:`at`; return the last directory that exists, and the names after it that don't."""
         if not path:
             return self.root, []
         known = self._aliases.get(path)
@@ -196,7 +196,7 @@ class Tree:
         return found, missing
 
     def need(self, path: bytes) -> Directory:
-        """``at`` that makes what is missing."""
+        """As :meth:`at`, making what is missing."""
         found = self.at(path)
         assert found is not None
         return found
@@ -210,7 +210,7 @@ class Tree:
             self._pinned = None
 
     def exactly(self, real: bytes) -> Directory | None:
-        """The directory at a real path, brought up from beneath if need be; None where something else, or nothing, is."""
+        """Return the directory at a real path, brought up from beneath if need be; None where there is none."""
         at = self.root
         self._spend()
         for part in real.split(b"/")[1:]:
@@ -223,7 +223,7 @@ class Tree:
         return at
 
     def _spend(self) -> None:
-        """Look at the scope, and at what the layer has cost; the steps of an entry count from here."""
+        """Check the scope and the layer's budget of steps; the steps of an entry count from here."""
         self._check()
         self._started = self._steps
         if self._steps > self._limit + _STEPS_EACH * self.entries:
@@ -237,7 +237,7 @@ class Tree:
     def _walk(
         self, at: Directory, todo: list[bytes], create: bool, links: bool = True
     ) -> tuple[Directory, list[bytes]]:
-        """Take ``todo`` (last component first) from ``at``: the last directory that is there, and what is missing."""
+        """Walk ``todo`` (last component first) from ``at``; return the last directory that exists, and the missing names."""
         hops = 0
         missing: list[bytes] = []
         while todo:
@@ -286,7 +286,7 @@ class Tree:
         return at, missing
 
     def _real(self, real: bytes) -> Directory | None:
-        """The directory of a real path; a link on the way was put there meanwhile, by somebody else."""
+        """Return the directory of a real path; a link on the way was put there meanwhile, by another process."""
         known, todo = self.root, []
         while real:
             found = self._open.get(real)
@@ -301,7 +301,7 @@ class Tree:
     def _enter(
         self, at: Directory, name: bytes, real: bytes, create: bool, ask: bool = True
     ) -> Directory | bytes | None:
-        """One step: the directory, or a link's target, or None where nothing is and nothing is to be made."""
+        """Take one step; return the directory, a link's target, or None where nothing is and nothing is to be made."""
         if len(real) > MAX_PATH:
             raise LayerError(self._layer, self._shown(), "its directories are nested too deeply")
         try:
@@ -349,7 +349,7 @@ class Tree:
         return directory
 
     def directory(self, at: Directory, name: bytes, member: Member) -> Directory:
-        """The directory of an entry, made or merged with the one that is there."""
+        """Return the directory of an entry, made or merged with the one that is there."""
         real = at.real + b"/" + name
         if len(real) > MAX_PATH:
             raise LayerError(self._layer, self._shown(), "its directories are nested too deeply")

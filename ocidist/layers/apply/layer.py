@@ -1,7 +1,7 @@
 """One layer onto a directory: contained, in one pass, and with the DiffID of what was read.
 
-What each entry does is in :mod:`changes`, what is made of owners and devices in :mod:`policy`, why nothing
-leaves the root in :mod:`tree`. An entry replaces what stands in its place (never writes into it, so another
+What each entry does is in ``whiteouts``, the rule for owners and devices in ``policy``, why nothing leaves the root
+in ``contained``. An entry replaces what stands in its place (never writes into it, so another
 name of the same file keeps its content); a directory entry over a directory merges with it.
 
 Source: OCI image specification, layer.md, "Applying Changesets".
@@ -166,7 +166,7 @@ class _Applier:
         return failure(os.path.join(root, self.shown().lstrip("/")), error)
 
     def room(self) -> int:
-        """How many entries, and directories made for them, there may be now."""
+        """Return how many entries, and directories made for them, the limits still allow."""
         if self.limits is None:
             return sys.maxsize
         return self.limits.entries - self.before - self.tree.made
@@ -289,7 +289,7 @@ class _Applier:
         links.set_times(name, member.mtime, member.mtime, at.fd)
 
     def _hardlink(self, at: Directory, name: bytes, member: Member) -> None:
-        """A further name of a file of this tree; owner, mode and times are the file's."""
+        """Make a further name of a file of this tree; owner, mode and times are the file's."""
         above, last = target(member.link, self.layer, member.name)
 
         def make() -> None:

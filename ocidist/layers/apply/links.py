@@ -10,6 +10,7 @@ import os
 import stat
 from typing import Union
 
+from ocidist.trees.directory import nothing
 from ocidist.trees.file_data import copy_file
 
 __all__ = ["link", "rename", "set_times", "symlink"]
@@ -23,7 +24,7 @@ _TIMES_OF_LINKS = os.utime in os.supports_follow_symlinks
 
 
 def symlink(target: bytes | str, name: bytes, at: int) -> None:
-    """``name`` in the directory open as ``at``, pointing to ``target``. Raises OSError."""
+    """Make ``name`` in the directory open as ``at``, pointing to ``target``. Raises OSError."""
     if _SYMLINK_AT:
         os.symlink(target, name, dir_fd=at)
         return
@@ -37,7 +38,7 @@ def symlink(target: bytes | str, name: bytes, at: int) -> None:
 
 
 def link(source: Name, name: Name, source_at: int | None = None, at: int | None = None) -> None:
-    """A further name of the file ``source``, which isn't followed if it is a symlink. Raises OSError."""
+    """Give the file ``source``, which isn't followed if it is a symlink, a further name. Raises OSError."""
     if _LINK:
         os.link(source, name, src_dir_fd=source_at, dst_dir_fd=at, follow_symlinks=False)
         return
@@ -60,7 +61,7 @@ def _copy(source: Name, name: Name, source_at: int | None, at: int | None) -> No
             raise PermissionError(1, "no file", os.fsdecode(source))
         writer = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=at)
         try:
-            copy_file(reader, writer, lambda: None)
+            copy_file(reader, writer, nothing)
             os.fchmod(writer, stat.S_IMODE(found.st_mode))
             os.utime(writer, ns=(found.st_atime_ns, found.st_mtime_ns))
         finally:
@@ -86,7 +87,7 @@ def rename(name: bytes, source: int, target: int) -> None:
 
 
 def set_times(name: Name, accessed: int, modified: int, at: int | None = None) -> None:
-    """Times in nanoseconds of an entry that isn't followed; of a symlink nothing where the system can't."""
+    """Set the times, in nanoseconds, of an entry that isn't followed; not of a symlink where the system can't."""
     if _TIMES_OF_LINKS:
         os.utime(name, ns=(accessed, modified), dir_fd=at, follow_symlinks=False)
     elif not stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):

@@ -1,10 +1,10 @@
-"""What is made of a layer's owners, modes, devices and attributes: one rule, said once.
+"""One rule for a layer's owners, modes, devices and attributes.
 
 =================  ======================================  ================================================
 what               as root                                 as an ordinary user
 =================  ======================================  ================================================
 owner and group    as archived                             the user's own; the archived one is written beside
-                                                           files and directories (see :mod:`rootless`), and
+                                                           files and directories (see trees.owners), and
                                                            counted where that can't be
 mode of files      as archived, setuid and setgid too      setuid and setgid are dropped: they would speak
                                                            for another owner than the archived one
@@ -47,7 +47,7 @@ _HOST_S_OWN = (b"security.selinux", b"trusted.overlay.", b"user.overlay.")
 
 
 def in_first_namespace() -> bool:
-    """Whether this process is in the machine's first user namespace, the only one with attributes of ``trusted.``."""
+    """Return whether this process is in the machine's first user namespace, the only one with ``trusted.`` attributes."""
     try:
         return os.stat("/proc/self/ns/user").st_ino == _FIRST
     except OSError:  # another system, which has one

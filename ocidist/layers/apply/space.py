@@ -1,4 +1,4 @@
-"""The room on a disk, looked at before a tree is made and while it grows. Holes take none."""
+"""Free space on a disk, checked before a tree is made and while it grows. Holes take none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ADVICE = (
 
 
 def _room(place: Place, limits: Limits) -> tuple[int, int]:
-    """(bytes that are free for this user, bytes of them that are to stay free); (-1, 0) where the system can't tell."""
+    """Return (free bytes for this user, how many of them are to stay free); (-1, 0) where the system can't tell."""
     if not hasattr(os, "statvfs"):
         return -1, 0
     found = os.statvfs(place)
@@ -52,7 +52,7 @@ class Space:
         self._all = self._since = 0
 
     def wrote(self, count: int) -> None:
-        """So many bytes more. Raises StoreError where too little stays free, and the scope's end."""
+        """Count bytes that were written. Raises StoreError where too little stays free, and the scope's end."""
         self._since += count
         if self._since < _STEP:
             return
