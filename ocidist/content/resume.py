@@ -7,7 +7,6 @@ machine (``Body.host`` is "") are read once: they would not differ the next time
 
 from __future__ import annotations
 
-import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Iterator, Protocol
 
@@ -82,9 +81,10 @@ class Resuming:
         self.start = self._position = offset
         self.size: int | None = target.size if target.size >= 0 else None
         self.ended = False
-        """The source has no more of it, so what came is not wrong."""
+        """True once the source has no more of it, which says nothing against the bytes that came."""
         self._body: Body | None = None
         self._sender: str | None = None  # of the last bytes; None: nothing was asked for yet
+        self._kept = offset > 0  # the first bytes are of an earlier run
         self._known = 0  # bytes that the present answer sends again
         self._reasons: dict[str, str] = {}
         self._wrong: dict[str, int] = {}
@@ -92,7 +92,7 @@ class Resuming:
 
     @property
     def host(self) -> str:
-        """The host that sent the last bytes."""
+        """Return the host that sent the last bytes."""
         return self._sender or ""
 
     def readinto(self, buffer: memoryview) -> int:
@@ -127,20 +127,20 @@ class Resuming:
             body.close()
 
     def wrong(self, error: ContentError) -> ContentError | None:
-        """Go back to byte 0, since the bytes are wrong as ``error`` says; return what to raise if it is of no use.
+        """Go back to byte 0, since the bytes are wrong as ``error`` says; return the error to raise if that is no use.
 
-        It is once each host has had its turn: when one has sent wrong bytes for the second time.
+        It is no use once each host has had its turn, when one has sent wrong bytes for the second time.
         """
         self.close()
-        sender = self._sender
-        if self.ended or sender == "":
+        sender, kept = self._sender, self._kept
+        if self.ended or (sender == "" and not kept):
             return error
-        if sender is not None:
+        if sender:
             self._wrong[sender] = self._wrong.get(sender, 0) + 1
             self._reasons[sender] = error.reason
             if self._wrong[sender] >= WRONG:
                 return error.extended(f"; {sender} sent them{self._others(sender)}")
-        self._position = 0
+        self._position, self._kept = 0, False
         why = f"{sender}: {error.reason}" if sender else str(error)
         self._scope.emit(Retrying(self._target.digest, self._retries.elsewhere(), 0.0, why))
         return None
@@ -150,11 +150,11 @@ class Resuming:
         return min(ends, default=0)
 
     def _answer(self) -> Body:
-        """The present answer; where there is none, the next."""
+        """Return the present answer, or the next one."""
         if self._body is None:
             at, resumed = self._position, self._sender is not None
             length = None if self._stop is None else self._stop - at
-            self.ended = True  # an error of content, raised here, is no word about bytes that came
+            self.ended = True  # an error about content from here is not about bytes that came
             self._body = body = self._source.open(self._target, self._scope, offset=at, length=length)
             self.ended, self._sender, self._known = False, body.host, at - body.start
             if self._target.size < 0:
@@ -182,7 +182,7 @@ class Resuming:
             self._retries.elsewhere()
             self._pause(0.0, f"{host}: {reason}")
             return
-        seconds = self._retries.after(error, random.random())
+        seconds = self._retries.after(error, _jitter())
         if seconds is None:
             others = self._others(host)
             raise error.extended(others) if others else error
@@ -193,7 +193,7 @@ class Resuming:
         host, end = self.host, self._end()
         self.close()
         reason = f"the source ends after {self._position - self._known}{f' of {end}' if end else ''} bytes"
-        seconds = self._retries.again(random.random(), tries=EARLY) if host else None
+        seconds = self._retries.again(_jitter(), tries=EARLY) if host else None
         if seconds is None:
             self.ended = True
             raise SizeMismatch(self._target, reason)
@@ -206,6 +206,12 @@ class Resuming:
     def _others(self, host: str) -> str:
         said = [f"{other}: {reason}" for other, reason in self._reasons.items() if other != host]
         return f"; asked before it: {'; '.join(said)}" if said else ""
+
+
+def _jitter() -> float:
+    import random  # 5 ms, and most runs never pause
+
+    return random.random()
 
 
 def _scratch(count: int) -> memoryview:

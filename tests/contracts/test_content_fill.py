@@ -198,6 +198,23 @@ def test_a06_resumed_bytes_that_do_not_verify_are_fetched_once_more(content: Any
     assert stored(content) == RAW
 
 
+@pytest.mark.parametrize("kept", [b"", b"\xff" + RAW[1:1000]])
+def test_a06_bytes_of_this_machine_are_read_once(content: Any, kept: bytes, monkeypatch: Any) -> None:
+    """They would be as wrong the next time; but what an earlier run left wrong is dropped."""
+    monkeypatch.setattr(Body, "host", "")
+    if kept:
+        keep(content, kept)
+        _, source, _ = run(content, Answer())
+        assert source.offsets == [1000, 0]
+        assert stored(content) == RAW
+        return
+    for answer, error in ((Answer(b"\xff" + RAW[1:]), DigestMismatch), (Answer(end=1000), SizeMismatch)):
+        source = Source([answer])
+        with pytest.raises(error):
+            fill(content, content, TARGET, source, Scope())
+        assert source.offsets == [0]
+
+
 @pytest.mark.parametrize(
     ("raw", "error"),
     [(b"\xff" + RAW[1:], DigestMismatch), (RAW + b"x", SizeMismatch), (RAW * 2, SizeMismatch)],
