@@ -206,6 +206,11 @@ class LocalContent:
             if file is None:
                 os.close(fd)
 
+    def file(self, target: Descriptor, scope: Scope) -> int | None:
+        """Return a descriptor of the blob's file; the caller closes it. Raises as :meth:`open`."""
+        with self.open(target, scope) as body:
+            return os.dup(body.fileno())
+
     # -- Ingester --
 
     def writer(

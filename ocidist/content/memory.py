@@ -75,6 +75,10 @@ class MemoryContent:
             raise SizeMismatch(target, f"the blob is {len(raw)} bytes, not {target.size}")
         return MemoryBody(raw, offset, None if length is None else offset + length)
 
+    def file(self, target: Descriptor, scope: Scope) -> None:
+        """Return None: there are no files. Raises BlobNotFound."""
+        self._blob(target.digest)
+
     # -- Ingester --
 
     def writer(

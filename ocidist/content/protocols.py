@@ -103,6 +103,11 @@ class Provider(Protocol):
         self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None
     ) -> Body: ...
 
+    def file(self, target: Descriptor, scope: Scope) -> int | None:
+        """Return a descriptor of the blob's file, for another process to read; the caller closes it. None if the blob
+        is not a file."""
+        ...
+
 
 class Writer(Protocol):
     """One ingest; append-only. Use it in ``with``: leaving without commit keeps what was written."""

@@ -25,6 +25,7 @@ from ocidist.layers.apply.contained import Directory, Tree
 from ocidist.layers.apply.space import require
 from ocidist.scope import Scope
 from ocidist.snapshots.copying import copy_entry
+from ocidist.snapshots.measure import on_disk
 from ocidist.trees.directory import Reader, TreeReader
 
 __all__ = ["Apart", "Marks", "NeedsOrder", "Over", "require_fitting"]
@@ -198,7 +199,7 @@ class Over(Apart):
             links.link(name, name, self._linked.folder(above), at.fd)
             return True
         if stat.S_ISREG(found.st_mode):  # without its holes
-            taken = getattr(found, "st_blocks", 0) * 512
+            taken = on_disk(found)
             if self._count is not None:
                 self._count(taken)
             require(at.fd, os.fsdecode(real), taken, self._scope.limits, "a copy of it in the layer")

@@ -11,7 +11,7 @@ from typing import Callable
 from ocidist.snapshots.protocols import Usage
 from ocidist.trees.directory import TreeReader, nothing
 
-__all__ = ["tree_usage"]
+__all__ = ["on_disk", "tree_usage"]
 
 
 def tree_usage(path: Path, check: Callable[[], object] = nothing) -> Usage:
@@ -20,7 +20,7 @@ def tree_usage(path: Path, check: Callable[[], object] = nothing) -> Usage:
     seen: set[tuple[int, int]] = set()
     folders = [b""]
     with closing(TreeReader(path)) as reader:
-        size, inodes = _disk(reader.stat(b"")), 1
+        size, inodes = on_disk(reader.stat(b"")), 1
         for folder in folders:  # grows while it runs
             try:
                 for name, found in reader.entries(folder, check):  # one by one: there may be a million
@@ -30,13 +30,14 @@ def tree_usage(path: Path, check: Callable[[], object] = nothing) -> Usage:
                         if (found.st_dev, found.st_ino) in seen:
                             continue
                         seen.add((found.st_dev, found.st_ino))
-                    size += _disk(found)
+                    size += on_disk(found)
                     inodes += 1
             except (FileNotFoundError, NotADirectoryError):
                 continue
     return Usage(inodes, size)
 
 
-def _disk(found: os.stat_result) -> int:
+def on_disk(found: os.stat_result) -> int:
+    """Return the bytes set aside for a file; its size on a system that doesn't tell."""
     blocks = getattr(found, "st_blocks", None)
     return found.st_size if blocks is None else int(blocks) * 512

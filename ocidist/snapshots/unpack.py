@@ -9,6 +9,7 @@ Source: OCI image specification, config.md, "Layer DiffID" and "Layer ChainID".
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -239,18 +240,16 @@ class _Work:
         """Have a worker extract the layer, if that is worth it and possible."""
         if not workers.suits(row.layer, row.diff_id):
             return None
-        with closing(self._provider.open(row.layer, self._scope)) as body:
-            try:
-                fileno = getattr(body, "fileno", None)
-                if fileno is None:
-                    return None
-                report = _Report(row.layer, self._scope)
-                place = site.place(number)
-                return workers.start(
-                    row.layer, place, report, fileno(), site.is_lowest(number), self._entries
-                )
-            except (OSError, ValueError):  # no process can be had, or what is read is no file
-                return None
+        blob = self._provider.file(row.layer, self._scope)
+        if blob is None:
+            return None
+        try:
+            report, place = _Report(row.layer, self._scope), site.place(number)
+            return workers.start(row.layer, place, report, blob, site.is_lowest(number), self._entries)
+        except (OSError, ValueError):  # no process can be started
+            return None
+        finally:
+            os.close(blob)
 
     def _finish(self, workers: Workers, step: _Step) -> None:
         """Settle a layer; commit its snapshot if it is the uppermost there."""

@@ -27,6 +27,9 @@ class Absent:
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Body:
         raise BlobNotFound(target, "it has to be fetched again")
 
+    def file(self, target: Descriptor, scope: Scope) -> int | None:
+        raise BlobNotFound(target, "it has to be fetched again")
+
     def writer(
         self,
         key: str,

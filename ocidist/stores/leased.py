@@ -30,6 +30,7 @@ class LeasedContent:
     def __init__(self, blobs: Blobs, leases: Leases, scope: Scope | None = None) -> None:
         self.blobs, self.leases, self.scope = blobs, leases, scope
         self.info, self.has, self.open, self.walk = blobs.info, blobs.has, blobs.open, blobs.walk
+        self.file = blobs.file
         self.statuses, self.abort, self.sweep = blobs.statuses, blobs.abort, blobs.sweep
         self.survey, self.identity, self.path = blobs.survey, blobs.identity, blobs.path
         self.labeled = leases.labeled

@@ -76,6 +76,18 @@ def test_c31_what_is_not_committed_is_invisible(content: Content) -> None:
     assert list(content.statuses()) == []
 
 
+def test_the_file_of_a_blob_is_the_callers_to_close(content: Content) -> None:
+    """Another process reads it from its start; where blobs are not files there is none."""
+    target = put(content, RAW)
+    fd = content.file(target, Scope())
+    if fd is not None:
+        with open(fd, "rb") as file:
+            assert file.read() == RAW
+    for look in (content.file, content.open):
+        with pytest.raises(BlobNotFound):
+            look(descriptor(b"not here"), Scope())
+
+
 def test_c31_a_writer_of_what_is_here_is_told_so(content: Content) -> None:
     """AlreadyExists, and no ingest is left by asking."""
     target = put(content, RAW)

@@ -50,6 +50,9 @@ class Blobs:
     def info(self, digest: Digest) -> Any:
         raise NotImplementedError
 
+    def file(self, target: Descriptor, scope: Scope) -> None:
+        """There are no files."""
+
     def open(self, target: Descriptor, scope: Scope, *, offset: int = 0, length: int | None = None) -> Any:
         self.opened.append(target.digest)
         if target.digest not in self.blobs:
