@@ -20,7 +20,7 @@ from typing import Any, Callable
 from ocidist.client import Client
 from ocidist.content.verify import read_all
 from ocidist.errors import AlreadyExists, BlobNotFound, Locked, OcidistError
-from ocidist.graph.walk import walk
+from ocidist.graph.walk import reachable
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
@@ -75,7 +75,7 @@ class Held:
         for name, digest in self.names.items():
             target = store.get_image(name)
             assert target.digest == digest, name
-            for item in walk(store.content, target, scope):
+            for item in reachable(store.content, target, scope):
                 _read(store, item.digest, scope)
         for blob in self.blobs:
             _read(store, Digest(blob), scope)
