@@ -124,7 +124,7 @@ def prepare(
     store.require_writable()
     chain = _whole(store, chain)
     key = os.path.abspath(target)
-    kept = store.snapshots
+    kept = store.local_trees()
     claim = kept.claim(f"prepare {key}")
     if claim is None:
         raise StoreError(key, "another process is preparing a snapshot for it")
@@ -187,7 +187,9 @@ def _refuse_mounted(store: Store, key: str) -> None:
     except (OSError, IndexError):  # another system: nothing can be told
         return
     points = [_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), line) for line in lines]
-    target, own = (os.fsencode(os.path.realpath(place)) for place in (key, store.snapshots.path(key).parent))
+    target, own = (
+        os.fsencode(os.path.realpath(place)) for place in (key, store.local_trees().path(key).parent)
+    )
     for point in points:  # what is mounted below the target may be anybody's, and has no part in it
         if point in (target, own) or point.startswith(own + b"/"):
             raise StoreError(key, f"it is mounted; `umount {quote(os.fsdecode(point))}` first")
@@ -226,7 +228,7 @@ def _reader(store: Store, name: str) -> tuple[Reader, str]:
             return TreeReader(name), ""
         except OSError as error:
             raise StoreError(name, error.strerror or str(error)) from error
-    return store.snapshots.reader(info.key), info.parent
+    return store.local_trees().reader(info.key), info.parent
 
 
 def changes(store: Store, upper: str, lower: str | None, scope: Scope) -> Rows[ChangeRow]:
@@ -272,7 +274,6 @@ def commit(store: Store, name: str, scope: Scope, *, epoch: int | None = None) -
     Raises StoreError and LayerError; then the active snapshot is as it was.
     """
     from ocidist.errors import AlreadyExists
-    from ocidist.snapshots.unpack import LocalApplier
     from ocidist.spec.chain import child_id
     from ocidist.spec.digest import Digest
 
@@ -293,8 +294,7 @@ def commit(store: Store, name: str, scope: Scope, *, epoch: int | None = None) -
     chain = child_id(Digest(info.parent), made.diff_id) if info.parent else made.diff_id
     store.hold_trees([str(chain)], scope)
     if made.clamped:  # the tree has other times than the layer gives
-        applier = LocalApplier(content, store.snapshots)
-        applier.apply(_descriptor(made), made.diff_id, info.parent, scope)
+        store.applier(scope).apply(_descriptor(made), made.diff_id, info.parent, scope)
         store.snapshots.remove(info.key)
     else:
         store.snapshots.commit(str(chain), info.key)

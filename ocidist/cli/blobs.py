@@ -198,10 +198,10 @@ def _paths(digest: Digest, only: str | None, context: Context) -> list[str]:
     if path is not None and os.path.lexists(path):
         store.content.info(digest)  # a file, and no link or folder
         found.append(str(path))
-    if only != "blob":
+    if only != "blob" and store.trees is not None:
         try:
             if store.snapshots.stat(str(digest)).kind == "committed":
-                found.append(str(store.snapshots.path(str(digest))))
+                found.append(str(store.trees.path(str(digest))))
         except OcidistError:
             pass
     if len(found) > 1:  # the ChainID of one layer is its DiffID, and an uncompressed layer's digest

@@ -29,12 +29,15 @@ __all__ = ["Context"]
 
 
 class Context:
-    """One run of one command. Parts are made at first use: a listing of blobs never loads the network."""
+    """One run of one command. Parts are made at first use: a listing of blobs never loads the network.
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    ``store`` takes the place of the one that ``--root`` names.
+    """
+
+    def __init__(self, args: argparse.Namespace, store: Store | None = None) -> None:
         self.args = args
         self._settings: Settings | None = None
-        self._store: Store | None = None
+        self._store = store
         self._client: Client | None = None
         self._trace: Trace | None = None
 

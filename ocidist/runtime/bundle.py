@@ -96,12 +96,12 @@ def _unpacked(store: Store, manifest: Manifest, config: ImageConfig, scope: Scop
         chain = store.chain_of(config)
         if chain is None:
             raise BundleError(store.place.name, "opened read-only, and the image is not unpacked in it")
-        with closing(store.snapshots.reader(str(chain))) as tree:
+        with closing(store.local_trees().reader(str(chain))) as tree:
             yield tree
         return
     with store.lease(scope=scope) as lease, scope.child(lease=lease) as inner:
         chain = store.unpack(manifest, config, inner)
-        with closing(store.snapshots.reader(str(chain))) as tree:
+        with closing(store.local_trees().reader(str(chain))) as tree:
             yield tree
 
 

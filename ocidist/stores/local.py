@@ -19,9 +19,17 @@ from ocidist.stores.place import Place
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ocidist.snapshots.protocols import LocalTrees
+    from ocidist.snapshots.protocols import Applier, LocalTrees
+    from ocidist.stores.store import Store
 
-__all__ = ["LocalPlace"]
+__all__ = ["LocalPlace", "local_applier"]
+
+
+def local_applier(store: Store) -> Applier:
+    """What applies layers to a store's own trees."""
+    from ocidist.snapshots.unpack import LocalApplier
+
+    return LocalApplier(store.content, store.local_trees())
 
 
 class LocalPlace(Place):
@@ -48,7 +56,7 @@ class LocalPlace(Place):
 
         return Path(self.name)
 
-    def snapshots(self) -> LocalTrees:
+    def trees(self) -> LocalTrees:
         """The snapshotter under ``ROOT/snapshots``, the root's own choice. Raises StoreError, UsageError."""
         from ocidist.snapshots.choice import choose
 

@@ -39,7 +39,7 @@ from ocidist.spec.prefix import complete, is_prefix
 from ocidist.spec.reference import Reference
 from ocidist.stores.absent import Absent
 from ocidist.stores.leased import LeasedContent
-from ocidist.stores.local import LocalPlace
+from ocidist.stores.local import LocalPlace, local_applier
 from ocidist.stores.place import Place
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ocidist.content.protocols import Body, Content, Writer
     from ocidist.remotes.protocols import Source
     from ocidist.rows import Rows
-    from ocidist.snapshots.protocols import LocalTrees
+    from ocidist.snapshots.protocols import Applier, LocalTrees, Snapshotter
     from ocidist.spec.config import ImageConfig
     from ocidist.spec.manifest import Manifest
     from ocidist.stores.upkeep.check import DamageRow
@@ -62,7 +62,8 @@ __all__ = ["Store"]
 class Store:
     """A Source and a Sink, made of its parts: see :meth:`at` for the one in a directory.
 
-    ``names`` are what ``images`` lists. ``snapshots`` is called at first use.
+    ``names`` are what ``images`` lists. ``snapshots``, ``trees`` and ``applier`` are called at first use; without ``trees``
+    the snapshots are not directories of this machine.
     """
 
     def __init__(
@@ -71,13 +72,16 @@ class Store:
         content: Content,
         names: Images,
         leases: Leases,
-        snapshots: Callable[[], LocalTrees],
+        snapshots: Callable[[], Snapshotter],
+        applier: Callable[[Store], Applier],
+        trees: Callable[[], LocalTrees] | None = None,
         place: Place | None = None,
     ) -> None:
         self.content, self.names, self.leases = content, names, leases
         self.place = place or Place()
-        self._open_snapshots = snapshots
-        self._snapshots: LocalTrees | None = None
+        self._open_snapshots, self._open_applier, self._open_trees = snapshots, applier, trees
+        self._snapshots: Snapshotter | None = None
+        self._trees: LocalTrees | None = None
 
     @classmethod
     def at(
@@ -102,7 +106,9 @@ class Store:
             content=LeasedContent(place.blobs, leases),
             names=SqliteImages(place.database),
             leases=leases,
-            snapshots=place.snapshots,
+            snapshots=place.trees,
+            applier=local_applier,
+            trees=place.trees,
             place=place,
         )
 
@@ -157,11 +163,28 @@ class Store:
         return self.place.root
 
     @property
-    def snapshots(self) -> LocalTrees:
+    def snapshots(self) -> Snapshotter:
         """The snapshotter. Raises StoreError, UsageError."""
         if self._snapshots is None:
             self._snapshots = self._open_snapshots()
         return self._snapshots
+
+    @property
+    def trees(self) -> LocalTrees | None:
+        """The trees of snapshots, if they are directories of this machine. Raises StoreError, UsageError."""
+        if self._trees is None and self._open_trees is not None:
+            self._trees = self._open_trees()
+        return self._trees
+
+    def local_trees(self) -> LocalTrees:
+        """:attr:`trees`. Raises StoreError if they are not directories of this machine."""
+        if self.trees is None:
+            raise StoreError(self.place.name, "its snapshots are not directories of this machine")
+        return self.trees
+
+    def applier(self, scope: Scope) -> Applier:
+        """What applies layers of this store to its snapshots."""
+        return self._open_applier(self.within(scope))
 
     # -- Source --
 
@@ -360,22 +383,19 @@ class Store:
 
         The config blob gets the label that keeps the snapshot as long as the image.
         """
-        from ocidist.snapshots.unpack import LocalApplier
-
         if manifest.config is None:
             raise UsageError("an artifact without a config has no root filesystem")
         self.place.require_writable()
-        content = self.content.within(scope)
         if config.diff_ids:
             self.hold_trees(map(str, chain_ids(config.diff_ids)), scope)
-        applier = LocalApplier(content, self.snapshots)
-        chain = applier.unpack(manifest.layers, config.diff_ids, scope, wait=wait)
-        content.set_labels(manifest.config.digest, {SNAPSHOT_LABEL + self.snapshots.name: str(chain)})
+        chain = self.applier(scope).unpack(manifest.layers, config.diff_ids, scope, wait=wait)
+        self.content.within(scope).set_labels(
+            manifest.config.digest, {SNAPSHOT_LABEL + self.snapshots.name: str(chain)}
+        )
         return chain
 
     def chain_of(self, config: ImageConfig) -> Digest | None:
         """The ChainID of an image that is unpacked here, else None."""
-
         if not config.diff_ids:
             return None
         chain = chain_id(config.diff_ids)

@@ -25,12 +25,14 @@ from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.stores.store import Store
+from tests.parts.memory_store import memory_store
 
 Content = Any
 MAKERS: dict[str, Callable[[Path], Content]] = {
     "local": lambda folder: LocalContent(folder / "content"),
     "memory": lambda folder: MemoryContent(),
     "store": lambda folder: Store.at(folder / "root").content,
+    "memory store": lambda folder: memory_store().content,
 }
 RAW = bytes(range(256)) * 40
 
@@ -369,7 +371,7 @@ def test_sha512(content: Content) -> None:
     assert get(content, Descriptor("text/plain", digest, len(RAW))) == RAW
 
 
-@pytest.mark.parametrize("kind", ["store"])
+@pytest.mark.parametrize("kind", ["store", "memory store"])
 def test_labels_are_kept_where_the_store_keeps_them(kind: str, tmp_path: Path) -> None:
     """Those given to the writer and those given to the commit."""
     content = MAKERS[kind](tmp_path)

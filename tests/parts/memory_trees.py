@@ -125,7 +125,7 @@ class MemoryApplier:
                 above, _, name = member.name.rpartition("/")
                 if name.startswith(".wh."):
                     tree.pop(f"{above}/{name[4:]}".lstrip("/"), None)
-                elif (file := members.extractfile(member)) is not None:
+                elif member.isreg() and (file := members.extractfile(member)) is not None:
                     tree[member.name] = file.read()
         self._snapshots.commit(str(chain), "applying", parent)
         return chain

@@ -95,7 +95,7 @@ class Snapshots:
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty store with a snapshotter that only remembers keys."""
     with Store.at(tmp_path / "root") as store:
-        store._snapshots = Snapshots()  # type: ignore[assignment]
+        store._snapshots = store._trees = Snapshots()  # type: ignore[assignment]
         yield store
 
 
@@ -337,7 +337,7 @@ def test_c38_garbage_collection_during_pulls_and_ingests(tmp_path: Path) -> None
 
     def collecting() -> None:
         store = Store.at(root)
-        store._snapshots = Snapshots()  # type: ignore[assignment]
+        store._snapshots = store._trees = Snapshots()  # type: ignore[assignment]
         while not stop.is_set():
             store.gc(Scope())
         store.close()
@@ -447,7 +447,7 @@ def test_gc_follows_labels(store: Store) -> None:
         SnapshotInfo("under", "", "committed", time.time()),
         SnapshotInfo("container", "under", "active", time.time()),
     )
-    store._snapshots = snapshots  # type: ignore[assignment]
+    store._snapshots = store._trees = snapshots  # type: ignore[assignment]
     report = store.gc(Scope())
     assert report.digests == (kept[1],)
     assert set(report.snapshots) == {"orphan", "orphan-base"}
@@ -485,7 +485,7 @@ def test_a_leased_snapshot_stays(store: Store) -> None:
     """While it is being unpacked nothing else refers to it."""
     store.leases.hold("l", time.time() + 9000, [("snapshot", "s")])
     snapshots = Snapshots(SnapshotInfo("s", "", "committed", time.time()))
-    store._snapshots = snapshots  # type: ignore[assignment]
+    store._snapshots = store._trees = snapshots  # type: ignore[assignment]
     assert store.gc(Scope()).snapshots == ()
     drop_leases(store)
     assert store.gc(Scope()).snapshots == ("s",)
@@ -635,7 +635,7 @@ def test_c38_gc_all_leaves_what_is_under_way(store: Store) -> None:
     """The lease of a block that runs, here or in another process's eyes, and a fetch that is not done."""
     source = Source(small_image())
     other = Store.at(store.root)
-    other._snapshots = Snapshots()  # type: ignore[assignment]
+    other._snapshots = other._trees = Snapshots()  # type: ignore[assignment]
     with store.lease() as lease, Scope(lease=lease) as scope:
         store.push(source.root, source, scope)
         assert other.gc(Scope(), everything=True).blobs == ()
@@ -691,7 +691,7 @@ def test_c41_a_dry_run_of_gc_writes_nothing(store: Store) -> None:
     before = sorted(map(str, store.root.rglob("*")))
     with Store.at(store.root, readonly=True) as reader:
         for looked_at in (store, reader):
-            looked_at._snapshots = Snapshots()  # type: ignore[assignment]
+            looked_at._snapshots = looked_at._trees = Snapshots()  # type: ignore[assignment]
             assert set(looked_at.gc(Scope(), dry_run=True).digests) == set(image.everything())
     assert sorted(map(str, store.root.rglob("*"))) == before
 
@@ -769,7 +769,7 @@ def test_listings_at_80_columns_keep_what_is_typed_again(store: Store) -> None:
     assert head.split() == ["REF", "SIZE", "AGE", "TOTAL"]
     assert {line.split()[0] for line in lines} == {key, "k"}
     assert {line.split()[-1] for line in lines} == {"kB", "-"}
-    store._snapshots = None
+    store._snapshots = store._trees = None
     chain = str(chain_id([Digest.of(b"a"), Digest.of(b"b")]))
     store.snapshots.prepare("k1")
     store.snapshots.commit(chain, "k1")

@@ -26,7 +26,7 @@ from ocidist.stores.upkeep.trees import TreesReport, check_trees
 if TYPE_CHECKING:
     from ocidist.content.protocols import Content
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import LocalTrees
+    from ocidist.snapshots.protocols import Snapshotter
     from ocidist.stores.store import Store
 
 __all__ = ["CheckReport", "DamageRow", "check", "references"]
@@ -291,7 +291,7 @@ def _trees(store: Store, labelled: Iterable[tuple[str, str, str]], unseen: list[
     for info in every:
         if info.parent and info.parent not in committed and _stands(snapshots, info.key):
             yield DamageRow("snapshot", info.key, f"its parent {info.parent} is missing")
-        elif info.kind == "committed" and not _has_tree(snapshots, info.key) and _stands(snapshots, info.key):
+        elif info.kind == "committed" and not _has_tree(store, info.key) and _stands(snapshots, info.key):
             yield DamageRow("snapshot", info.key, "its tree is missing")
     for digest, _, chain in labelled:
         try:
@@ -302,7 +302,7 @@ def _trees(store: Store, labelled: Iterable[tuple[str, str, str]], unseen: list[
             yield DamageRow("snapshot", chain, f"missing, but the config {digest} says that it is unpacked")
 
 
-def _stands(snapshots: LocalTrees, key: str) -> bool:
+def _stands(snapshots: Snapshotter, key: str) -> bool:
     try:
         snapshots.stat(key)
     except OcidistError:
@@ -310,8 +310,8 @@ def _stands(snapshots: LocalTrees, key: str) -> bool:
     return True
 
 
-def _has_tree(snapshots: LocalTrees, key: str) -> bool:
+def _has_tree(store: Store, key: str) -> bool:
     try:
-        return os.path.isdir(snapshots.path(key))
+        return store.trees is None or os.path.isdir(store.trees.path(key))
     except OcidistError:
         return False

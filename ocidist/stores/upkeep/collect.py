@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ocidist.content.protocols import Content, Info, Remover
     from ocidist.images.protocols import Lease
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import LocalTrees, SnapshotInfo
+    from ocidist.snapshots.protocols import SnapshotInfo, Snapshotter
     from ocidist.stores.store import Store
 
 __all__ = ["CollectReport", "Removed", "collect"]
@@ -119,13 +119,13 @@ def collect(store: Store, scope: Scope, *, dry_run: bool = False, everything: bo
         unseen: list[str] = []
         try:
             names, lost = _garbage_snapshots(content, snapshots, live, kept, strange)
-            stale = snapshots.stale()
+            stale = store.trees.stale() if store.trees is not None else []
         except StoreError as error:
             if not isinstance(error.__cause__, PermissionError):
                 raise
             names, lost, stale = [], [], []  # the trees of another user are out of sight
             unseen = [] if dry_run else [f"{error}; until it can be read no tree is removed"]
-        in_trees = sum(_tree_size(snapshots, name, scope) for name in names)
+        in_trees = sum(_tree_size(store, name, scope) for name in names)
         sizes_of_stale = {path: measure(os.fspath(path), scope).size for path in stale}
         sizes = {status.key: status.offset for status in content.statuses()}
         before = float("inf") if everything else now - DAY
@@ -309,7 +309,7 @@ def _unknown(content: Content, text: str) -> Descriptor:
 
 def _garbage_snapshots(
     content: Content,
-    snapshots: LocalTrees,
+    snapshots: Snapshotter,
     live: Iterable[Lease],
     kept: set[Digest],
     strange: _Unknown,
@@ -334,10 +334,12 @@ def _garbage_snapshots(
     return sorted(garbage, key=lambda key: -_depth(key, parents)), lost
 
 
-def _tree_size(snapshots: LocalTrees, key: str, scope: Scope) -> int:
+def _tree_size(store: Store, key: str, scope: Scope) -> int:
     """Bytes of the files in a snapshot, hardlinks once; 0 where that can't be seen."""
     try:
-        return measure(os.fspath(snapshots.path(key)), scope).size
+        if store.trees is None:
+            return store.snapshots.usage(key, scope.check).size
+        return measure(os.fspath(store.trees.path(key)), scope).size
     except OcidistError:
         return 0
 
@@ -387,7 +389,8 @@ def _sweep(
         except StoreError as error:
             stuck.append(str(error))
     try:
-        store.snapshots.remove_stale()
+        if store.trees is not None:
+            store.trees.remove_stale()
     except StoreError as error:
         stuck.append(str(error))
     ids = list(ended)

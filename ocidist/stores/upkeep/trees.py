@@ -134,7 +134,7 @@ def check_trees(store: Store, scope: Scope) -> TreesReport:
     A tree that can't be unpacked again, because a blob is damaged or for want of room, is a problem too.
     """
     store.require_writable()
-    snapshots = store.snapshots
+    snapshots = store.local_trees()
     keys = {info.key for info in snapshots.walk() if info.kind == "committed"}
     if not keys:
         return TreesReport()
@@ -214,7 +214,7 @@ def remake(store: Store, key: str, scope: Scope) -> str:
 
     Raises StoreError where a prepared snapshot stands on it, and as unpack; then it is as it was.
     """
-    snapshots = store.snapshots
+    snapshots = store.local_trees()
     tree = _trees(store, {key}, scope).get(key)
     if tree is None:
         raise StoreError(key, "no image of the store has this tree; pull one that does")

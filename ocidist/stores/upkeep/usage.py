@@ -19,7 +19,7 @@ from ocidist.trees.directory import TreeReader
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
-    from ocidist.snapshots.protocols import LocalTrees
+    from ocidist.snapshots.protocols import Snapshotter
     from ocidist.stores.store import Store
 
 __all__ = ["Space", "UsageRow", "measure", "usage"]
@@ -171,7 +171,7 @@ def usage(store: Store, scope: Scope) -> Rows[UsageRow]:
     if files:
         places = {path: spaces[kind] for kind, paths in files.items() if kind in spaces for path in paths}
         for key, space in trees.items():
-            places[os.path.abspath(store.snapshots.path(key))] = space
+            places[os.path.abspath(store.local_trees().path(key))] = space
         total = measure(files["total"][0], scope, places=places)
     else:
         for info in store.content.walk():
@@ -196,7 +196,7 @@ def usage(store: Store, scope: Scope) -> Rows[UsageRow]:
     return Rows(USAGE, rows)
 
 
-def _snapshots(snapshots: LocalTrees) -> list[str]:
+def _snapshots(snapshots: Snapshotter) -> list[str]:
     try:
         return [info.key for info in snapshots.walk()]
     except OcidistError:  # another user's: they count as folders that can't be read

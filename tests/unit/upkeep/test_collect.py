@@ -45,7 +45,7 @@ HOSTILE = "registry.example/a:1"
 def store(tmp_path: Path) -> Iterator[Store]:
     """An empty store with a snapshotter that only remembers keys."""
     with Store.at(tmp_path / "root") as store:
-        store._snapshots = Snapshots()  # type: ignore[assignment]
+        store._snapshots = store._trees = Snapshots()  # type: ignore[assignment]
         yield store
 
 
@@ -85,7 +85,7 @@ def test_i80_a_damaged_image_stops_neither_gc_nor_du_of_the_rest(store: Store) -
             flip(store, Digest(digest), at)
             assert store.du(Scope())
             for dry_run in (True, False):
-                store._snapshots = Snapshots(SnapshotInfo("s", "", "committed", time.time()))  # type: ignore[assignment]
+                store._snapshots = store._trees = Snapshots(SnapshotInfo("s", "", "committed", time.time()))  # type: ignore[assignment]
                 report = store.gc(Scope(), dry_run=dry_run)
                 assert set(report.digests) == rest, (digest, at)
                 assert report.snapshots == ("s",)
@@ -387,7 +387,7 @@ def test_i80_a_tree_that_can_not_be_removed_stops_nothing_else(store: Store) -> 
             raise StoreError("left", "another user's")
 
     made = Stuck(*(SnapshotInfo(key, "", "committed", time.time()) for key in ("a", "stuck", "z")))
-    store._snapshots = made  # type: ignore[assignment]
+    store._snapshots = store._trees = made  # type: ignore[assignment]
     report = store.gc(Scope())
     assert set(report.digests) == rest
     assert digests(store) == set()
@@ -476,7 +476,7 @@ def test_a_collector_that_is_killed_leaves_no_config_that_names_a_tree_that_went
     image = small_image()
     source = pull(store, image)
     config = Digest(image.manifest["config"]["digest"])
-    store._snapshots = Snapshots(SnapshotInfo("chain", "", "committed", time.time()))  # type: ignore[assignment]
+    store._snapshots = store._trees = Snapshots(SnapshotInfo("chain", "", "committed", time.time()))  # type: ignore[assignment]
     store.set_labels(config, {SNAPSHOT_LABEL + "native": "chain"})
     store.remove_image(NAME)
     drop_leases(store)
