@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ocidist.documents import shown
 from ocidist.errors import BlobNotFound, DigestMismatch, InvalidManifest, PlatformNotFound, SizeMismatch
+from ocidist.frozen import dataclass
 from ocidist.graph.copy import MAX_DEPTH, pick, read_small
 from ocidist.remotes.protocols import Source
 from ocidist.rows import Rows, Schema, column

@@ -6,7 +6,7 @@ evening. A :class:`~ocidist.scope.Scope` carries them; ``limits=None``, or ``--n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ocidist.frozen import dataclass
 
 __all__ = ["DEFAULT", "Limits"]
 

@@ -8,10 +8,11 @@ are views of :class:`ProgressState`, which knows nothing of clocks, terminals or
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import islice
 from typing import Iterator, Mapping, Union
 
+from ocidist.frozen import dataclass
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 

@@ -22,7 +22,7 @@ PACKAGE = "ocidist"
 
 # Top down: a unit imports only from units above it, and from itself.
 TOP_DOWN = """
-redaction errors files settings spec view rows progress limits scope terminal net content images remotes graph trees layers
+frozen redaction errors files settings spec view rows progress limits scope terminal net content images remotes graph trees layers
 snapshots stores rootfs runtime explore build documents image transfer server client repair diagnosis cli notebook interactive
 integrations containerd
 __init__ __main__

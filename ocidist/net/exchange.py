@@ -17,10 +17,10 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Callable, Iterable, Mapping
 
 from ocidist.errors import DigestMismatch, InvalidDigest, OcidistError, SizeMismatch, StoreError, quoted
+from ocidist.frozen import dataclass
 from ocidist.spec.digest import Digest
 
 __all__ = ["FORMAT", "Exchange", "Payload", "from_json", "har_entry", "iso", "line", "to_json"]
@@ -130,11 +130,11 @@ class Exchange:
     method: str
     url: str
     request_headers: Fields = ()
-    request_body: Payload = Payload(b"")  # noqa: RUF009 - immutable
+    request_body: Payload = Payload(b"")
     status: int = 0
     reason: str = ""
     headers: Fields = ()
-    body: Payload = Payload(b"")  # noqa: RUF009 - immutable
+    body: Payload = Payload(b"")
     started: float = 0.0
     waited: float = 0.0
     seconds: float = 0.0

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Iterator, Mapping
 
 from ocidist.errors import OcidistError, TransportError, quoted
+from ocidist.frozen import dataclass
 from ocidist.net.framing import Malformed, check_field, check_method
 from ocidist.net.message import Headers, Request
 from ocidist.net.proxy import Route, is_local, route

@@ -8,10 +8,11 @@ names (with everything below them), ``.suffix``, ``*.suffix``, addresses, networ
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Mapping
 
 from ocidist.errors import quoted
+from ocidist.frozen import dataclass
 from ocidist.net.framing import Malformed
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Callable, Iterable, Iterator
 
 from ocidist.errors import StoreError
 from ocidist.files import named, replacing, within
+from ocidist.frozen import dataclass
 from ocidist.net import scrub
 from ocidist.net.cassette import mapped, save_cassette, withheld
 from ocidist.net.exchange import TEXT_LIMIT, Exchange, Payload, har_entry, line, why

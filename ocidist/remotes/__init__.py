@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Callable, Protocol
 
 from ocidist.errors import Unsupported, UsageError, quoted
+from ocidist.frozen import dataclass
 from ocidist.remotes.protocols import Remote, Repository
 from ocidist.spec.reference import Reference
 

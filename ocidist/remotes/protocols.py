@@ -5,11 +5,11 @@ Registries, the store, and whatever plugs in implement them; ``graph.copy`` know
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Protocol
 
 from ocidist.content.protocols import Body
 from ocidist.errors import UsageError
+from ocidist.frozen import dataclass
 from ocidist.scope import Scope
 from ocidist.spec.descriptor import Descriptor
 

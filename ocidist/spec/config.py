@@ -6,10 +6,11 @@ Sources: OCI image specification, config.md; Docker's image specification 1.2 wh
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from ocidist.errors import InvalidManifest, quoted
+from ocidist.frozen import dataclass
 from ocidist.spec import document
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest

@@ -5,10 +5,11 @@ Source: OCI image specification, descriptor.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Mapping
 
 from ocidist.errors import InvalidManifest
+from ocidist.frozen import dataclass
 from ocidist.spec import document
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform

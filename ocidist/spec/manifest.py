@@ -6,10 +6,11 @@ Schema 2".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Mapping
 
 from ocidist.errors import InvalidManifest, Unsupported, quoted
+from ocidist.frozen import dataclass
 from ocidist.spec import document, mediatype
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Iterator, Sequence
 
 from ocidist.errors import PlatformNotFound, UsageError, quoted
+from ocidist.frozen import dataclass
 from ocidist.spec import document, mediatype
 from ocidist.spec.digest import Digest
 

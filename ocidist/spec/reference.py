@@ -7,9 +7,9 @@ not a domain (no dot, no port, not ``localhost``) is on docker.io, and one word 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from ocidist.errors import InvalidDigest, InvalidReference
+from ocidist.frozen import dataclass
 from ocidist.spec.digest import Digest
 
 __all__ = ["DEFAULT_DOMAIN", "DEFAULT_TAG", "MAX_PATH", "Reference"]

@@ -7,9 +7,10 @@ terminal's block neither wraps nor scrolls.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Sequence
 
+from ocidist.frozen import dataclass
 from ocidist.spec.mediatype import kind
 from ocidist.view.sizes import duration, human
 from ocidist.view.text import clip, middle, pad, visible, width

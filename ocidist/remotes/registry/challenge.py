@@ -8,8 +8,10 @@ dropped.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Iterable, Mapping
+
+from ocidist.frozen import dataclass
 
 __all__ = ["Challenge", "merge_scopes", "parse_challenges", "split_scopes"]
 

@@ -12,12 +12,13 @@ import binascii
 import json
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Protocol, Sequence
 
 from ocidist.errors import CredentialError
 from ocidist.files import open_regular, replacing
+from ocidist.frozen import dataclass
 from ocidist.remotes.registry import helper
 from ocidist.scope import Scope
 from ocidist.spec import document

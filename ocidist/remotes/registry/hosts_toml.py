@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from ocidist.errors import UsageError, quoted
+from ocidist.frozen import dataclass
 from ocidist.net.framing import Malformed, check_field
 
 __all__ = ["CAPABILITIES", "Endpoint", "parse_hosts"]

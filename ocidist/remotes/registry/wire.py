@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any, Iterable, Sequence
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit, urlunsplit
 
@@ -20,6 +19,7 @@ from ocidist.errors import (
     RegistryError,
     Unauthorized,
 )
+from ocidist.frozen import dataclass
 from ocidist.net import scrub
 from ocidist.redaction import SECRETS
 from ocidist.spec import document
