@@ -63,7 +63,7 @@ _abandoned: list[Any] = []  # connections inherited over a fork; kept so that no
 
 def _after_fork() -> None:
     for file in list(_living):
-        file._forked()
+        file.forked()
 
 
 if hasattr(os, "register_at_fork"):
@@ -94,8 +94,8 @@ class DatabaseFile:
             if connection is not None:
                 connection.close()
 
-    def _forked(self) -> None:
-        # In a child: the connection is the parent's, and another thread may have held the lock.
+    def forked(self) -> None:
+        """Start over in a child: the connection is the parent's, and another thread may have held the lock."""
         if self._connection is not None:
             _abandoned.append(self._connection)
         self._connection = None

@@ -53,7 +53,7 @@ def test_a_name_stands_for_what_was_put_last(images: Images) -> None:
     images.put("a", B)
     first = images.get("b")
     assert first is not None
-    assert (first.target, first.labels) == (A, {"owner": "me"})
+    assert (first.target, first.target.annotations, first.labels) == (A, {"k": "v"}, {"owner": "me"})
     images.put("b", B)
     second = images.within(Scope()).get("b")
     assert second is not None

@@ -62,56 +62,10 @@ def test_reads_make_no_file(metadata: Database) -> None:
     assert not Path(metadata.path).parent.exists()
 
 
-def test_images(metadata: Database) -> None:
-    """Set, replaced, listed by name, deleted; labels and the first time stay when a name moves."""
-    metadata.names.put("b", A, {"owner": "me"})
-    metadata.names.put("a", B)
-    first = metadata.names.get("b")
-    assert first is not None
-    assert (first.target, first.target.annotations, first.labels) == (A, {"k": "v"}, {"owner": "me"})
-    metadata.names.put("b", B)
-    second = metadata.names.get("b")
-    assert second is not None
-    assert (second.target, second.labels) == (B, {"owner": "me"})
-    assert second.created_at == first.created_at
-    assert second.updated_at >= first.updated_at
-    assert [record.name for record in metadata.names.all()[0]] == ["a", "b"]
-    assert [record.name for record in metadata.names.of(B.digest)] == ["a", "b"]
-    assert metadata.names.delete("b")
-    assert not metadata.names.delete("b")
-    assert [record.name for record in Database(metadata.path).names.all()[0]] == ["a"]
-
-
-def test_labels(metadata: Database) -> None:
-    """Set, changed, removed by None or nothing; found by prefix, taken literally."""
-    assert metadata.leases.set_labels(A.digest, {"x": "1", "y": "2"}) == {"x": "1", "y": "2"}
-    assert metadata.leases.set_labels(A.digest, {"x": None, "y": "3", "z": ""}) == {"y": "3"}
-    metadata.leases.set_labels(B.digest, {"a_b": "1", "aXb": "2"})
-    assert metadata.leases.labeled("a_") == [(str(B.digest), "a_b", "1")]
-    metadata.leases.forget([A.digest])
-    assert metadata.leases.labels(A.digest) == {}
+def test_a_label_that_is_not_unicode_is_refused(metadata: Database) -> None:
+    """sqlite3 could not keep it."""
     with pytest.raises(StoreError):
         metadata.leases.set_labels(A.digest, {"\udcff": "x"})
-
-
-def test_leases(metadata: Database) -> None:
-    """A hold writes lease, resources and labels; sources of a blob add up; a lease is never shortened."""
-    now = time.time()
-    source = "containerd.io/distribution.source.docker.io"
-    metadata.leases.hold("l", now + 9000, [("content", str(A.digest))], {source: "library/b"})
-    metadata.leases.hold("l", now + 8000, [("content", str(B.digest)), ("snapshot", "s")])
-    metadata.leases.hold("m", now + 9000, [("content", str(A.digest))], {source: "library/a"})
-    metadata.leases.hold("m", now + 9000, [("content", str(A.digest))], {source: "library/b"})
-    leases = {lease.id: lease for lease in metadata.leases.all()}
-    assert leases["l"].expires_at == now + 9000
-    assert leases["l"].resources == {
-        ("content", str(A.digest)),
-        ("content", str(B.digest)),
-        ("snapshot", "s"),
-    }
-    assert metadata.leases.labels(A.digest) == {source: "library/a,library/b"}
-    metadata.leases.delete(["l", "unknown"])
-    assert [lease.id for lease in metadata.leases.all()] == ["m"]
 
 
 def test_a_hold_that_is_so_already_writes_nothing(metadata: Database) -> None:

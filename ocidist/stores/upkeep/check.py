@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Iterable, Iterator
 
 from ocidist.content.labels import CONTENT_LABEL, SNAPSHOT_LABEL
 from ocidist.content.verify import BLOCK, fill_buffer
-from ocidist.errors import BlobNotFound, InvalidDigest, OcidistError, StoreError
+from ocidist.errors import BlobNotFound, ContentError, InvalidDigest, OcidistError, StoreError
 from ocidist.graph.walk import children, walk
 from ocidist.progress import Advanced, Failed, Finished, Queued
 from ocidist.rows import Column, Rows, Schema
@@ -114,7 +114,7 @@ def _hashed(content: Content, digest: Digest, scope: Scope) -> str:
             return ""
         except OcidistError as error:
             scope.check()
-            problem = getattr(error, "reason", str(error))
+            problem = error.reason if isinstance(error, (ContentError, StoreError)) else str(error)
         if not problem or content.identity(digest) == before:
             return problem
 

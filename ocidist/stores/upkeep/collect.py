@@ -373,7 +373,8 @@ def _sweep(
             except BlobNotFound:  # deleted by hand meanwhile
                 pass
             except StoreError as error:
-                if getattr(error.__cause__, "errno", 0) != errno.EPERM:
+                cause = error.__cause__
+                if not isinstance(cause, OSError) or cause.errno != errno.EPERM:
                     raise
                 stuck.append(f"{error}; it may be immutable: `chattr -i` it, then gc")
                 stays.append(blob.digest)
