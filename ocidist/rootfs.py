@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
 from ocidist.rows import Rows, Schema, column
+from ocidist.scope import no_check
 from ocidist.spec.prefix import complete, is_prefix
-from ocidist.trees.directory import nothing
 
 if TYPE_CHECKING:
     from ocidist.layers.diff import MadeLayer
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ocidist.spec.digest import Digest
     from ocidist.stores.store import Store
     from ocidist.trees.compare import Change
-    from ocidist.trees.directory import Reader
+    from ocidist.trees.protocols import Reader
 
 __all__ = [
     "ChangeRow",
@@ -86,7 +86,7 @@ def snapshots(store: Store, scope: Scope | None = None) -> Rows[SnapshotRow]:
 
 def _row(store: Store, info: SnapshotInfo, scope: Scope | None) -> SnapshotRow:
     try:
-        size = store.snapshots.usage(info.key, nothing if scope is None else scope.check).size
+        size = store.snapshots.usage(info.key, no_check if scope is None else scope.check).size
     except StoreError:
         size = None
     return SnapshotRow(info.key, info.parent, info.kind, size, info.created_at)
@@ -215,7 +215,7 @@ def _trees(store: Store, upper: str, lower: str | None) -> Iterator[tuple[Reader
 
 def _reader(store: Store, name: str) -> tuple[Reader, str]:
     """A tree by its snapshot's key or target, else by its directory; and the key of the snapshot's parent."""
-    from ocidist.trees.directory import TreeReader
+    from ocidist.trees.directory import DirectoryReader
 
     try:
         info = find(store, name)
@@ -225,7 +225,7 @@ def _reader(store: Store, name: str) -> tuple[Reader, str]:
                 name, "neither a snapshot nor a directory; `snapshots` lists snapshots"
             ) from None
         try:
-            return TreeReader(name), ""
+            return DirectoryReader(name), ""
         except OSError as error:
             raise StoreError(name, error.strerror or str(error)) from error
     return store.local_trees().reader(info.key), info.parent

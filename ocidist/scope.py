@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Observer = Callable[[Event], None]
 
-__all__ = ["PROGRESS", "Retries", "Scope"]
+__all__ = ["PROGRESS", "Retries", "Scope", "no_check"]
 
 POLL = 0.05  # seconds between looks where nothing can wake a waiter (locks, name look-ups)
 
@@ -34,8 +34,8 @@ _SILENT = frozenset(
 )  # nobody answers: a restart is worth another try, no more than that
 
 
-def _nothing() -> None:
-    pass
+def no_check() -> None:
+    """Stand for a scope's ``check`` where nothing can end the work."""
 
 
 class Retries:
@@ -146,7 +146,7 @@ class Scope:
         self.limits: Limits | None = limits
         self.replayed: bool = replayed
         self.retries: Retries | None = retries
-        self.tick: Callable[[], object] = tick if tick is not None else _nothing
+        self.tick: Callable[[], object] = tick if tick is not None else no_check
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._reason: OcidistError | None = None

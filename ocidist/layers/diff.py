@@ -3,7 +3,7 @@
 Every change is preceded by the directories that lead to it, so that a program which makes missing ones, or sets
 the times of those it passes through, ends at the same tree. A deleted name is a whiteout; opaque markers are not
 needed. Owners are numbers, as they are meant where an ordinary user
-can't give them (see :mod:`rootless`). With ``epoch`` no time is later than that (SOURCE_DATE_EPOCH, as
+can't give them (see trees.rootless). With ``epoch`` no time is later than that (SOURCE_DATE_EPOCH, as
 reproducible-builds.org specifies it).
 
 Source: OCI image specification, layer.md, "Representing Changes".
@@ -25,8 +25,8 @@ from ocidist.layers.whiteouts import MAX_PATH, PREFIX
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from ocidist.trees.compare import Change, compare
-from ocidist.trees.directory import Reader
-from ocidist.trees.owners import take_owner
+from ocidist.trees.protocols import Reader
+from ocidist.trees.rootless import take_owner
 
 __all__ = ["MadeLayer", "write_layer"]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ocidist.spec.config import ImageConfig
     from ocidist.spec.manifest import Manifest
     from ocidist.stores.store import Store
-    from ocidist.trees.directory import Reader
+    from ocidist.trees.protocols import Reader
 
 __all__ = ["Bundle", "write_bundle"]
 

@@ -12,7 +12,7 @@ import os
 import stat
 
 from ocidist.errors import BundleError, quoted
-from ocidist.trees.directory import Reader
+from ocidist.trees.protocols import Reader
 
 __all__ = ["MAX_FILE", "Inside"]
 

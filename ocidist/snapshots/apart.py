@@ -26,7 +26,8 @@ from ocidist.layers.apply.space import require
 from ocidist.scope import Scope
 from ocidist.snapshots.copying import copy_entry
 from ocidist.snapshots.measure import on_disk
-from ocidist.trees.directory import Reader, TreeReader
+from ocidist.trees.directory import DirectoryReader
+from ocidist.trees.protocols import Reader
 
 __all__ = ["Apart", "Marks", "NeedsOrder", "Over", "require_fitting"]
 
@@ -168,7 +169,7 @@ class Over(Apart):
         privileged: bool,
         scope: Scope,
         *,
-        linked: TreeReader | None = None,
+        linked: DirectoryReader | None = None,
         count: Callable[[int], object] | None = None,
     ) -> None:
         super().__init__(privileged)

@@ -15,13 +15,15 @@ from ocidist.files import forget_acls
 from ocidist.layers.apply import links
 from ocidist.layers.apply.contained import CREATE
 from ocidist.layers.apply.policy import XATTR_REFUSED, Policy
-from ocidist.trees.directory import FOLDER, PATH_ONLY, Reader, TreeReader, nothing
-from ocidist.trees.file_data import copy_file
+from ocidist.scope import no_check
+from ocidist.trees.directory import FOLDER, PATH_ONLY, DirectoryReader
+from ocidist.trees.local_file import copy_file
+from ocidist.trees.protocols import Reader
 
 __all__ = ["copy_entry", "copy_metadata", "copy_tree"]
 
 
-def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = nothing) -> None:
+def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = no_check) -> None:
     """Copy all of ``source`` into the empty directory ``target``, a path or a descriptor: all types but sockets,
     modes, times, extended attributes and hardlinks; as root owners too.
 
@@ -31,7 +33,7 @@ def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = 
     privileged = Policy.of_process().privileged
     names: dict[tuple[int, int], bytes] = {}
     folders, path = [b""], b""
-    into, first_in = TreeReader(target), TreeReader(target)
+    into, first_in = DirectoryReader(target), DirectoryReader(target)
     try:
         forget_acls(into.folder(b""))  # they are those of where the target is
         for folder in folders:  # grows while it runs

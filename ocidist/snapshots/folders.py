@@ -26,12 +26,13 @@ from ocidist.content.disk import failure, make_folder, make_folders, place_of, r
 from ocidist.content.lock import FileLock, is_held
 from ocidist.errors import InvalidDigest, StoreError
 from ocidist.files import NotRegular, read_small, replacing
-from ocidist.scope import Scope
+from ocidist.scope import Scope, no_check
 from ocidist.snapshots.measure import tree_usage
 from ocidist.snapshots.protocols import LocalTrees, Mount, Site, SnapshotInfo, Usage
 from ocidist.snapshots.removal import BY_DESCRIPTOR, remove_tree
 from ocidist.spec.digest import Digest
-from ocidist.trees.directory import FOLDER, Reader, nothing
+from ocidist.trees.directory import FOLDER
+from ocidist.trees.protocols import Reader
 
 __all__ = ["UNPACKING", "Claim", "FolderSnapshotter", "make_place"]
 
@@ -99,7 +100,7 @@ class FolderSnapshotter:
         where = self._committed if self.stat(key).kind == "committed" else self._active
         return where / _folder(key) / "fs"
 
-    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
+    def usage(self, key: str, check: Callable[[], object] = no_check) -> Usage:
         """Measure a snapshot's own files. Raises StoreError."""
         tree = self.path(key)
         try:
@@ -275,7 +276,7 @@ class FolderSnapshotter:
                 make_folder(str(folder))
                 yield type(self)(folder)
             finally:
-                _removed(folder, nothing)  # gc reports what stays
+                _removed(folder, no_check)  # gc reports what stays
 
     def replace(self, key: str, made: LocalTrees, scope: Scope | None = None) -> None:
         """Put ``made``'s committed ``key`` in the place of this one's, whose files are removed then. Raises StoreError."""
@@ -328,7 +329,7 @@ class FolderSnapshotter:
             raise left[0]
         return count
 
-    def _sweep(self, check: Callable[[], object] = nothing, but: str = "") -> tuple[int, list[StoreError]]:
+    def _sweep(self, check: Callable[[], object] = no_check, but: str = "") -> tuple[int, list[StoreError]]:
         """Remove the leftovers of killed processes; return how many there were, and what could not be removed."""
         self._refuse_links()
         count, left = 0, []
@@ -346,7 +347,7 @@ class FolderSnapshotter:
                 left.append(trouble)
         return count, left
 
-    def _discard(self, folder: Path, check: Callable[[], object] = nothing) -> StoreError | None:
+    def _discard(self, folder: Path, check: Callable[[], object] = no_check) -> StoreError | None:
         """Move a folder out of sight, then remove it; return the error where some of it stays."""
         self._refuse_links()
         away, claim = self._aside(folder)

@@ -8,18 +8,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Callable
 
+from ocidist.scope import no_check
 from ocidist.snapshots.protocols import Usage
-from ocidist.trees.directory import TreeReader, nothing
+from ocidist.trees.directory import DirectoryReader
 
 __all__ = ["on_disk", "tree_usage"]
 
 
-def tree_usage(path: Path, check: Callable[[], object] = nothing) -> Usage:
+def tree_usage(path: Path, check: Callable[[], object] = no_check) -> Usage:
     """What a tree takes, the root included. What vanishes meanwhile doesn't count; OSErrors come as they are.
     ``check`` is called for each directory and each thousandth name; what it raises ends it."""
     seen: set[tuple[int, int]] = set()
     folders = [b""]
-    with closing(TreeReader(path)) as reader:
+    with closing(DirectoryReader(path)) as reader:
         size, inodes = on_disk(reader.stat(b"")), 1
         for folder in folders:  # grows while it runs
             try:

@@ -17,7 +17,7 @@ from ocidist.layers.apply.contained import Directory, Tree, listed, spare_nothin
 from ocidist.layers.tar.records import Member
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Marks, require_fitting
-from ocidist.trees.directory import TreeReader, of_host
+from ocidist.trees.directory import DirectoryReader, of_host
 
 __all__ = ["merge"]
 
@@ -47,10 +47,10 @@ def merge(base: Path, apart: Path, marks: Marks, scope: Scope, layer: str) -> No
     Both are on one file system. Raises NeedsOrder, before anything is changed; LayerError, LimitExceeded, the scope's
     end; OSErrors come as they are.
     """
-    with closing(TreeReader(base)) as below:
+    with closing(DirectoryReader(base)) as below:
         require_fitting(marks, below, scope)
     _hide(base, marks, scope, layer)
-    with closing(TreeReader(base)) as below, closing(TreeReader(apart)) as above:
+    with closing(DirectoryReader(base)) as below, closing(DirectoryReader(apart)) as above:
         _move(below, above, marks, scope)
 
 
@@ -74,7 +74,7 @@ def _hide(base: Path, marks: Marks, scope: Scope, layer: str) -> None:
         tree.close()
 
 
-def _move(below: TreeReader, above: TreeReader, marks: Marks, scope: Scope) -> None:
+def _move(below: DirectoryReader, above: DirectoryReader, marks: Marks, scope: Scope) -> None:
     """Everything of ``above`` into ``below``, directories that both have settled after what is in them."""
     folders = [b""]
     shared = list[tuple[bytes, os.stat_result, os.stat_result]]()

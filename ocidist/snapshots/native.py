@@ -22,7 +22,7 @@ from ocidist.snapshots.folders import FolderSnapshotter, make_place
 from ocidist.snapshots.merge import merge
 from ocidist.snapshots.protocols import Mount, Site
 from ocidist.snapshots.removal import remove_tree
-from ocidist.trees.directory import TreeReader
+from ocidist.trees.directory import DirectoryReader
 
 __all__ = ["NativeSnapshotter"]
 
@@ -35,7 +35,7 @@ class NativeSnapshotter(FolderSnapshotter):
     def _fill(self, folder: Path, parent: str, kind: str, scope: Scope) -> None:
         if not parent or kind != "active":
             return
-        with closing(TreeReader(self._committed_path(parent))) as source:
+        with closing(DirectoryReader(self._committed_path(parent))) as source:
             try:
                 copy_tree(source, folder / "fs", scope.check)
             except OSError as error:
@@ -54,11 +54,11 @@ class NativeSnapshotter(FolderSnapshotter):
         info = self.stat(key)
         return self._committed_path(info.parent) if info.kind == "view" and info.parent else self.path(key)
 
-    def reader(self, key: str) -> TreeReader:
+    def reader(self, key: str) -> DirectoryReader:
         """Open a snapshot's whole tree for reading. Raises StoreError."""
         tree = self._tree(key)
         try:
-            return TreeReader(tree)
+            return DirectoryReader(tree)
         except OSError as error:
             raise failure(str(tree), error) from error
 
@@ -89,7 +89,7 @@ class _Tree:
 
     @contextmanager
     def over(self, number: int, scope: Scope, count: Callable[[int], object]) -> Iterator[Over]:
-        with closing(TreeReader(self.root)) as lower, closing(TreeReader(self.root)) as linked:
+        with closing(DirectoryReader(self.root)) as lower, closing(DirectoryReader(self.root)) as linked:
             yield Over(lower, Policy.of_process().privileged, scope, linked=linked)
 
     def settle(self, number: int, marks: Marks, scope: Scope, layer: str) -> None:

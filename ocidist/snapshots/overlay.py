@@ -25,7 +25,7 @@ from ocidist.snapshots.folders import FolderSnapshotter
 from ocidist.snapshots.protocols import Mount, Site
 from ocidist.snapshots.removal import remove_tree
 from ocidist.snapshots.stack import stack
-from ocidist.trees.directory import FOLDER, TreeReader
+from ocidist.trees.directory import FOLDER, DirectoryReader
 from ocidist.trees.stacked import StackedReader
 
 __all__ = ["OverlaySnapshotter"]
@@ -55,7 +55,7 @@ class OverlaySnapshotter(FolderSnapshotter):
         super().commit(name, key, parent)
 
     def _like(self, lower: Path, upper: Path) -> None:
-        with closing(TreeReader(lower)) as source:
+        with closing(DirectoryReader(lower)) as source:
             fd = os.open(upper, FOLDER)
             try:
                 copy_metadata(source, b"", source.stat(b""), fd, Policy.of_process().privileged)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Protocol, Sequence
 
-from ocidist.trees.directory import Reader, nothing
+from ocidist.scope import no_check
+from ocidist.trees.protocols import Reader
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
@@ -80,7 +81,7 @@ class Snapshotter(Protocol):
         """Yield every snapshot, committed before active."""
         ...
 
-    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
+    def usage(self, key: str, check: Callable[[], object] = no_check) -> Usage:
         """Measure a snapshot's own files. ``check`` may end it."""
         ...
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Callable
 
 from ocidist.layers.apply.contained import listed
-from ocidist.trees.directory import FOLDER, PATH_ONLY, nothing
+from ocidist.scope import no_check
+from ocidist.trees.directory import FOLDER, PATH_ONLY
 
 __all__ = ["BY_DESCRIPTOR", "remove_tree"]
 
 BY_DESCRIPTOR = hasattr(os, "O_DIRECTORY") and os.rename in os.supports_dir_fd
 
 
-def remove_tree(path: Path | str, at: int | None = None, check: Callable[[], object] = nothing) -> None:
+def remove_tree(path: Path | str, at: int | None = None, check: Callable[[], object] = no_check) -> None:
     """Remove a directory and all in it; missing is no error. Depth costs neither descriptors nor stack.
 
     ``at`` is a descriptor of the directory that ``path`` counts from. What can't be removed (another user's, or

@@ -17,7 +17,8 @@ from ocidist.layers.tar.records import Member
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Marks, bring, require_fitting
 from ocidist.snapshots.copying import copy_metadata
-from ocidist.trees.directory import FOLDER, Reader, TreeReader
+from ocidist.trees.directory import FOLDER, DirectoryReader
+from ocidist.trees.protocols import Reader
 from ocidist.trees.stacked import OPAQUE, WHITEOUT
 
 __all__ = ["stack"]
@@ -37,7 +38,7 @@ def stack(root: Path, lower: Reader, marks: Marks, privileged: bool, scope: Scop
         settling.write_marks()
     finally:
         settling.tree.close()
-    with closing(TreeReader(root)) as reader:
+    with closing(DirectoryReader(root)) as reader:
         for real in sorted(marks.implied, reverse=True):
             scope.check()
             found = marks.beneath(lower, real)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Iterator
 
 from ocidist.scope import Scope
-from ocidist.trees.directory import Reader
-from ocidist.trees.file_data import next_data
-from ocidist.trees.owners import take_owner
+from ocidist.trees.local_file import next_data
+from ocidist.trees.protocols import Reader
+from ocidist.trees.rootless import take_owner
 
 __all__ = ["TYPES", "Change", "compare", "hardlinks", "in_both", "same_content"]
 

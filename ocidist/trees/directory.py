@@ -10,9 +10,11 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Callable, Iterator, Protocol
+from typing import Callable, Iterator
 
-__all__ = ["FOLDER", "PATH_ONLY", "Reader", "TreeReader", "nothing", "of_host", "shared"]
+from ocidist.scope import no_check
+
+__all__ = ["FOLDER", "PATH_ONLY", "DirectoryReader", "of_host", "shared"]
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 FOLDER = _FLAGS | getattr(os, "O_DIRECTORY", 0)
@@ -23,44 +25,7 @@ PATH_ONLY = (_FLAGS | os.O_PATH) if hasattr(os, "O_PATH") else _FILE
 _NO_XATTRS = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS})
 
 
-def nothing() -> None:
-    """A ``check`` that ends nothing."""
-
-
-class Reader(Protocol):
-    """A tree that can be read, wherever its parts lie. OSErrors come as they are."""
-
-    def entries(
-        self, path: bytes, check: Callable[[], object] = nothing
-    ) -> Iterator[tuple[bytes, os.stat_result]]:
-        """Yield the names in a directory with what they are, in no order, keeping none: it may hold a million.
-
-        ``check`` is called for the first and each thousandth. The same directory is not to be read meanwhile.
-        """
-        ...
-
-    def names(self, path: bytes, check: Callable[[], object] = nothing) -> list[bytes]:
-        """The names in a directory, sorted. ``check`` is called as for ``entries``."""
-        ...
-
-    def stat(self, path: bytes) -> os.stat_result:
-        """What an entry is; a link is not followed."""
-        ...
-
-    def readlink(self, path: bytes) -> bytes: ...
-
-    def xattrs(self, path: bytes) -> dict[bytes, bytes]:
-        """Extended attributes, but for those that belong to the host or to overlay mounts."""
-        ...
-
-    def open(self, path: bytes) -> int:
-        """A descriptor of a regular file, to be closed by the caller."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class TreeReader:
+class DirectoryReader:
     """A Reader of a plain directory, by its path or a descriptor of it (which stays the caller's).
 
     The directories on the way to the one used last stay open, the ``keep`` innermost of them, so that neither depth
@@ -114,7 +79,7 @@ class TreeReader:
         return self._fd
 
     def entries(
-        self, path: bytes, check: Callable[[], object] = nothing
+        self, path: bytes, check: Callable[[], object] = no_check
     ) -> Iterator[tuple[bytes, os.stat_result]]:
         with os.scandir(self.folder(path)) as found:
             for number, entry in enumerate(found):
@@ -126,7 +91,7 @@ class TreeReader:
                     continue
                 yield os.fsencode(entry.name), info
 
-    def names(self, path: bytes, check: Callable[[], object] = nothing) -> list[bytes]:
+    def names(self, path: bytes, check: Callable[[], object] = no_check) -> list[bytes]:
         found: list[bytes] = []
         with os.scandir(self.folder(path)) as entries:
             for entry in entries:

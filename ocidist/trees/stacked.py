@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Callable, Iterator, Sequence
 
 from ocidist.errors import StoreError
-from ocidist.trees.directory import TreeReader, nothing, shared
+from ocidist.scope import no_check
+from ocidist.trees.directory import DirectoryReader, shared
 
 __all__ = ["OPAQUE", "WHITEOUT", "StackedReader", "is_whiteout"]
 
@@ -36,23 +37,23 @@ class StackedReader:
 
     def __init__(self, layers: Sequence[Path]) -> None:
         keep = max(1, _MAX_OPEN // max(1, len(layers)))
-        self._layers: list[TreeReader] = []
+        self._layers: list[DirectoryReader] = []
         try:
             for layer in layers:
-                self._layers.append(TreeReader(layer, keep))
+                self._layers.append(DirectoryReader(layer, keep))
         except BaseException:
             self.close()
             raise
         # The layers that each directory on the way to this path is made of.
         self._path = b""
-        self._found: list[list[TreeReader]] = [self._layers]
+        self._found: list[list[DirectoryReader]] = [self._layers]
 
     def close(self) -> None:
         """Let go of all descriptors. Idempotent."""
         for layer in self._layers:
             layer.close()
 
-    def _parts(self, path: bytes) -> list[TreeReader]:
+    def _parts(self, path: bytes) -> list[DirectoryReader]:
         """The layers that the directory ``path`` is made of, the uppermost first; [] if it is none."""
         depth = shared(self._path, path)
         names = path.split(b"/") if path else []
@@ -65,7 +66,7 @@ class StackedReader:
                 self._path = at
         return self._found[len(names)]
 
-    def _of(self, above: list[TreeReader], path: bytes) -> list[TreeReader]:
+    def _of(self, above: list[DirectoryReader], path: bytes) -> list[DirectoryReader]:
         """The layers of the directory ``path``, where those of the one above are known."""
         parts = []
         for layer in above:
@@ -80,7 +81,7 @@ class StackedReader:
                 break
         return parts
 
-    def _mark(self, layer: TreeReader, path: bytes, name: bytes) -> bytes | None:
+    def _mark(self, layer: DirectoryReader, path: bytes, name: bytes) -> bytes | None:
         found = layer.raw_xattrs(path)
         for space in _SPACES:
             for each in _UNREADABLE:
@@ -90,7 +91,7 @@ class StackedReader:
                 return found[space + name]
         return None
 
-    def _hides(self, layer: TreeReader, path: bytes, info: os.stat_result) -> bool:
+    def _hides(self, layer: DirectoryReader, path: bytes, info: os.stat_result) -> bool:
         if is_whiteout(info):
             return True
         return (
@@ -99,7 +100,7 @@ class StackedReader:
             and self._mark(layer, path, b"overlay.whiteout") is not None
         )
 
-    def _layer(self, path: bytes) -> TreeReader:
+    def _layer(self, path: bytes) -> DirectoryReader:
         """The layer whose entry ``path`` is. Raises FileNotFoundError."""
         if not path:
             return self._layers[0]
@@ -114,7 +115,7 @@ class StackedReader:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
 
     def entries(
-        self, path: bytes, check: Callable[[], object] = nothing
+        self, path: bytes, check: Callable[[], object] = no_check
     ) -> Iterator[tuple[bytes, os.stat_result]]:
         parts = list(self._parts(path))  # the caller may look elsewhere meanwhile
         seen: set[bytes] = set()
@@ -127,7 +128,7 @@ class StackedReader:
                 if not self._hides(layer, path + b"/" + name if path else name, info):
                     yield name, info
 
-    def names(self, path: bytes, check: Callable[[], object] = nothing) -> list[bytes]:
+    def names(self, path: bytes, check: Callable[[], object] = no_check) -> list[bytes]:
         return sorted(name for name, _ in self.entries(path, check))
 
     def stat(self, path: bytes) -> os.stat_result:

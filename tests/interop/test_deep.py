@@ -20,7 +20,8 @@ from ocidist.scope import Scope
 from ocidist.snapshots.removal import remove_tree
 from ocidist.spec.digest import Digest
 from ocidist.stores.store import Store
-from ocidist.trees.directory import Reader, TreeReader
+from ocidist.trees.directory import DirectoryReader
+from ocidist.trees.protocols import Reader
 from tests.parts.images import Entry, image
 from tests.parts.required import require
 from tests.parts.sources import MemorySource
@@ -100,7 +101,7 @@ def test_a_deep_tree_through_every_command(store: Store, run: Run, tmp_path: Pat
     assert chain == str(image.chain_id)
     assert_whole(store.snapshots.reader(chain))
     assert run("bundle", NAME, str(tmp_path / "b")) == f"{tmp_path / 'b'}\n"
-    assert_whole(TreeReader(tmp_path / "b/rootfs"))
+    assert_whole(DirectoryReader(tmp_path / "b/rootfs"))
     target = str(tmp_path / "t")
     run("rootfs", "prepare", chain, target)
     run("rootfs", "view", chain, str(tmp_path / "v"))
@@ -122,7 +123,7 @@ def test_a_deep_tree_through_every_command(store: Store, run: Run, tmp_path: Pat
     layer = gzip.decompress(store.content.path(Digest(digest)).read_bytes())
     (tmp_path / "again").mkdir()
     apply_layer(io.BytesIO(layer), tmp_path / "again", Scope())
-    with closing(TreeReader(tmp_path / "again")) as reader:
+    with closing(DirectoryReader(tmp_path / "again")) as reader:
         assert content(reader, DEEP + b"/third") == b"3"
     run("rootfs", "rm", str(tmp_path / "v"))
     run("rootfs", "rm", top)

@@ -20,7 +20,7 @@ from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.snapshots.removal import remove_tree
 from ocidist.spec.digest import Digest
 from ocidist.stores.store import Store
-from ocidist.trees.directory import TreeReader
+from ocidist.trees.directory import DirectoryReader
 from tests.parts.exchange import each_moment, without_pause
 from tests.parts.images import Entry, image
 from tests.parts.processes import CHECKOUT
@@ -244,5 +244,8 @@ def test_i72_a_device_put_in_a_file_s_place_is_not_read(tmp_path: Path) -> None:
     """Between the listing and the reading of a tree that a container still has: its content is the host's."""
     require("os:mkfifo", "kernel")
     os.mkfifo(tmp_path / "file")
-    with closing(TreeReader(tmp_path)) as reader, pytest.raises(OSError, match="no longer a regular file"):
+    with (
+        closing(DirectoryReader(tmp_path)) as reader,
+        pytest.raises(OSError, match="no longer a regular file"),
+    ):
         reader.open(b"file")

@@ -15,7 +15,7 @@ import pytest
 
 from ocidist.layers.diff import write_layer
 from ocidist.scope import Scope
-from ocidist.trees.directory import TreeReader
+from ocidist.trees.directory import DirectoryReader
 from tests.parts.containerd import Containerd
 from tests.parts.images import layout_root
 from tests.parts.peers import by_containerd, by_umoci, layout_of
@@ -64,8 +64,8 @@ def grow(root: Path, seed: int) -> Path:
 
 def layer(lower: Path | None, upper: Path) -> bytes:
     """The layer between two directories."""
-    out, above = io.BytesIO(), TreeReader(upper)
-    below = TreeReader(lower) if lower is not None else None
+    out, above = io.BytesIO(), DirectoryReader(upper)
+    below = DirectoryReader(lower) if lower is not None else None
     write_layer(below, above, out.write, Scope())
     above.close()
     if below is not None:

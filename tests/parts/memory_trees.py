@@ -11,12 +11,11 @@ from typing import Callable, Iterator, Sequence
 
 from ocidist.content.protocols import Provider
 from ocidist.errors import InvalidManifest, LayerError, StoreError
-from ocidist.scope import Scope
+from ocidist.scope import Scope, no_check
 from ocidist.snapshots.protocols import Mount, SnapshotInfo, Usage
 from ocidist.spec.chain import chain_id, child_id
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
-from ocidist.trees.directory import nothing
 
 Tree = dict[str, bytes]
 
@@ -71,7 +70,7 @@ class MemorySnapshotter:
         every = [info for info, _ in self._kept.values()]
         yield from sorted(every, key=lambda info: (info.kind != "committed", info.key))
 
-    def usage(self, key: str, check: Callable[[], object] = nothing) -> Usage:
+    def usage(self, key: str, check: Callable[[], object] = no_check) -> Usage:
         tree = self.tree(key)
         check()
         return Usage(1 + len(tree), sum(map(len, tree.values())))

@@ -31,7 +31,7 @@ from ocidist.spec.digest import Digest
 from ocidist.spec.manifest import Manifest, parse
 from ocidist.stores.store import Store
 from ocidist.stores.upkeep import collect
-from ocidist.trees.directory import Reader
+from ocidist.trees.protocols import Reader
 from tests.parts.processes import CHECKOUT, Program
 from tests.parts.required import require
 from tests.parts.tars import directory, entry, layer, symlink

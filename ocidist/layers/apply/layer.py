@@ -29,7 +29,7 @@ from ocidist.layers.tar.records import Member, Records
 from ocidist.layers.whiteouts import HELD, Nothing, Opaque, marker, split, target
 from ocidist.scope import Scope
 from ocidist.trees.directory import PATH_ONLY
-from ocidist.trees.owners import ATTRIBUTE, encode_owner
+from ocidist.trees.rootless import ATTRIBUTE, encode_owner
 
 __all__ = ["ApplyResult", "Policy", "apply_layer"]
 

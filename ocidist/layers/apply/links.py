@@ -10,8 +10,8 @@ import os
 import stat
 from typing import Union
 
-from ocidist.trees.directory import nothing
-from ocidist.trees.file_data import copy_file
+from ocidist.scope import no_check
+from ocidist.trees.local_file import copy_file
 
 __all__ = ["link", "rename", "set_times", "symlink"]
 
@@ -61,7 +61,7 @@ def _copy(source: Name, name: Name, source_at: int | None, at: int | None) -> No
             raise PermissionError(1, "no file", os.fsdecode(source))
         writer = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600, dir_fd=at)
         try:
-            copy_file(reader, writer, nothing)
+            copy_file(reader, writer, no_check)
             os.fchmod(writer, stat.S_IMODE(found.st_mode))
             os.utime(writer, ns=(found.st_atime_ns, found.st_mtime_ns))
         finally:

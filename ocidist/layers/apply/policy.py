@@ -4,7 +4,7 @@
 what               as root                                 as an ordinary user
 =================  ======================================  ================================================
 owner and group    as archived                             the user's own; the archived one is written beside
-                                                           files and directories (see trees.owners), and
+                                                           files and directories (see trees.rootless), and
                                                            counted where that can't be
 mode of files      as archived, setuid and setgid too      setuid and setgid are dropped: they would speak
                                                            for another owner than the archived one
@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 
 from ocidist.layers.apply.layering import InPlace, Layering
 from ocidist.spec.digest import Digest
-from ocidist.trees.owners import ATTRIBUTE
+from ocidist.trees.rootless import ATTRIBUTE
 
 __all__ = ["XATTR_REFUSED", "ApplyResult", "Policy", "in_first_namespace"]
 

@@ -19,8 +19,8 @@ from ocidist.spec import mediatype
 from ocidist.spec.chain import chain_ids
 from ocidist.spec.config import ImageConfig
 from ocidist.spec.manifest import Manifest
-from ocidist.trees.differences import differences
-from ocidist.trees.directory import TreeReader
+from ocidist.trees.directory import DirectoryReader
+from ocidist.trees.verify import differences
 
 if TYPE_CHECKING:
     from typing import Sequence
@@ -185,8 +185,8 @@ def _differing(
             return []
         try:
             with (
-                closing(TreeReader(snapshots.path(key))) as tree,
-                closing(TreeReader(scratch.path(key))) as wanted,
+                closing(DirectoryReader(snapshots.path(key))) as tree,
+                closing(DirectoryReader(scratch.path(key))) as wanted,
             ):
                 every = differences(tree, wanted, since, scope)
                 found = [("/" + os.fsdecode(path), text) for path, text in islice(every, SHOWN)]

@@ -15,7 +15,7 @@ from ocidist.errors import OcidistError
 from ocidist.graph.walk import reachable
 from ocidist.rows import Column, Rows, Schema
 from ocidist.spec.digest import Digest
-from ocidist.trees.directory import TreeReader
+from ocidist.trees.directory import DirectoryReader
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
@@ -117,7 +117,7 @@ def measure(top: str, scope: Scope, *, places: Mapping[str, Space] | None = None
     count, total = _Count(scope), Space()
     try:
         found = os.stat(top, follow_symlinks=False)
-        reader = TreeReader(top) if stat.S_ISDIR(found.st_mode) else None
+        reader = DirectoryReader(top) if stat.S_ISDIR(found.st_mode) else None
     except PermissionError:
         total.add(found)
         total.unread += 1

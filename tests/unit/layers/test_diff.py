@@ -25,9 +25,10 @@ from ocidist.snapshots.copying import copy_tree
 from ocidist.spec.digest import Digest
 from ocidist.stores.upkeep.usage import measure
 from ocidist.trees.compare import compare, in_both
-from ocidist.trees.differences import differences
-from ocidist.trees.directory import Reader, TreeReader
+from ocidist.trees.directory import DirectoryReader
+from ocidist.trees.protocols import Reader
 from ocidist.trees.stacked import StackedReader
+from ocidist.trees.verify import differences
 from tests.parts.forest import TREES, Branch, plant
 from tests.parts.required import require
 from tests.parts.trees import assert_same, snapshot
@@ -38,7 +39,7 @@ def made(
 ) -> tuple[MadeLayer, bytes]:
     """The layer between two directories, and its bytes."""
     out = io.BytesIO()
-    one, two = TreeReader(lower) if lower else None, TreeReader(upper)
+    one, two = DirectoryReader(lower) if lower else None, DirectoryReader(upper)
     try:
         layer = write_layer(one, two, out.write, Scope(), epoch=epoch, compress=compress)
     finally:
@@ -50,7 +51,7 @@ def made(
 
 
 def changes(lower: Path, upper: Path) -> list[tuple[str, str]]:
-    one, two = TreeReader(lower), TreeReader(upper)
+    one, two = DirectoryReader(lower), DirectoryReader(upper)
     found = [(change.kind, os.fsdecode(change.path)) for change in compare(one, two, Scope())]
     one.close()
     two.close()
@@ -114,7 +115,7 @@ def trees(tmp_path: Path) -> tuple[Path, Path]:
     (one / "d/file").write_text("text")
     (one / "gone").write_text("x")
     os.symlink("d/file", one / "link")
-    with closing(TreeReader(one)) as source:
+    with closing(DirectoryReader(one)) as source:
         copy_tree(source, two)
     return one, two
 
@@ -198,7 +199,7 @@ def test_the_scope_ends_it(trees: tuple[Path, Path]) -> None:
     """Cancelled is raised, not an archive that is cut."""
     scope = Scope()
     scope.cancel()
-    reader = TreeReader(trees[1])
+    reader = DirectoryReader(trees[1])
     with pytest.raises(Cancelled):
         write_layer(None, reader, io.BytesIO().write, scope)
     reader.close()
@@ -207,7 +208,7 @@ def test_the_scope_ends_it(trees: tuple[Path, Path]) -> None:
 def test_what_cannot_be_read_is_one_error(trees: tuple[Path, Path]) -> None:
     """An OcidistError names it."""
 
-    class Broken(TreeReader):
+    class Broken(DirectoryReader):
         def open(self, path: bytes) -> int:
             raise PermissionError(13, "Permission denied", os.fsdecode(path))
 
@@ -221,7 +222,7 @@ def test_a_link_in_a_directory_s_place_is_not_followed(trees: tuple[Path, Path],
     """A directory swapped while the tree is read leads nowhere."""
     require("kernel")
     (tmp_path / "secret").mkdir()
-    reader = TreeReader(trees[1])
+    reader = DirectoryReader(trees[1])
     os.rename(trees[1] / "d", trees[1] / "was")
     os.symlink(tmp_path / "secret", trees[1] / "d")
     with pytest.raises(OSError):
@@ -245,7 +246,7 @@ class Ending(Scope):
         super().check()
 
 
-@pytest.mark.parametrize("kind", [TreeReader, lambda folder: StackedReader([folder])])
+@pytest.mark.parametrize("kind", [DirectoryReader, lambda folder: StackedReader([folder])])
 def test_i74_a_large_directory_is_read_as_long_as_the_scope_lasts(
     tmp_path: Path, kind: Callable[[Path], Reader]
 ) -> None:
@@ -297,7 +298,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return made[0], made[1]
 
 
-@pytest.mark.parametrize("kind", [TreeReader, lambda folder: StackedReader([folder])])
+@pytest.mark.parametrize("kind", [DirectoryReader, lambda folder: StackedReader([folder])])
 def test_i77_of_the_names_in_a_wide_directory_names_alone_are_kept(
     wide: tuple[Path, Path], kind: Callable[[Path], Reader]
 ) -> None:
@@ -305,11 +306,11 @@ def test_i77_of_the_names_in_a_wide_directory_names_alone_are_kept(
     with closing(kind(wide[0])) as lower, closing(kind(wide[1])) as upper:
         assert peak(lambda: list(compare(lower, upper, Scope()))) < 250
         assert peak(lambda: write_layer(lower, upper, lambda data: None, Scope())) < 400  # and a compressor
-    with closing(TreeReader(wide[0])) as one, closing(TreeReader(wide[1])) as other:
+    with closing(DirectoryReader(wide[0])) as one, closing(DirectoryReader(wide[1])) as other:
         assert peak(lambda: list(differences(one, other, 2**62, Scope()))) < 250
 
 
-@pytest.mark.parametrize("kind", [TreeReader, lambda folder: StackedReader([folder])])
+@pytest.mark.parametrize("kind", [DirectoryReader, lambda folder: StackedReader([folder])])
 def test_i77_a_wide_directory_is_copied_and_measured_name_by_name(
     wide: tuple[Path, Path], tmp_path: Path, kind: Callable[[Path], Reader]
 ) -> None:
@@ -334,7 +335,7 @@ def test_all_names_of_two_trees_come_once_and_in_order() -> None:
 
 
 def test_a_name_removed_while_trees_are_compared_is_no_change(trees: tuple[Path, Path]) -> None:
-    class Vanishing(TreeReader):
+    class Vanishing(DirectoryReader):
         def stat(self, path: bytes) -> os.stat_result:
             if path == b"d/file":
                 raise FileNotFoundError(2, "No such file or directory", "d/file")

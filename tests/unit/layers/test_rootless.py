@@ -15,7 +15,7 @@ import pytest
 
 from ocidist.layers.apply.layer import Policy, apply_layer
 from ocidist.scope import Scope
-from ocidist.trees.owners import ATTRIBUTE, decode_owner, encode_owner
+from ocidist.trees.rootless import ATTRIBUTE, decode_owner, encode_owner
 from tests.parts.peers import layout_of
 from tests.parts.required import lacking, program, require
 from tests.parts.tars import directory, entry, gzipped, hardlink, layer, pax, record, symlink
@@ -147,7 +147,7 @@ def test_owners_as_meant_are_what_a_layer_of_the_tree_says(place: Path) -> None:
     code = (
         "import os, sys; sys.path.insert(0, 'code'); from pathlib import Path\n"
         "from ocidist.layers.apply.layer import apply_layer; from ocidist.scope import Scope\n"
-        "from ocidist.trees.directory import TreeReader; from ocidist.layers.diff import write_layer\n"
+        "from ocidist.trees.directory import DirectoryReader; from ocidist.layers.diff import write_layer\n"
         "from ocidist.trees.compare import compare\n"
         "os.umask(0o22)\n"
         "for name in ('lower', 'upper'):\n"
@@ -157,10 +157,10 @@ def test_owners_as_meant_are_what_a_layer_of_the_tree_says(place: Path) -> None:
         "with open('upper/new', 'w') as file: file.write('new')\n"
         "os.utime('upper', (5, 5)); os.utime('lower', (5, 5))\n"
         "with open('made', 'wb') as made:\n"
-        "    write_layer(TreeReader('lower'), TreeReader('upper'), made.write, Scope(), compress=False)\n"
+        "    write_layer(DirectoryReader('lower'), DirectoryReader('upper'), made.write, Scope(), compress=False)\n"
         "with open('whole', 'wb') as made:\n"
-        "    write_layer(None, TreeReader('upper'), made.write, Scope(), compress=False)\n"
-        "print([os.fsdecode(c.path) for c in compare(TreeReader('lower'), TreeReader('upper'), Scope())])\n"
+        "    write_layer(None, DirectoryReader('upper'), made.write, Scope(), compress=False)\n"
+        "print([os.fsdecode(c.path) for c in compare(DirectoryReader('lower'), DirectoryReader('upper'), Scope())])\n"
     )
     done = subprocess.run(
         ["/usr/bin/python3", "-I", "-S", "-B", "-c", code],

@@ -13,7 +13,7 @@ import pytest
 from ocidist.errors import BundleError
 from ocidist.runtime import accounts
 from ocidist.runtime.inside import MAX_FILE, Inside
-from ocidist.trees.directory import TreeReader
+from ocidist.trees.directory import DirectoryReader
 from tests.parts.required import require
 
 
@@ -29,7 +29,7 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 def inside(tree: Path) -> Iterator[Inside]:
     """A look into the tree, as it becomes."""
-    with contextlib.closing(TreeReader(tree)) as reader:
+    with contextlib.closing(DirectoryReader(tree)) as reader:
         yield Inside(reader)
 
 

@@ -26,7 +26,8 @@ from ocidist.snapshots.apart import Apart, Marks, NeedsOrder, Over
 from ocidist.snapshots.copying import copy_tree
 from ocidist.snapshots.merge import merge
 from ocidist.snapshots.stack import stack
-from ocidist.trees.directory import Reader, TreeReader
+from ocidist.trees.directory import DirectoryReader
+from ocidist.trees.protocols import Reader
 from ocidist.trees.stacked import StackedReader
 from tests.parts.forest import TREES, Branch, plant
 from tests.parts.required import lacking, require
@@ -59,7 +60,7 @@ def extract(raw: bytes, root: Path) -> Apart | None:
     return apart
 
 
-def over(raw: bytes, root: Path, lower: Reader, linked: TreeReader | None = None) -> Marks:
+def over(raw: bytes, root: Path, lower: Reader, linked: DirectoryReader | None = None) -> Marks:
     """As it is done where the layers beneath are there."""
     layering = Over(lower, PRIVILEGED, Scope(), linked=linked)
     root.mkdir()
@@ -83,7 +84,7 @@ def merged(layers: Sequence[bytes], folder: Path, *, apart: bool) -> tuple[Path,
             except NeedsOrder:
                 pass
         root = folder / f"over-{number}"
-        with closing(TreeReader(base)) as lower, closing(TreeReader(base)) as linked:
+        with closing(DirectoryReader(base)) as lower, closing(DirectoryReader(base)) as linked:
             marks = over(raw, root, lower, linked)
         merge(base, root, marks, Scope(), "layer")
     return base, count
@@ -334,7 +335,7 @@ def test_the_default_acl_of_a_place_is_not_that_of_what_is_unpacked_or_copied_th
         except OSError:
             lacking("a file system with ACLs for the tests")
     apply(layer(entry("d/f", b"1"), directory("n"), entry("n/g", b"2")).getvalue(), tmp_path / "base")
-    with closing(TreeReader(tmp_path / "base")) as reader:
+    with closing(DirectoryReader(tmp_path / "base")) as reader:
         copy_tree(reader, tmp_path / "copy")
     found = {path: sorted(node.xattrs) for path, node in snapshot(tmp_path).items() if path != "."}
     assert {path for path, names in found.items() if DEFAULT_ACL in names} == {
@@ -420,9 +421,9 @@ def test_e55_whatever_is_in_an_archive_each_way_makes_the_same_tree(tmp_path: Pa
 def layers_of(trees: Sequence[Path]) -> list[bytes]:
     """The layers that lead from one tree to the next."""
     layers = []
-    before: TreeReader | None = None
+    before: DirectoryReader | None = None
     for tree in trees:
-        out, now = io.BytesIO(), TreeReader(tree)
+        out, now = io.BytesIO(), DirectoryReader(tree)
         write_layer(before, now, out.write, Scope(), compress=False)
         layers.append(out.getvalue())
         if before is not None:

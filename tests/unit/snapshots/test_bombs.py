@@ -41,7 +41,7 @@ from ocidist.snapshots.unpack import LocalApplier
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.stores.store import Store
-from ocidist.trees.directory import TreeReader
+from ocidist.trees.directory import DirectoryReader
 from tests.parts.required import require
 from tests.parts.tars import END, directory, entry, hardlink, header, layer, pax, record, symlink
 
@@ -373,13 +373,13 @@ LOOPS: dict[str, Callable[[Path, Path, dict[bytes, None], Scope], object]] = {
         base, above, Marks(opaque=ending), scope, "layer"
     ),
     "assumed": lambda base, above, ending, scope: require_fitting(
-        Marks(assumed=ending), TreeReader(base), scope
+        Marks(assumed=ending), DirectoryReader(base), scope
     ),
     "stack hidden": lambda base, above, ending, scope: stack(
-        above, TreeReader(base), Marks(ending), True, scope, "layer"
+        above, DirectoryReader(base), Marks(ending), True, scope, "layer"
     ),
     "stack opaque": lambda base, above, ending, scope: stack(
-        above, TreeReader(base), Marks(opaque=ending), True, scope, "layer"
+        above, DirectoryReader(base), Marks(opaque=ending), True, scope, "layer"
     ),
 }
 

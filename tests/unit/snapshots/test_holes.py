@@ -21,8 +21,8 @@ from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.spec.digest import Digest
 from ocidist.stores.store import Store
 from ocidist.trees.compare import compare, same_content
-from ocidist.trees.directory import TreeReader
-from ocidist.trees.file_data import copy_file
+from ocidist.trees.directory import DirectoryReader
+from ocidist.trees.local_file import copy_file
 from tests.parts.required import lacking, require
 from tests.parts.tars import directory, entry, hardlink, layer, padded, pax, record
 
@@ -96,7 +96,7 @@ def test_i77_a_hardlink_to_a_sparse_file_beneath_brings_up_its_holes(tmp_path: P
     upper.mkdir()
     apply_layer(layer(archived), lower, Scope(), threads=False)
     assert_sparse(lower / "file")
-    with closing(TreeReader(lower)) as reader:
+    with closing(DirectoryReader(lower)) as reader:
         privileged = Policy.of_process().privileged
         policy = Policy(privileged, Over(reader, privileged, Scope()))
         again = io.BytesIO(layer(directory("d"), hardlink("d/hard", "file")).getvalue())
@@ -150,7 +150,7 @@ def test_i80_what_is_a_hole_in_both_trees_is_not_read_to_compare_them(
                 lacking("a file system with files of a terabyte for the tests")
             if change is not None and name == "b":
                 change(file.fileno())
-    with closing(TreeReader(tmp_path / "a")) as one, closing(TreeReader(tmp_path / "b")) as two:
+    with closing(DirectoryReader(tmp_path / "a")) as one, closing(DirectoryReader(tmp_path / "b")) as two:
         assert same_content(one, two, b"f", Ending(9)) is same
 
 
@@ -162,7 +162,7 @@ def test_i74_a_copy_ends_within_a_large_file(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "file").write_bytes(bytes(32 << 20))
         os.utime(tmp_path / name / "file", (5, 5))
-    with closing(TreeReader(tmp_path / "one")) as one, closing(TreeReader(tmp_path / "two")) as two:
+    with closing(DirectoryReader(tmp_path / "one")) as one, closing(DirectoryReader(tmp_path / "two")) as two:
         with pytest.raises(Cancelled):
             copy_tree(one, tmp_path / "copy", Ending(3).check)
         assert os.stat(tmp_path / "copy/file").st_size < 32 << 20

@@ -12,8 +12,8 @@ from typing import Iterator
 
 from ocidist.scope import Scope
 from ocidist.trees.compare import TYPES, hardlinks, in_both, same_content
-from ocidist.trees.directory import TreeReader, of_host
-from ocidist.trees.owners import take_owner
+from ocidist.trees.directory import DirectoryReader, of_host
+from ocidist.trees.rootless import take_owner
 
 __all__ = ["differences"]
 
@@ -21,7 +21,7 @@ _MARKS = (b"overlay.opaque", b"overlay.whiteout")  # of a layer's own directory,
 
 
 def differences(
-    tree: TreeReader, wanted: TreeReader, since: int, scope: Scope
+    tree: DirectoryReader, wanted: DirectoryReader, since: int, scope: Scope
 ) -> Iterator[tuple[bytes, str]]:
     """Yield each path (``b""`` for the root) at which ``tree`` is not as ``wanted``, and what is wrong with it.
 
@@ -44,7 +44,7 @@ def differences(
 
 
 class _Comparison:
-    def __init__(self, tree: TreeReader, wanted: TreeReader, since: int, scope: Scope) -> None:
+    def __init__(self, tree: DirectoryReader, wanted: DirectoryReader, since: int, scope: Scope) -> None:
         self.tree, self.wanted, self.since, self.scope = tree, wanted, since, scope
         self.names = hardlinks(wanted, scope)
         try:
@@ -143,7 +143,7 @@ class _Comparison:
         if old.st_mtime_ns < self.since and old.st_mtime_ns != new.st_mtime_ns:
             yield f"time {_time(new)}, should be {_time(old)}"
 
-    def _xattrs(self, reader: TreeReader, path: bytes) -> dict[bytes, bytes]:
+    def _xattrs(self, reader: DirectoryReader, path: bytes) -> dict[bytes, bytes]:
         found = reader.raw_xattrs(path)
         return {name: found[name] for name in found if not of_host(name) or name.endswith(_MARKS)}
 
