@@ -246,8 +246,8 @@ def changes(store: Store, upper: str, lower: str | None, scope: Scope) -> Rows[C
 
 
 def _change(change: Change) -> ChangeRow:
-    size = change.info.st_size if change.type == "file" else None
-    return ChangeRow(change.kind, change.type, size, "/" + os.fsdecode(change.path))
+    size = change.entry.size if change.entry.type == "file" else None
+    return ChangeRow(change.kind, change.entry.type, size, "/" + os.fsdecode(change.path))
 
 
 def make_layer(

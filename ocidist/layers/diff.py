@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Callable
 
@@ -25,8 +26,7 @@ from ocidist.layers.whiteouts import MAX_PATH, PREFIX
 from ocidist.scope import Scope
 from ocidist.spec.digest import Digest
 from ocidist.trees.compare import Change, compare
-from ocidist.trees.protocols import Reader
-from ocidist.trees.rootless import take_owner
+from ocidist.trees.protocols import Entry, FileBody, Reader
 
 __all__ = ["MadeLayer", "write_layer"]
 
@@ -121,8 +121,8 @@ class _Packer:
         if change.kind == "deleted":
             self._entry(pack_header(above + slash + PREFIX + name, b"0", mode=0o600))
         else:
-            self._member(path, change.info, scope, change.first)
-            if stat.S_ISDIR(change.info.st_mode) and path:
+            self._member(path, change.entry, scope, change.first)
+            if stat.S_ISDIR(change.entry.mode) and path:
                 self._above.append(path)
 
     def _lead_to(self, path: bytes) -> None:
@@ -139,61 +139,57 @@ class _Packer:
             self._above.append(folder)
             start = cut + 1
 
-    def _time(self, info: os.stat_result) -> int:
-        if self._limit is not None and info.st_mtime_ns > self._limit:
+    def _time(self, info: Entry) -> int:
+        if self._limit is not None and info.mtime > self._limit:
             self._clamped += 1
             return self._limit
-        return info.st_mtime_ns
+        return info.mtime
 
     def _entry(self, header: bytes) -> None:
         self._entries += 1
         self._put(header)
 
-    def _member(
-        self, path: bytes, info: os.stat_result, scope: Scope | None, first: bytes | None = None
-    ) -> None:
-        kind = _KINDS[stat.S_IFMT(info.st_mode)] if first is None else b"1"
+    def _member(self, path: bytes, info: Entry, scope: Scope | None, first: bytes | None = None) -> None:
+        kind = _KINDS[stat.S_IFMT(info.mode)] if first is None else b"1"
         name = {b"5": (path or b".") + b"/"}.get(kind, path)
-        size = info.st_size if kind == b"0" else 0
-        device = (os.major(info.st_rdev), os.minor(info.st_rdev)) if kind in (b"3", b"4") else (0, 0)
+        size = info.size if kind == b"0" else 0
+        device = (os.major(info.device), os.minor(info.device)) if kind in (b"3", b"4") else (0, 0)
         try:
             xattrs = self._upper.xattrs(path)
-            uid, gid = take_owner(info, xattrs)
             header = pack_header(
                 name,
                 kind,
-                mode=info.st_mode,
-                uid=uid,
-                gid=gid,
+                mode=info.mode,
+                uid=info.uid,
+                gid=info.gid,
                 size=size,
                 mtime=self._time(info),
                 link=self._upper.readlink(path) if kind == b"2" else first or b"",
                 device=device,
                 xattrs=xattrs,
             )
-            fd = self._upper.open(path) if kind == b"0" else -1
+            body = self._upper.open(path) if kind == b"0" else None
         except OSError as error:
             raise _unreadable(error, path) from error
         self._entry(header)
-        if fd >= 0:
-            try:
-                self._data(fd, path, size, scope)
-            finally:
-                os.close(fd)
+        if body is not None:
+            with closing(body):
+                self._data(body, path, size, scope)
 
-    def _data(self, fd: int, path: bytes, size: int, scope: Scope | None) -> None:
+    def _data(self, body: FileBody, path: bytes, size: int, scope: Scope | None) -> None:
         left = size
+        view = memoryview(bytearray(min(size, _READ)))
         while left:
             if scope is not None:
                 scope.check()
             try:
-                block = os.read(fd, min(left, _READ))
+                count = body.readinto(view[:left])
             except OSError as error:
                 raise _unreadable(error, path) from error
-            if not block:
+            if not count:
                 raise LayerError("layer", os.fsdecode(path), "the file became shorter while it was read")
-            self._put(block)
-            left -= len(block)
+            self._put(bytes(view[:count]))
+            left -= count
         self._put(padding(size))
 
     def finish(self) -> MadeLayer:

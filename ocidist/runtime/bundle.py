@@ -136,11 +136,11 @@ def _volumes(inside: Inside, config: ImageConfig, options: BundleOptions) -> lis
         info = inside.stat(path)
         how = ["nosuid", "nodev", "tmpcopyup"]
         if info is not None:
-            if not stat.S_ISDIR(info.st_mode):  # nothing can be mounted over it
+            if not stat.S_ISDIR(info.mode):  # nothing can be mounted over it
                 continue
-            how.append(f"mode={stat.S_IMODE(info.st_mode):o}")
+            how.append(f"mode={stat.S_IMODE(info.mode):o}")
             if not options.rootless:  # there all files are root's
-                how += [f"uid={info.st_uid}", f"gid={info.st_gid}"]
+                how += [f"uid={info.uid}", f"gid={info.gid}"]
         found.append(Mount(path, "tmpfs", "tmpfs", tuple(how)))
     return found
 

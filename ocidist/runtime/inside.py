@@ -8,11 +8,11 @@ refused, not waited for (threat H.71).
 from __future__ import annotations
 
 import errno
-import os
 import stat
+from contextlib import closing
 
 from ocidist.errors import BundleError, quoted
-from ocidist.trees.protocols import Reader
+from ocidist.trees.protocols import Entry, FileBody, Reader
 
 __all__ = ["MAX_FILE", "Inside"]
 
@@ -39,20 +39,20 @@ class Inside:
         real, info = self._walk(path)
         if info is None:
             return b""
-        if not stat.S_ISREG(info.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(info.st_mode), "something else")
+        if not stat.S_ISREG(info.mode):
+            kind = _KINDS.get(stat.S_IFMT(info.mode), "something else")
             raise _refused(path, f"in the image it is {kind}, not a file")
         try:
-            with open(self._tree.open(b"/".join(real)), "rb") as source:
-                size = os.fstat(source.fileno()).st_size
-                data = source.read(limit + 1) if size <= limit else b""
+            with closing(self._tree.open(b"/".join(real))) as source:
+                size = source.size
+                data = _read(source, size + 1) if size <= limit else b""
         except OSError as error:
             raise _refused(path, error.strerror or str(error)) from error
-        if max(size, len(data)) > limit:
+        if size > limit:
             raise _refused(path, f"in the image it has {size} bytes; {limit} are as many as are read")
         return data
 
-    def stat(self, path: str) -> os.stat_result | None:
+    def stat(self, path: str) -> Entry | None:
         """Of what a path leads to, None if that is nothing."""
         return self._walk(path)[1]
 
@@ -61,7 +61,7 @@ class Inside:
         yet, as a runtime would make it, is taken as it is written."""
         return "/" + b"/".join(self._walk(path)[0]).decode("utf-8", "surrogateescape")
 
-    def _walk(self, path: str) -> tuple[list[bytes], os.stat_result | None]:
+    def _walk(self, path: str) -> tuple[list[bytes], Entry | None]:
         """The names without links from the root to where ``path`` leads, and what is there."""
         real: list[bytes] = []
         todo = path.encode("utf-8", "surrogateescape").split(b"/")[::-1]
@@ -91,20 +91,28 @@ class Inside:
     def _link(self, real: bytes, path: str) -> bytes | None:
         """The target of a link; None if it is something else, or nothing."""
         info = self._stat(real, path)
-        if info is None or not stat.S_ISLNK(info.st_mode):
+        if info is None or not stat.S_ISLNK(info.mode):
             return None
         try:
             return self._tree.readlink(real)
         except OSError as error:
             raise _refused(path, error.strerror or str(error)) from error
 
-    def _stat(self, real: bytes, path: str) -> os.stat_result | None:
+    def _stat(self, real: bytes, path: str) -> Entry | None:
         try:
             return self._tree.stat(real)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 return None
             raise _refused(path, error.strerror or str(error)) from error
+
+
+def _read(source: FileBody, most: int) -> bytes:
+    view = memoryview(bytearray(most))
+    done = 0
+    while done < most and (count := source.readinto(view[done:])):
+        done += count
+    return bytes(view[:done])
 
 
 def _refused(path: str, reason: str) -> BundleError:

@@ -25,9 +25,8 @@ from ocidist.layers.apply.contained import Directory, Tree
 from ocidist.layers.apply.space import require
 from ocidist.scope import Scope
 from ocidist.snapshots.copying import copy_entry
-from ocidist.snapshots.measure import on_disk
 from ocidist.trees.directory import DirectoryReader
-from ocidist.trees.protocols import Reader
+from ocidist.trees.protocols import Entry, Reader
 
 __all__ = ["Apart", "Marks", "NeedsOrder", "Over", "require_fitting"]
 
@@ -67,12 +66,12 @@ class Marks:
                 return True
         return False
 
-    def beneath(self, lower: Reader, real: bytes) -> os.stat_result | None:
+    def beneath(self, lower: Reader, real: bytes) -> Entry | None:
         """What ``lower`` has at a path, unless the layer hides it."""
         return None if self.hides(real) else _stat(lower, real)
 
 
-def _stat(lower: Reader, real: bytes) -> os.stat_result | None:
+def _stat(lower: Reader, real: bytes) -> Entry | None:
     try:
         return lower.stat(real[1:])
     except (FileNotFoundError, NotADirectoryError):
@@ -84,7 +83,7 @@ def require_fitting(marks: Marks, lower: Reader, scope: Scope) -> None:
     for real in marks.assumed:
         scope.check()
         info = _stat(lower, real)
-        if info is not None and stat.S_ISLNK(info.st_mode):
+        if info is not None and stat.S_ISLNK(info.mode):
             raise NeedsOrder
     # Over an empty tree, whiteouts do nothing.
     if marks.assumed and (marks.hidden or marks.opaque) and is_empty(lower, scope):
@@ -183,7 +182,7 @@ class Over(Apart):
         if b"/" in name:  # in what isn't there either
             return False
         found = self.marks.beneath(self._lower, at.real + b"/" + name)
-        if found is None or not (stat.S_ISDIR(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+        if found is None or not (stat.S_ISDIR(found.mode) or stat.S_ISLNK(found.mode)):
             return False
         bring(self._lower, found, at, name, self._privileged, self._scope)
         return True
@@ -193,14 +192,14 @@ class Over(Apart):
         found = self.marks.beneath(self._lower, real)
         if found is None:
             return False
-        if stat.S_ISDIR(found.st_mode):
+        if stat.S_ISDIR(found.mode):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         if self._linked is not None:
             above = real[1:].rpartition(b"/")[0]
             links.link(name, name, self._linked.folder(above), at.fd)
             return True
-        if stat.S_ISREG(found.st_mode):  # without its holes
-            taken = on_disk(found)
+        if stat.S_ISREG(found.mode):  # without its holes
+            taken = found.disk
             if self._count is not None:
                 self._count(taken)
             require(at.fd, os.fsdecode(real), taken, self._scope.limits, "a copy of it in the layer")
@@ -212,9 +211,7 @@ class Over(Apart):
             noted[real] = None
 
 
-def bring(
-    lower: Reader, found: os.stat_result, at: Directory, name: bytes, privileged: bool, scope: Scope
-) -> None:
+def bring(lower: Reader, found: Entry, at: Directory, name: bytes, privileged: bool, scope: Scope) -> None:
     """Copy what ``lower`` has at ``at/name``; of a directory nothing that is in it."""
     path = (at.real + b"/" + name)[1:]
     copy_entry(lower, path, found, name, at.fd, privileged, scope.check)

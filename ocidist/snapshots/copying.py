@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import closing
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Hashable
 
 from ocidist.files import forget_acls
 from ocidist.layers.apply import links
@@ -17,8 +18,8 @@ from ocidist.layers.apply.contained import CREATE
 from ocidist.layers.apply.policy import XATTR_REFUSED, Policy
 from ocidist.scope import no_check
 from ocidist.trees.directory import FOLDER, PATH_ONLY, DirectoryReader
-from ocidist.trees.local_file import copy_file
-from ocidist.trees.protocols import Reader
+from ocidist.trees.protocols import Entry, Reader
+from ocidist.trees.rootless import ATTRIBUTE, encode_owner
 
 __all__ = ["copy_entry", "copy_metadata", "copy_tree"]
 
@@ -31,7 +32,7 @@ def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = 
     their ``filename`` the path from the root of the tree.
     """
     privileged = Policy.of_process().privileged
-    names: dict[tuple[int, int], bytes] = {}
+    names: dict[tuple[Hashable, ...], bytes] = {}
     folders, path = [b""], b""
     into, first_in = DirectoryReader(target), DirectoryReader(target)
     try:
@@ -42,14 +43,14 @@ def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = 
             for name, info in source.entries(folder, check):
                 check()
                 path = folder + b"/" + name if folder else name
-                if stat.S_ISDIR(info.st_mode):
+                if stat.S_ISDIR(info.mode):
                     os.mkdir(name, 0o700, dir_fd=at)
                     folders.append(path)
                     continue
-                if stat.S_ISSOCK(info.st_mode):
+                if stat.S_ISSOCK(info.mode):
                     continue  # without its program
-                if info.st_nlink > 1:
-                    first = names.setdefault((info.st_dev, info.st_ino), path)
+                if info.links > 1:
+                    first = names.setdefault(info.identity, path)
                     if first != path:
                         above, _, other = first.rpartition(b"/")
                         links.link(other, name, first_in.folder(above), at)
@@ -69,7 +70,7 @@ def copy_tree(source: Reader, target: Path | int, check: Callable[[], object] = 
 def copy_entry(
     source: Reader,
     path: bytes,
-    info: os.stat_result,
+    info: Entry,
     name: bytes,
     at: int,
     privileged: bool,
@@ -78,27 +79,24 @@ def copy_entry(
     """Make ``name`` in the directory open as ``at`` what ``source`` has at ``path``; of a directory nothing that is
     in it. Raises FileExistsError if something is there; other OSErrors, and what ``check`` raises, come as they are.
     """
-    mode = info.st_mode
+    mode = info.mode
     if stat.S_ISLNK(mode):
         _copy_symlink(source, path, info, name, at, privileged)
         return
     if stat.S_ISREG(mode):
-        content = source.open(path)
-        try:
+        with closing(source.open(path)) as content:
             fd = os.open(name, CREATE, 0o600, dir_fd=at)
             try:
-                copy_file(content, fd, check)
+                content.copy_to(fd, check)
                 copy_metadata(source, path, info, fd, privileged)
             finally:
                 os.close(fd)
-        finally:
-            os.close(content)
         return
     if stat.S_ISDIR(mode):
         os.mkdir(name, 0o700, dir_fd=at)
         fd = os.open(name, FOLDER, dir_fd=at)
     else:
-        os.mknod(name, stat.S_IFMT(mode) | 0o600, info.st_rdev, dir_fd=at)
+        os.mknod(name, stat.S_IFMT(mode) | 0o600, info.device, dir_fd=at)
         fd = os.open(name, PATH_ONLY, dir_fd=at)
     try:
         if stat.S_IFMT(os.fstat(fd).st_mode) != stat.S_IFMT(mode):
@@ -109,35 +107,36 @@ def copy_entry(
         os.close(fd)
 
 
-def _copy_symlink(
-    source: Reader, path: bytes, info: os.stat_result, name: bytes, at: int, privileged: bool
-) -> None:
+def _copy_symlink(source: Reader, path: bytes, info: Entry, name: bytes, at: int, privileged: bool) -> None:
     links.symlink(source.readlink(path), name, at)
     if privileged:
-        os.chown(name, info.st_uid, info.st_gid, dir_fd=at, follow_symlinks=False)
+        os.chown(name, info.uid, info.gid, dir_fd=at, follow_symlinks=False)
     # There is no call for a name in a directory; the one component behind the descriptor isn't followed.
     _copy_xattrs(source, path, b"/proc/self/fd/%d/%s" % (at, name), follow=False)
-    links.set_times(name, info.st_atime_ns, info.st_mtime_ns, at)
+    links.set_times(name, info.mtime, info.mtime, at)
 
 
-def copy_metadata(
-    source: Reader, path: bytes, info: os.stat_result, where: int | str, privileged: bool
-) -> None:
+def copy_metadata(source: Reader, path: bytes, info: Entry, where: int | str, privileged: bool) -> None:
     """Give what is open as ``where`` (or the path of such a descriptor) the owner, as root, the extended attributes,
     the mode and the times that ``source`` has at ``path``. Raises OSError."""
     if privileged:
-        os.chown(where, info.st_uid, info.st_gid)  # before the mode: it clears setuid
+        os.chown(where, info.uid, info.gid)  # before the mode and capabilities: it clears setuid, and those
     _copy_xattrs(source, path, where)
-    os.chmod(where, stat.S_IMODE(info.st_mode))
-    os.utime(where, ns=(info.st_atime_ns, info.st_mtime_ns))
+    if not privileged and (info.uid or info.gid) and stat.S_IFMT(info.mode) in (stat.S_IFREG, stat.S_IFDIR):
+        _set_xattr(where, ATTRIBUTE, encode_owner(info.uid, info.gid))
+    os.chmod(where, stat.S_IMODE(info.mode))
+    os.utime(where, ns=(info.mtime, info.mtime))
 
 
 def _copy_xattrs(source: Reader, path: bytes, where: int | str | bytes, follow: bool = True) -> None:
     for key, value in source.xattrs(path).items():
-        try:
-            os.setxattr(where, key, value, follow_symlinks=follow)
-        except OSError as error:
-            if (
-                error.errno not in XATTR_REFUSED
-            ):  # a file system without them, or names that only root may set
-                raise
+        _set_xattr(where, key, value, follow)
+
+
+def _set_xattr(where: int | str | bytes, key: bytes, value: bytes, follow: bool = True) -> None:
+    """Set an extended attribute, but on a file system without them, and for names that only root may set."""
+    try:
+        os.setxattr(where, key, value, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno not in XATTR_REFUSED:
+            raise

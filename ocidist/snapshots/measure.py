@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Callable
 
 from ocidist.scope import no_check
 from ocidist.snapshots.protocols import Usage
-from ocidist.trees.directory import DirectoryReader
+from ocidist.trees.directory import DirectoryReader, on_disk
 
-__all__ = ["on_disk", "tree_usage"]
+__all__ = ["tree_usage"]
 
 
 def tree_usage(path: Path, check: Callable[[], object] = no_check) -> Usage:
@@ -21,10 +20,10 @@ def tree_usage(path: Path, check: Callable[[], object] = no_check) -> Usage:
     seen: set[tuple[int, int]] = set()
     folders = [b""]
     with closing(DirectoryReader(path)) as reader:
-        size, inodes = on_disk(reader.stat(b"")), 1
+        size, inodes = on_disk(reader.lstat(b"")), 1
         for folder in folders:  # grows while it runs
             try:
-                for name, found in reader.entries(folder, check):  # one by one: there may be a million
+                for name, found in reader.scan(folder, check):  # one by one: there may be a million
                     if stat.S_ISDIR(found.st_mode):
                         folders.append(folder + b"/" + name if folder else name)
                     elif found.st_nlink > 1:
@@ -36,9 +35,3 @@ def tree_usage(path: Path, check: Callable[[], object] = no_check) -> Usage:
             except (FileNotFoundError, NotADirectoryError):
                 continue
     return Usage(inodes, size)
-
-
-def on_disk(found: os.stat_result) -> int:
-    """Return the bytes set aside for a file; its size on a system that doesn't tell."""
-    blocks = getattr(found, "st_blocks", None)
-    return found.st_size if blocks is None else int(blocks) * 512

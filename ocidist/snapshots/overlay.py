@@ -17,7 +17,7 @@ from typing import Callable, Iterator, Sequence
 
 from ocidist.content.disk import failure, place_of
 from ocidist.errors import StoreError
-from ocidist.layers.apply.policy import Policy, in_first_namespace
+from ocidist.layers.apply.policy import Policy
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Marks, Over
 from ocidist.snapshots.copying import copy_metadata
@@ -26,6 +26,7 @@ from ocidist.snapshots.protocols import Mount, Site
 from ocidist.snapshots.removal import remove_tree
 from ocidist.snapshots.stack import stack
 from ocidist.trees.directory import FOLDER, DirectoryReader
+from ocidist.trees.rootless import in_first_namespace
 from ocidist.trees.stacked import StackedReader
 
 __all__ = ["OverlaySnapshotter"]

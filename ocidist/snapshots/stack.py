@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Iterator
 
 from ocidist.layers.apply.contained import CREATE, Directory, Tree
-from ocidist.layers.apply.policy import in_first_namespace
 from ocidist.layers.tar.records import Member
 from ocidist.scope import Scope
 from ocidist.snapshots.apart import Marks, bring, require_fitting
 from ocidist.snapshots.copying import copy_metadata
 from ocidist.trees.directory import FOLDER, DirectoryReader
 from ocidist.trees.protocols import Reader
+from ocidist.trees.rootless import in_first_namespace
 from ocidist.trees.stacked import OPAQUE, WHITEOUT
 
 __all__ = ["stack"]
@@ -42,10 +42,10 @@ def stack(root: Path, lower: Reader, marks: Marks, privileged: bool, scope: Scop
         for real in sorted(marks.implied, reverse=True):
             scope.check()
             found = marks.beneath(lower, real)
-            if found is None or not stat.S_ISDIR(found.st_mode):
+            if found is None or not stat.S_ISDIR(found.mode):
                 continue
             try:
-                if stat.S_ISDIR(reader.stat(real[1:]).st_mode):
+                if stat.S_ISDIR(reader.stat(real[1:]).mode):
                     copy_metadata(lower, real[1:], found, reader.folder(real[1:]), privileged)
             except (
                 FileNotFoundError,
@@ -121,7 +121,7 @@ class _Settling:
 
     def bring_up(self, at: Directory, name: bytes, create: bool) -> bool:
         found = self._marks.beneath(self._lower, at.real + b"/" + name)
-        if found is None or not stat.S_ISDIR(found.st_mode):
+        if found is None or not stat.S_ISDIR(found.mode):
             return False
         bring(self._lower, found, at, name, self._privileged, self._scope)
         return True

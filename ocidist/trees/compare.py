@@ -7,27 +7,16 @@ together or not at all, so a layer never has to name a file that is not in it.
 
 from __future__ import annotations
 
-import os
 import stat
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Iterator
+from typing import Hashable, Iterator
 
 from ocidist.scope import Scope
-from ocidist.trees.local_file import next_data
-from ocidist.trees.protocols import Reader
-from ocidist.trees.rootless import take_owner
+from ocidist.trees.protocols import Entry, FileBody, Reader
 
-__all__ = ["TYPES", "Change", "compare", "hardlinks", "in_both", "same_content"]
+__all__ = ["Change", "compare", "hardlinks", "in_both", "same_content"]
 
-TYPES = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFCHR: "char",
-    stat.S_IFBLK: "block",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFSOCK: "socket",
-}
 _BLOCK = 1 << 18
 
 Names = dict[bytes, "tuple[bytes, ...]"]
@@ -35,20 +24,15 @@ Names = dict[bytes, "tuple[bytes, ...]"]
 
 @dataclass(frozen=True)
 class Change:
-    """``kind`` is "added", "modified" or "deleted"; ``info`` what the name is now, before for "deleted".
+    """``kind`` is "added", "modified" or "deleted"; ``entry`` what the name is now, before for "deleted".
 
     ``first`` is the name, earlier in the order, of which this is a further one; else None.
     """
 
     kind: str
     path: bytes
-    info: os.stat_result
+    entry: Entry
     first: bytes | None = None
-
-    @property
-    def type(self) -> str:
-        """The type of the entry, in a word."""
-        return TYPES.get(stat.S_IFMT(self.info.st_mode), "unknown")
 
 
 def compare(lower: Reader | None, upper: Reader, scope: Scope) -> Iterator[Change]:
@@ -97,11 +81,11 @@ class _Comparison:
             old = _stat(lower, inside) if was and lower is not None else None
             yield self.step(inside, old, _stat(self.upper, inside) if is_there else None)
 
-    def step(self, path: bytes, old: os.stat_result | None, new: os.stat_result | None) -> Step:
+    def step(self, path: bytes, old: Entry | None, new: Entry | None) -> Step:
         if new is None:
             return (Change("deleted", path, old), None) if old is not None else (None, None)
-        folder = stat.S_ISDIR(new.st_mode)
-        both = folder and old is not None and stat.S_ISDIR(old.st_mode)
+        folder = stat.S_ISDIR(new.mode)
+        both = folder and old is not None and stat.S_ISDIR(old.mode)
         change = None
         if old is None or self.differs(path, old, new):
             names = self.after.get(path, (path,))
@@ -109,25 +93,24 @@ class _Comparison:
             change = Change("added" if old is None else "modified", path, new, first)
         return change, ((path, both) if folder else None)
 
-    def differs(self, path: bytes, old: os.stat_result, new: os.stat_result) -> bool:
+    def differs(self, path: bytes, old: Entry, new: Entry) -> bool:
         lower, upper = self.lower, self.upper
         assert lower is not None
         if self.before.get(path) != self.after.get(path):
             return True
-        if (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino):
+        if old.identity == new.identity:
             return False
-        if old.st_mode != new.st_mode or old.st_mtime_ns != new.st_mtime_ns:
+        if old.mode != new.mode or old.mtime != new.mtime:
             return True
-        if stat.S_ISREG(new.st_mode) and old.st_size != new.st_size:
+        if stat.S_ISREG(new.mode) and old.size != new.size:
             return True
-        if stat.S_ISLNK(new.st_mode) and lower.readlink(path) != upper.readlink(path):
+        if stat.S_ISLNK(new.mode) and lower.readlink(path) != upper.readlink(path):
             return True
-        if (stat.S_ISCHR(new.st_mode) or stat.S_ISBLK(new.st_mode)) and old.st_rdev != new.st_rdev:
+        if (stat.S_ISCHR(new.mode) or stat.S_ISBLK(new.mode)) and old.device != new.device:
             return True
-        before, after = lower.xattrs(path), upper.xattrs(path)
-        if take_owner(old, before) != take_owner(new, after) or before != after:
+        if old.owner != new.owner or lower.xattrs(path) != upper.xattrs(path):
             return True
-        return stat.S_ISREG(new.st_mode) and not same_content(lower, upper, path, self.scope)
+        return stat.S_ISREG(new.mode) and not same_content(lower, upper, path, self.scope)
 
 
 def in_both(before: list[bytes], after: list[bytes]) -> Iterator[tuple[bytes, bool, bool]]:
@@ -141,49 +124,61 @@ def in_both(before: list[bytes], after: list[bytes]) -> Iterator[tuple[bytes, bo
         yield name, was, is_there
 
 
-def _stat(reader: Reader, path: bytes) -> os.stat_result | None:
+def _stat(reader: Reader, path: bytes) -> Entry | None:
     """What an entry is; None for a socket, and for one that was removed meanwhile."""
     try:
         info = reader.stat(path)
     except FileNotFoundError:
         return None
-    return None if stat.S_ISSOCK(info.st_mode) else info
+    return None if stat.S_ISSOCK(info.mode) else info
 
 
 def same_content(lower: Reader, upper: Reader, path: bytes, scope: Scope) -> bool:
-    """Whether a regular file has the same bytes in both trees: all are read but for what is a hole in both."""
-    with open(lower.open(path), "rb", buffering=0) as one, open(upper.open(path), "rb", buffering=0) as two:
-        files = one.fileno(), two.fileno()
-        size = os.fstat(files[0]).st_size
-        if os.fstat(files[1]).st_size != size:
+    """Return whether a regular file has the same bytes in both trees: all are read but for what is a hole in both."""
+    with closing(lower.open(path)) as one, closing(upper.open(path)) as two:
+        size = one.size
+        if two.size != size:
             return False
+        left, right = bytearray(min(size, _BLOCK)), bytearray(min(size, _BLOCK))
         at = 0
         while at < size:
             scope.check()
-            at = min(next_data(fd, at, size) for fd in files)
+            at = min(one.next_data(at), two.next_data(at))
             one.seek(at)
             two.seek(at)
-            left, right = one.read(_BLOCK), two.read(_BLOCK)
-            if left != right:
+            count = _read(one, left)
+            if count != _read(two, right) or left[:count] != right[:count]:
                 return False
-            if not left:
+            if not count:
                 return True
-            at += len(left)
+            at += count
         return True
+
+
+def _read(body: FileBody, buffer: bytearray) -> int:
+    """Fill ``buffer``, but at the end; return the bytes read."""
+    done = 0
+    with memoryview(buffer) as view:
+        while done < len(buffer):
+            count = body.readinto(view[done:])
+            if not count:
+                break
+            done += count
+    return done
 
 
 def hardlinks(reader: Reader, scope: Scope) -> Names:
     """Name -> all names of the same file in the tree, in order; files with one name are left out."""
-    groups: dict[tuple[int, int], list[bytes]] = {}
+    groups: dict[tuple[Hashable, ...], list[bytes]] = {}
     folders = [b""]
     for folder in folders:  # grows while it runs
         scope.check()
         for name, info in reader.entries(folder, scope.check):
             path = folder + b"/" + name if folder else name
-            if stat.S_ISDIR(info.st_mode):
+            if stat.S_ISDIR(info.mode):
                 folders.append(path)
-            elif info.st_nlink > 1 and not stat.S_ISSOCK(info.st_mode):
-                groups.setdefault((info.st_dev, info.st_ino), []).append(path)
+            elif info.links > 1 and not stat.S_ISSOCK(info.mode):
+                groups.setdefault(info.identity, []).append(path)
     found: Names = {}
     for names in groups.values():
         if len(names) > 1:

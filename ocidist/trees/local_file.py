@@ -1,4 +1,4 @@
-"""The bytes of a file from one descriptor to another: holes stay holes, and blocks are shared where that is possible.
+"""A regular file of this machine: read, and copied so that holes stay holes and blocks are shared where possible.
 
 Sources: ioctl_ficlone(2); lseek(2), "Seeking file data and holes".
 """
@@ -10,11 +10,46 @@ import os
 import sys
 from typing import Callable
 
-__all__ = ["copy_file", "next_data"]
+from ocidist.scope import no_check
 
+__all__ = ["LocalFile", "copy_file"]
+
+_READV = hasattr(os, "readv")
 _FICLONE = 0x40049409
 _PIECE = 1 << 23  # bytes between two looks at the scope
 _BLOCK = 1 << 20
+
+
+class LocalFile:
+    """A FileBody over the descriptor ``fd``, which it closes."""
+
+    start, host = 0, ""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self.size = size
+
+    def readinto(self, buffer: memoryview) -> int:
+        if _READV:
+            return os.readv(self._fd, (buffer,))
+        block = os.read(self._fd, len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+    def next_data(self, offset: int) -> int:
+        return _next_data(self._fd, offset, self.size)
+
+    def seek(self, offset: int) -> object:
+        return os.lseek(self._fd, offset, os.SEEK_SET)
+
+    def copy_to(self, target: int, check: Callable[[], object] = no_check) -> None:
+        copy_file(self._fd, target, check)
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def copy_file(source: int, target: int, check: Callable[[], object]) -> None:
@@ -31,7 +66,7 @@ def copy_file(source: int, target: int, check: Callable[[], object]) -> None:
     at = 0
     while at < info.st_size:
         check()
-        at = next_data(source, at, info.st_size)
+        at = _next_data(source, at, info.st_size)
         if at == info.st_size:
             break
         end = os.lseek(source, at, os.SEEK_HOLE)
@@ -42,7 +77,7 @@ def copy_file(source: int, target: int, check: Callable[[], object]) -> None:
     os.ftruncate(target, info.st_size)
 
 
-def next_data(fd: int, at: int, size: int) -> int:
+def _next_data(fd: int, at: int, size: int) -> int:
     """Where data begins at ``at`` or behind it in the file open as ``fd``, ``size`` for a hole up to the end."""
     if not hasattr(os, "SEEK_DATA"):
         return at

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["ATTRIBUTE", "decode_owner", "encode_owner", "take_owner"]
+__all__ = ["ATTRIBUTE", "decode_owner", "encode_owner", "in_first_namespace", "owner_as_meant"]
 
 ATTRIBUTE = b"user.rootlesscontainers"
 _UID, _GID = 1, 2
 _UNCHANGED = 0xFFFF_FFFF
+_FIRST = 0xEFFFFFFD
+"""PROC_USER_INIT_INO of Linux, include/linux/proc_ns.h."""
 
 
 def encode_owner(uid: int, gid: int) -> bytes:
@@ -54,15 +56,22 @@ def decode_owner(raw: bytes) -> tuple[int, int] | None:
     return found[_UID], found[_GID]
 
 
-def take_owner(info: os.stat_result, xattrs: dict[bytes, bytes]) -> tuple[int, int]:
-    """The (uid, gid) that an entry of a tree is meant to have; the attribute that says so is taken out of ``xattrs``.
+def in_first_namespace() -> bool:
+    """Return whether this process is in the machine's first user namespace, the only one with attributes of ``trusted.``."""
+    try:
+        return os.stat("/proc/self/ns/user").st_ino == _FIRST
+    except OSError:  # another system, which has one
+        return True
+
+
+def owner_as_meant(uid: int, gid: int, mark: bytes | None = None) -> tuple[int, int]:
+    """Return the (uid, gid) that an entry of ``uid`` and ``gid`` with this attribute is meant to have.
 
     What an ordinary user has without the attribute is root's.
     """
-    marked = xattrs.pop(ATTRIBUTE, None)
-    found = decode_owner(marked) if marked is not None else None
+    found = decode_owner(mark) if mark is not None else None
     if found is not None:
         return found
-    if hasattr(os, "geteuid") and info.st_uid == os.geteuid():
-        return 0, (0 if info.st_uid else info.st_gid)
-    return info.st_uid, info.st_gid
+    if hasattr(os, "geteuid") and uid == os.geteuid():
+        return 0, (0 if uid else gid)
+    return uid, gid

@@ -18,6 +18,8 @@ from typing import Callable, Iterator, Sequence
 from ocidist.errors import StoreError
 from ocidist.scope import no_check
 from ocidist.trees.directory import DirectoryReader, shared
+from ocidist.trees.local_file import LocalFile
+from ocidist.trees.protocols import Entry
 
 __all__ = ["OPAQUE", "WHITEOUT", "StackedReader", "is_whiteout"]
 
@@ -71,7 +73,7 @@ class StackedReader:
         parts = []
         for layer in above:
             try:
-                info = layer.stat(path)
+                info = layer.lstat(path)
             except FileNotFoundError:
                 continue
             if not stat.S_ISDIR(info.st_mode):
@@ -101,38 +103,47 @@ class StackedReader:
         )
 
     def _layer(self, path: bytes) -> DirectoryReader:
-        """The layer whose entry ``path`` is. Raises FileNotFoundError."""
+        return self._find(path)[0]
+
+    def _find(self, path: bytes) -> tuple[DirectoryReader, os.stat_result]:
+        """The layer whose entry ``path`` is, and what that says of it. Raises FileNotFoundError."""
         if not path:
-            return self._layers[0]
+            return self._layers[0], self._layers[0].lstat(path)
         for layer in self._parts(path.rpartition(b"/")[0]):
             try:
-                info = layer.stat(path)
+                info = layer.lstat(path)
             except FileNotFoundError:
                 continue
             if self._hides(layer, path, info):
                 break
-            return layer
+            return layer, info
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
 
-    def entries(
-        self, path: bytes, check: Callable[[], object] = no_check
-    ) -> Iterator[tuple[bytes, os.stat_result]]:
+    def entries(self, path: bytes, check: Callable[[], object] = no_check) -> Iterator[tuple[bytes, Entry]]:
+        above = path + b"/" if path else b""
+        for layer, name, info in self._scan(path, check):
+            yield name, layer.entry(above + name, info)
+
+    def _scan(
+        self, path: bytes, check: Callable[[], object]
+    ) -> Iterator[tuple[DirectoryReader, bytes, os.stat_result]]:
         parts = list(self._parts(path))  # the caller may look elsewhere meanwhile
         seen: set[bytes] = set()
         for layer in parts:
-            for name, info in layer.entries(path, check):
+            for name, info in layer.scan(path, check):
                 if name in seen:
                     continue
                 if layer is not parts[-1]:
                     seen.add(name)
                 if not self._hides(layer, path + b"/" + name if path else name, info):
-                    yield name, info
+                    yield layer, name, info
 
     def names(self, path: bytes, check: Callable[[], object] = no_check) -> list[bytes]:
-        return sorted(name for name, _ in self.entries(path, check))
+        return sorted(name for _, name, _ in self._scan(path, check))
 
-    def stat(self, path: bytes) -> os.stat_result:
-        return self._layer(path).stat(path)
+    def stat(self, path: bytes) -> Entry:
+        layer, info = self._find(path)
+        return layer.entry(path, info)
 
     def readlink(self, path: bytes) -> bytes:
         return self._layer(path).readlink(path)
@@ -140,5 +151,5 @@ class StackedReader:
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
         return self._layer(path).xattrs(path)
 
-    def open(self, path: bytes) -> int:
+    def open(self, path: bytes) -> LocalFile:
         return self._layer(path).open(path)

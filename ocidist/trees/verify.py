@@ -11,9 +11,9 @@ import stat
 from typing import Iterator
 
 from ocidist.scope import Scope
-from ocidist.trees.compare import TYPES, hardlinks, in_both, same_content
-from ocidist.trees.directory import DirectoryReader, of_host
-from ocidist.trees.rootless import take_owner
+from ocidist.trees.compare import hardlinks, in_both, same_content
+from ocidist.trees.directory import DirectoryReader
+from ocidist.trees.protocols import Entry
 
 __all__ = ["differences"]
 
@@ -78,17 +78,17 @@ class _Comparison:
             return
         if old is not None and new is not None:
             yield from self.entry(path, old, new)
-            if stat.S_ISDIR(old.st_mode) and stat.S_ISDIR(new.st_mode):
+            if stat.S_ISDIR(old.mode) and stat.S_ISDIR(new.mode):
                 yield path, ""
         elif old is not None:
-            yield path, f"missing; there should be a {_type(old)}"
+            yield path, f"missing; there should be a {old.type}"
         elif new is not None:
-            yield path, f"a {_type(new)} that no layer has"
+            yield path, f"a {new.type} that no layer has"
 
-    def entry(self, path: bytes, old: os.stat_result, new: os.stat_result) -> Iterator[tuple[bytes, str]]:
+    def entry(self, path: bytes, old: Entry, new: Entry) -> Iterator[tuple[bytes, str]]:
         """Yield what is wrong with an entry that both have, if anything."""
-        if stat.S_IFMT(old.st_mode) != stat.S_IFMT(new.st_mode):
-            yield path, f"a {_type(new)}, should be a {_type(old)}"
+        if stat.S_IFMT(old.mode) != stat.S_IFMT(new.mode):
+            yield path, f"a {new.type}, should be a {old.type}"
             return
         try:
             problems = [*self._content(path, old, new), *self._metadata(path, old, new)]
@@ -97,18 +97,18 @@ class _Comparison:
         if problems:
             yield path, "; ".join(problems)
 
-    def _content(self, path: bytes, old: os.stat_result, new: os.stat_result) -> Iterator[str]:
-        kind = stat.S_IFMT(old.st_mode)
+    def _content(self, path: bytes, old: Entry, new: Entry) -> Iterator[str]:
+        kind = stat.S_IFMT(old.mode)
         if kind == stat.S_IFREG:
-            if old.st_size != new.st_size:
-                yield f"{f'{new.st_size} bytes' if new.st_size else 'empty'}, should have {old.st_size} bytes"
-            elif old.st_size and not same_content(self.wanted, self.tree, path, self.scope):
+            if old.size != new.size:
+                yield f"{f'{new.size} bytes' if new.size else 'empty'}, should have {old.size} bytes"
+            elif old.size and not same_content(self.wanted, self.tree, path, self.scope):
                 yield "its content is not the layer's"
         elif kind == stat.S_IFLNK:
             one, other = self.wanted.readlink(path), self.tree.readlink(path)
             if one != other:
                 yield f"a link to {os.fsdecode(other)!r}, should be to {os.fsdecode(one)!r}"
-        elif kind in (stat.S_IFCHR, stat.S_IFBLK) and old.st_rdev != new.st_rdev:
+        elif kind in (stat.S_IFCHR, stat.S_IFBLK) and old.device != new.device:
             yield f"device {_device(new)}, should be {_device(old)}"
         yield from self._links(path)
 
@@ -128,36 +128,27 @@ class _Comparison:
             return False
         return True
 
-    def _metadata(self, path: bytes, old: os.stat_result, new: os.stat_result) -> Iterator[str]:
-        one, other = stat.S_IMODE(old.st_mode), stat.S_IMODE(new.st_mode)
+    def _metadata(self, path: bytes, old: Entry, new: Entry) -> Iterator[str]:
+        one, other = stat.S_IMODE(old.mode), stat.S_IMODE(new.mode)
         if one != other:
             yield f"mode {other:04o}, should be {one:04o}"
-        before, after = self._xattrs(self.wanted, path), self._xattrs(self.tree, path)
-        owner, found = take_owner(old, before), take_owner(new, after)
-        if owner != found:
-            yield f"owner {found[0]}:{found[1]}, should be {owner[0]}:{owner[1]}"
+        if old.owner != new.owner:
+            yield f"owner {new.uid}:{new.gid}, should be {old.uid}:{old.gid}"
+        before, after = self.wanted.xattrs(path, _MARKS), self.tree.xattrs(path, _MARKS)
         for name in sorted({*before, *after}):
             if before.get(name) != after.get(name):
                 what = "missing" if name not in after else "another" if name in before else "too much"
                 yield f"extended attribute {os.fsdecode(name)}: {what}"
-        if old.st_mtime_ns < self.since and old.st_mtime_ns != new.st_mtime_ns:
+        if old.mtime < self.since and old.mtime != new.mtime:
             yield f"time {_time(new)}, should be {_time(old)}"
 
-    def _xattrs(self, reader: DirectoryReader, path: bytes) -> dict[bytes, bytes]:
-        found = reader.raw_xattrs(path)
-        return {name: found[name] for name in found if not of_host(name) or name.endswith(_MARKS)}
+
+def _device(info: Entry) -> str:
+    return f"{os.major(info.device)}:{os.minor(info.device)}"
 
 
-def _type(info: os.stat_result) -> str:
-    return TYPES.get(stat.S_IFMT(info.st_mode), "unknown")
-
-
-def _device(info: os.stat_result) -> str:
-    return f"{os.major(info.st_rdev)}:{os.minor(info.st_rdev)}"
-
-
-def _time(info: os.stat_result) -> str:
-    seconds, fraction = divmod(info.st_mtime_ns, 10**9)
+def _time(info: Entry) -> str:
+    seconds, fraction = divmod(info.mtime, 10**9)
     return f"{seconds}.{fraction:09d}".rstrip("0").rstrip(".")
 
 

@@ -19,6 +19,7 @@ from ocidist.snapshots.unpack import LocalApplier
 from ocidist.spec.chain import chain_ids
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
+from tests.parts.memory_reader import content
 from tests.parts.memory_trees import MemoryApplier, MemorySnapshotter
 from tests.parts.required import require
 from tests.parts.tars import entry, layer
@@ -68,8 +69,7 @@ def files(trees: LocalTrees, key: str) -> dict[str, bytes]:
     with closing(trees.reader(key)) as reader:
         found = {}
         for name in reader.names(b""):
-            with open(reader.open(name), "rb") as file:
-                found[name.decode()] = file.read()
+            found[name.decode()] = content(reader, name)
         return found
 
 

@@ -12,6 +12,7 @@ from ocidist.snapshots.native import NativeSnapshotter
 from ocidist.snapshots.overlay import OverlaySnapshotter
 from ocidist.snapshots.protocols import LocalTrees, Snapshotter
 from ocidist.spec.digest import Digest
+from tests.parts.memory_reader import content
 from tests.parts.memory_trees import MemorySnapshotter
 from tests.parts.required import require
 
@@ -46,8 +47,7 @@ def read(snapshots: Snapshotter, key: str) -> bytes | None:
     try:
         if b"file" not in reader.names(b""):
             return None
-        with open(reader.open(b"file"), "rb") as file:
-            return file.read()
+        return content(reader, b"file")
     finally:
         reader.close()
 

@@ -23,6 +23,7 @@ from ocidist.stores.store import Store
 from ocidist.trees.directory import DirectoryReader
 from ocidist.trees.protocols import Reader
 from tests.parts.images import Entry, image
+from tests.parts.memory_reader import content
 from tests.parts.required import require
 from tests.parts.sources import MemorySource
 
@@ -63,18 +64,13 @@ def run(store: Store, capsys: pytest.CaptureFixture[str]) -> Run:
     return command
 
 
-def content(reader: Reader, path: bytes) -> bytes:
-    with open(reader.open(path), "rb") as file:
-        return file.read()
-
-
 def assert_whole(reader: Reader, more: int = 0) -> None:
     """All that the image has at its end, and ``more``."""
     with closing(reader):
         assert content(reader, FILE) == b"deep"
         found = dict(reader.entries(DEEP))
         assert len(found) == 2 + more
-        assert found[b"hard"].st_ino == found[b"f" * 80].st_ino
+        assert found[b"hard"].identity == found[b"f" * 80].identity
         assert content(reader, b"top") == b"T"
 
 

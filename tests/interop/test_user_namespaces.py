@@ -44,9 +44,9 @@ with Store.at(root, snapshotter=kind) as store:
     with closing(store.snapshots.reader(chain)) as tree:
         found = {name: sorted(os.fsdecode(each) for each in tree.names(name.encode())) for name in "de"}
         info = tree.stat(b"e/y")
-        found["owner"] = info.st_uid
+        found["owner"] = info.uid
         found["beside"] = "user.rootlesscontainers" in map(os.fsdecode, tree.xattrs(b"e/y"))
-        found["setuid"] = bool(tree.stat(b"su").st_mode & 0o4000)
+        found["setuid"] = bool(tree.stat(b"su").mode & 0o4000)
     (mount,) = store.snapshots.mounts("key")
     options = [*(["-o", ",".join(mount.options)] if mount.options else []), mount.source]
     words = ["mount", "-t", mount.type, *options, str(Path(root).parent / "mnt")]
@@ -87,7 +87,7 @@ def test_the_only_user_of_a_namespace_unpacks_as_an_ordinary_one(kind: str, tmp_
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["d"], found["e"]) == (["b"], ["y"])
-    assert (found["owner"], found["beside"], found["setuid"]) == (0, True, False)
+    assert (found["owner"], found["beside"], found["setuid"]) == (5, False, False)
     assert kind == "native" or "userxattr" in found["mount"]
     assert found["mounted"] == "b\n"
 

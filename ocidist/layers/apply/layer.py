@@ -21,7 +21,7 @@ from ocidist.errors import LayerError, LimitExceeded, OcidistError, UnsafeEntry
 from ocidist.files import forget_acls
 from ocidist.layers.apply import links
 from ocidist.layers.apply.contained import CREATE, Directory, Tree
-from ocidist.layers.apply.policy import XATTR_REFUSED, ApplyResult, Policy, in_first_namespace
+from ocidist.layers.apply.policy import XATTR_REFUSED, ApplyResult, Policy
 from ocidist.layers.apply.space import Space
 from ocidist.layers.compression.feed import start
 from ocidist.layers.compression.inflate import Readable, open_stream
@@ -29,7 +29,7 @@ from ocidist.layers.tar.records import Member, Records
 from ocidist.layers.whiteouts import HELD, Nothing, Opaque, marker, split, target
 from ocidist.scope import Scope
 from ocidist.trees.directory import PATH_ONLY
-from ocidist.trees.rootless import ATTRIBUTE, encode_owner
+from ocidist.trees.rootless import ATTRIBUTE, encode_owner, in_first_namespace
 
 __all__ = ["ApplyResult", "Policy", "apply_layer"]
 

@@ -37,21 +37,11 @@ from ocidist.layers.apply.layering import InPlace, Layering
 from ocidist.spec.digest import Digest
 from ocidist.trees.rootless import ATTRIBUTE
 
-__all__ = ["XATTR_REFUSED", "ApplyResult", "Policy", "in_first_namespace"]
+__all__ = ["XATTR_REFUSED", "ApplyResult", "Policy"]
 
-_FIRST = 0xEFFFFFFD
-"""PROC_USER_INIT_INO of Linux, include/linux/proc_ns.h."""
 XATTR_REFUSED = frozenset({errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL})
 """Errors by which a file system says that it doesn't keep an extended attribute."""
 _HOST_S_OWN = (b"security.selinux", b"trusted.overlay.", b"user.overlay.")
-
-
-def in_first_namespace() -> bool:
-    """Return whether this process is in the machine's first user namespace, the only one with ``trusted.`` attributes."""
-    try:
-        return os.stat("/proc/self/ns/user").st_ino == _FIRST
-    except OSError:  # another system, which has one
-        return True
 
 
 def _is_alone() -> bool:

@@ -15,7 +15,7 @@ from ocidist.errors import OcidistError
 from ocidist.graph.walk import reachable
 from ocidist.rows import Column, Rows, Schema
 from ocidist.spec.digest import Digest
-from ocidist.trees.directory import DirectoryReader
+from ocidist.trees.directory import DirectoryReader, on_disk
 
 if TYPE_CHECKING:
     from ocidist.scope import Scope
@@ -69,7 +69,7 @@ class Space:
 
     def add(self, found: os.stat_result) -> None:
         """Count one file or directory."""
-        self.disk += _on_disk(found)
+        self.disk += on_disk(found)
         if not stat.S_ISDIR(found.st_mode):
             self.files += 1
             self.size += found.st_size
@@ -145,7 +145,7 @@ def measure(top: str, scope: Scope, *, places: Mapping[str, Space] | None = None
             path, spaces = folders.pop()
             above = path + b"/" if path else b""
             try:
-                for name, entry in reader.entries(path, scope.check):  # one by one: there may be a million
+                for name, entry in reader.scan(path, scope.check):  # one by one: there may be a million
                     take(above + name, entry, spaces)
             except (FileNotFoundError, NotADirectoryError):
                 continue
@@ -156,11 +156,6 @@ def measure(top: str, scope: Scope, *, places: Mapping[str, Space] | None = None
         if reader is not None:
             reader.close()
     return total
-
-
-def _on_disk(found: os.stat_result) -> int:
-    blocks = getattr(found, "st_blocks", None)
-    return found.st_size if blocks is None else int(blocks) * 512
 
 
 def usage(store: Store, scope: Scope) -> Rows[UsageRow]:

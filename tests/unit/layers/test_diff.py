@@ -26,7 +26,8 @@ from ocidist.spec.digest import Digest
 from ocidist.stores.upkeep.usage import measure
 from ocidist.trees.compare import compare, in_both
 from ocidist.trees.directory import DirectoryReader
-from ocidist.trees.protocols import Reader
+from ocidist.trees.local_file import LocalFile
+from ocidist.trees.protocols import Entry, Reader
 from ocidist.trees.stacked import StackedReader
 from ocidist.trees.verify import differences
 from tests.parts.forest import TREES, Branch, plant
@@ -209,7 +210,7 @@ def test_what_cannot_be_read_is_one_error(trees: tuple[Path, Path]) -> None:
     """An OcidistError names it."""
 
     class Broken(DirectoryReader):
-        def open(self, path: bytes) -> int:
+        def open(self, path: bytes) -> LocalFile:
             raise PermissionError(13, "Permission denied", os.fsdecode(path))
 
     reader = Broken(trees[1])
@@ -336,7 +337,7 @@ def test_all_names_of_two_trees_come_once_and_in_order() -> None:
 
 def test_a_name_removed_while_trees_are_compared_is_no_change(trees: tuple[Path, Path]) -> None:
     class Vanishing(DirectoryReader):
-        def stat(self, path: bytes) -> os.stat_result:
+        def stat(self, path: bytes) -> Entry:
             if path == b"d/file":
                 raise FileNotFoundError(2, "No such file or directory", "d/file")
             return super().stat(path)
