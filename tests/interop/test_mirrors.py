@@ -12,13 +12,13 @@ import pytest
 
 from ocidist.client import Client
 from ocidist.errors import TransportError
+from ocidist.server.http import query
 from tests.interop.roots import assert_whole
 from tests.parts.faulty import REPOSITORY, FaultyRegistry
 from tests.parts.images import Entry, image
 from tests.parts.processes import Program
 from tests.parts.registry import free_port
 from tests.parts.tables import Add, Table
-from tests.parts.web import query
 
 if TYPE_CHECKING:
     from tests.parts.ca import CertificateAuthority

@@ -22,9 +22,9 @@ from tests.parts.required import require
 from tests.parts.tables import Table
 
 if TYPE_CHECKING:
+    from ocidist.server.records import Record
     from tests.parts.ca import CertificateAuthority
     from tests.parts.personalities.host import PersonalityServer
-    from tests.parts.web import Record
 
 BY_NAME = {personality.name: personality for personality in ALL}
 HUB, GHCR, QUAY, ECR, ACR = (

@@ -22,12 +22,12 @@ from ocidist.errors import OcidistError
 from ocidist.net.http import HTTPOptions, HTTPTransport
 from ocidist.remotes.registry.credentials import Credential
 from ocidist.scope import Scope
+from ocidist.server.http import Handler, RecordingServer
 from tests.parts import secrets
 from tests.parts.images import MANIFEST, TestImage, small_image, to_json
 from tests.parts.personalities.facts import Fact, Personality
 from tests.parts.required import require
 from tests.parts.watched import shows_a_secret
-from tests.parts.web import Handler, RecordingServer
 
 if TYPE_CHECKING:
     import ssl

@@ -291,7 +291,7 @@ def test_b22_a_foreign_layer_url_gets_no_credentials(
     tmp_path: Path, make_registry: Callable[..., RegistryProcess], answers: str
 ) -> None:
     """A layer elsewhere is asked for without a password; a host that demands one does not get the registry's."""
-    from tests.parts.web import RecordingServer
+    from ocidist.server.http import RecordingServer
 
     require("htpasswd")
     made = small_image()
@@ -365,7 +365,7 @@ def test_a13_a_page_of_tags_on_another_host_gets_no_credentials(
     tmp_path: Path, make_registry: Callable[..., RegistryProcess]
 ) -> None:
     """A Link to another host is followed without the password, even if that host asks for one."""
-    from tests.parts.web import RecordingServer
+    from ocidist.server.http import RecordingServer
 
     registry = make_registry(auth="htpasswd")
     with RecordingServer() as elsewhere:

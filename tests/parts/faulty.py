@@ -5,20 +5,17 @@ from __future__ import annotations
 
 import json
 import re
-import socket
-import struct
 import threading
-import time
 import urllib.parse
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Callable
 
 from ocidist.server.faults import Reply, misbehave, parse_faults
+from ocidist.server.http import Handler, RecordingServer
 from ocidist.server.script import Script
-from tests.parts import secrets
+from tests.parts import secrets, watched
 from tests.parts.images import TestImage, sha256
-from tests.parts.web import Dropped, Handler, RecordingServer
 
 REPOSITORY = "demo/shop"
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)\Z")
@@ -55,7 +52,7 @@ class FaultyRegistry:
         self.storage = _Server(self, self._storage) if redirect else None
         self.tokens = _Server(self, self._tokens) if tokens else None
         if self.storage is not None:
-            self.storage.trusted = False
+            self.storage.observer = watched.look_at_request
         self._stack = ExitStack()
 
     def _add(self, media_type: str, raw: bytes) -> None:
@@ -163,60 +160,7 @@ class _Server(RecordingServer):
             reply = misbehave(fault, reply, self.url + handler.path)
         if reply.status < 400:
             reply = reply.with_header("WWW-Authenticate", None)
-        send(handler, reply)
-
-
-def send(handler: Handler, reply: Reply) -> None:
-    """Put a reply on the wire, with its accidents."""
-    server = handler.server
-    if reply.raw is not None:
-        handler.connection.sendall(reply.raw)
-        _for_ever(handler, reply)
-        if reply.stalls_at is not None:
-            _wait_for_the_end(handler)
-        server.drop(handler.connection)
-        raise Dropped("no answer")
-    headers = list(reply.headers)
-    if reply.ends_at is not None and reply.header("Content-Length") is None:
-        headers.append(("Connection", "close"))
-    handler.begin(reply.status, headers)
-    if handler.command == "HEAD":
-        return
-    body = reply.body
-    stop = min(end for end in (len(body), reply.ends_at, reply.stalls_at) if end is not None)
-    step = max(reply.rate // 20, 1) if reply.rate else max(stop, 1)
-    for at in range(0, stop, step):
-        handler.wfile.write(body[at : min(at + step, stop)])
-        handler.sent += min(step, stop - at)
-        if reply.rate:
-            time.sleep(step / reply.rate)
-    _for_ever(handler, reply)
-    if reply.stalls_at is not None:
-        _wait_for_the_end(handler)
-    if reply.ends_at is not None or reply.stalls_at is not None:
-        if reply.resets:  # a reset: what the kernel still holds is thrown away
-            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        else:
-            server.drop(handler.connection)
-        raise Dropped("cut by a fault")
-
-
-def _for_ever(handler: Handler, reply: Reply) -> None:
-    """The same again and again, until the client has gone, or a minute has."""
-    until = time.monotonic() + 60
-    step = max(reply.rate // 20, 1) if reply.rate else 1 << 16
-    block = reply.for_ever if reply.rate else reply.for_ever * max(step // max(len(reply.for_ever), 1), 1)
-    while block and time.monotonic() < until:
-        for at in range(0, len(block), step):
-            handler.connection.sendall(block[at : at + step])
-            if reply.rate:
-                time.sleep(step / reply.rate)
-
-
-def _wait_for_the_end(handler: Handler) -> None:
-    """Until the client gives up: two minutes at most."""
-    handler.connection.settimeout(120)
-    handler.connection.recv(1)
+        handler.send(reply)
 
 
 def _document(status: int, media_type: str, raw: bytes) -> Reply:

@@ -17,11 +17,11 @@ import urllib.parse
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
-from tests.parts import secrets
+from ocidist.server.http import BLOCK, Handler, RecordingServer
+from tests.parts import secrets, watched
 from tests.parts.ca import CertificateAuthority
 from tests.parts.required import program
 from tests.parts.tokens import TokenServer
-from tests.parts.web import BLOCK, Handler, RecordingServer
 
 _HOP = {
     "connection",
@@ -56,12 +56,10 @@ class BlobHost(RecordingServer):
     As object stores do, it answers 400 to a request that brings an Authorization header with its signature.
     """
 
-    trusted = False
-
     def __init__(
         self, storage: Path, *, tls: ssl.SSLContext | None = None, public: str | None = None
     ) -> None:
-        super().__init__(tls=tls)
+        super().__init__(tls=tls, observer=watched.look_at_request)
         self.storage = storage
         self.public = public or self.url
 

@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 
+from ocidist.server.http import Handler, RecordingServer, query
 from tests.parts import secrets
-from tests.parts.web import Handler, RecordingServer, query
 
 ISSUER = "ocidist test tokens"
 

@@ -14,11 +14,14 @@ import logging
 import os
 import stat
 from pathlib import Path
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
 
 import pytest
 
 from tests.parts import secrets
+
+if TYPE_CHECKING:
+    from ocidist.server.records import Record
 
 FILE_LIMIT = 16 << 20
 """Bytes of a file that are looked at: no cassette or trace of a test is longer."""
@@ -46,6 +49,11 @@ def look(text: str | bytes, where: str) -> None:
     if shows_a_secret(text):
         test = os.environ.get("PYTEST_CURRENT_TEST", "no test").partition(" ")[0]
         _finds.append(f"{where}, in {test}")
+
+
+def look_at_request(record: Record) -> None:
+    """Remember a request to a host that no secret is meant for, if its headers hold one."""
+    look(repr(record.request_headers), f"a request for {record.path}")
 
 
 def look_at_files(folder: Path) -> None:

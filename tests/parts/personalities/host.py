@@ -13,12 +13,13 @@ import threading
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from ocidist.server.http import Handler, RecordingServer, query
+from ocidist.server.records import Record
 from tests.parts import secrets
 from tests.parts.ca import CertificateAuthority
 from tests.parts.images import TestImage
 from tests.parts.names import OnlyThese
 from tests.parts.personalities.facts import Personality, Refusal
-from tests.parts.web import Handler, Record, RecordingServer, query
 
 ANYBODY = "ann"
 """The user where a registry lets people choose their names."""

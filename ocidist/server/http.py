@@ -1,8 +1,7 @@
-"""An HTTP(S) server on loopback that records what it is asked and can be told to misbehave.
+"""Serve HTTP/1.1 on a port of loopback, record every exchange, and misbehave on request.
 
-The registry's front, the blob host and the token server are all one of these. A test says how it misbehaves:
-``rate`` slows bodies, ``cut`` ends a connection at a byte, ``gate`` holds a body at a byte until the test has
-done what it came for, ``answer`` replies in the server's place.
+A caller bends the answers by rules: ``rate`` slows bodies, ``cut`` ends a connection at a byte, ``gate`` holds a body
+at a byte, ``answer`` takes the place of the right answer. :meth:`Handler.send` writes a :class:`Reply` with its faults.
 """
 
 from __future__ import annotations
@@ -12,105 +11,26 @@ import http.server
 import re
 import socket
 import ssl
+import struct
 import threading
 import time
 import urllib.parse
-from dataclasses import dataclass, field
 from typing import Any, Callable, Iterable, Iterator
 
-from tests.parts import watched
+from ocidist.server.faults import Reply
+from ocidist.server.records import Gate, Record, Rule
+
+__all__ = ["BLOCK", "Dropped", "Handler", "RecordingServer", "query"]
 
 BLOCK = 256 * 1024
-_V2_BLOB = re.compile(r"/blobs/(sha\d+):([0-9a-f]+)$")
-_STORED_BLOB = re.compile(r"/blobs/(sha\d+)/[0-9a-f]{2}/([0-9a-f]+)/data$")
-
-
-@dataclass(frozen=True)
-class Record:
-    """One exchange as the server saw it; ``sent`` counts the body bytes handed to the socket."""
-
-    method: str
-    target: str
-    status: int
-    request_headers: tuple[tuple[str, str], ...]
-    response_headers: tuple[tuple[str, str], ...]
-    received: int
-    sent: int
-    complete: bool
-    connection: int
-    at: float = 0.0
-    """When it began, by the monotonic clock."""
-
-    def header(self, name: str) -> str | None:
-        """The first request header of that name."""
-        return next((value for key, value in self.request_headers if key.lower() == name.lower()), None)
-
-    @property
-    def path(self) -> str:
-        """The target without its query."""
-        return self.target.partition("?")[0]
-
-    @property
-    def digest(self) -> str | None:
-        """The blob this exchange is about, in the registry's spelling or the storage's."""
-        found = _V2_BLOB.search(self.path) or _STORED_BLOB.search(self.path)
-        return f"{found[1]}:{found[2]}" if found else None
-
-    @property
-    def start(self) -> int:
-        """Where the body that was sent begins within the blob."""
-        value = next((v for k, v in self.response_headers if k.lower() == "content-range"), "")
-        found = re.match(r"bytes (\d+)-", value)
-        return int(found[1]) if found and self.status == 206 else 0
-
-
-@dataclass
-class Gate:
-    """A body held at a byte: wait for ``reached``, do the deed, then ``open()``."""
-
-    reached: threading.Event = field(default_factory=threading.Event)
-    opened: threading.Event = field(default_factory=threading.Event)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _held: list[Callable[[int], None]] = field(default_factory=list)
-
-    def open(self) -> None:
-        """Let the body go on. Its exchange is under way again when this returns, whenever its thread wakes."""
-        with self._lock:
-            held, self._held = self._held, []
-            for busy in held:
-                busy(1)
-            self.opened.set()
-
-    def hold(self, busy: Callable[[int], None]) -> None:
-        """What the server's thread does at the gate: wait, not counted as ``busy``; two minutes open any gate."""
-        with self._lock:
-            if not self.opened.is_set():
-                busy(-1)
-                self._held.append(busy)
-        self.reached.set()
-        if not self.opened.wait(120):
-            self.open()
-
-
-@dataclass
-class Rule:
-    """What happens to the next ``times`` exchanges that match (None: to all)."""
-
-    method: str
-    pattern: re.Pattern[str]
-    times: int | None
-    at: int = 0
-    gate: Gate | None = None
-    cut: bool = False
-    answer: tuple[int, dict[str, str], bytes] | None = None
 
 
 class Dropped(ConnectionError):
-    """The connection was ended on purpose, or the client went away."""
+    """Raised where a rule, a fault or the client ended the connection."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """One connection: reads a request, lets the server's rules and then ``server.serve`` answer it."""
+    """Read the requests of one connection; a rule of the server or ``server.serve`` answers each."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -129,7 +49,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Records take the place of log lines."""
+        """Write no log line: the server keeps records."""
 
     def send_response(self, code: int, message: str | None = None) -> None:
         self.send_response_only(code, message)
@@ -169,7 +89,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             )
 
     def request_body(self) -> Iterator[bytes]:
-        """The request's body in blocks, whether counted or chunked."""
+        """Yield the request's body in blocks, with a Content-Length or chunked."""
         if "chunked" in (self.headers.get("Transfer-Encoding") or "").lower():
             while True:
                 size = int(self.rfile.readline(64).split(b";")[0], 16)
@@ -192,7 +112,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             yield block
 
     def begin(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        """Send the status line and ``headers``."""
+        """Write the status line and ``headers``."""
         self.status, self.answer_headers = status, list(headers)
         self.send_response(status)
         for name, value in self.answer_headers:
@@ -200,13 +120,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def reply(self, status: int, headers: Iterable[tuple[str, str]] = (), body: bytes = b"") -> None:
-        """A whole answer; HEAD gets its length alone."""
+        """Write a whole answer; to HEAD, without the body."""
         self.begin(status, [*headers, ("Content-Length", str(len(body)))])
         if self.command != "HEAD":
             self.write_body([body])
 
-    def write_body(self, blocks: Iterable[bytes]) -> None:
-        """The answer's body, as slow, as late and as short as the rules say."""
+    def write_body(self, blocks: Iterable[bytes], rate: float | None = None) -> None:
+        """Write the answer's body, held and cut by the rules, at ``rate`` or the server's bytes per second."""
         stops = sorted((r for r in self.rules if r.cut or r.gate), key=lambda rule: rule.at)
         for block in blocks:
             view = memoryview(block)
@@ -215,7 +135,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     self._stop(stops.pop(0))
                     continue
                 room = stops[0].at - self.sent if stops else len(view)
-                self._send(view[: min(room, len(view))])
+                self._write(view[: min(room, len(view))], rate or self.server.rate)
                 view = view[min(room, len(view)) :]
 
     def _stop(self, rule: Rule) -> None:
@@ -225,8 +145,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.drop(self.connection)
             raise Dropped("cut by a rule")
 
-    def _send(self, view: memoryview) -> None:
-        rate = self.server.rate
+    def _write(self, view: memoryview, rate: float | None) -> None:
         step = len(view) if not rate else max(1, min(len(view), int(rate / 20)))
         while len(view):
             self.wfile.write(view[:step])
@@ -235,18 +154,63 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if rate:
                 time.sleep(step / rate)
 
+    def send(self, reply: Reply) -> None:
+        """Write ``reply`` with its faults. Raises Dropped where a fault ends the connection."""
+        if reply.raw is not None:
+            self.connection.sendall(reply.raw)
+        else:
+            headers = list(reply.headers)
+            if reply.ends_at is not None and reply.header("Content-Length") is None:
+                headers.append(("Connection", "close"))
+            self.begin(reply.status, headers)
+            if self.command == "HEAD":
+                return
+            ends = [end for end in (reply.ends_at, reply.stalls_at) if end is not None]
+            self.write_body([reply.body[: min(ends)] if ends else reply.body], reply.rate)
+        self._repeat(reply.for_ever, reply.rate)
+        if reply.stalls_at is not None:
+            self.connection.settimeout(120)
+            self.connection.recv(1)  # until the client gives up
+        if reply.raw is None and reply.ends_at is None and reply.stalls_at is None:
+            return
+        if reply.resets:  # a reset discards what the kernel still holds
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            self.server.drop(self.connection)
+        raise Dropped("cut by a fault")
+
+    def _repeat(self, block: bytes, rate: int | None) -> None:
+        """Write ``block`` again and again, until the client closes, for up to a minute."""
+        until = time.monotonic() + 60
+        step = max(rate // 20, 1) if rate else 1 << 16
+        if not rate:
+            block *= max(step // max(len(block), 1), 1)
+        while block and time.monotonic() < until:
+            for at in range(0, len(block), step):
+                self.connection.sendall(block[at : at + step])
+                if rate:
+                    time.sleep(step / rate)
+
 
 class RecordingServer(http.server.ThreadingHTTPServer):
-    """Listens on a free port of 127.0.0.1 while it is entered; ``serve`` is what a subclass answers."""
+    """Listen on 127.0.0.1 while entered, each connection in a thread; a subclass answers in ``serve``.
+
+    Port 0 is any free port. ``observer`` is called with the record of each exchange.
+    """
 
     daemon_threads = True
     block_on_close = False
-    trusted = True  # False: no header of any request here may hold a secret, and the run is watched for that
     request_queue_size = 256
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        port: int = 0,
+        observer: Callable[[Record], None] | None = None,
+    ) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.tls = tls
+        self.tls, self.observer = tls, observer
         self.rate: float | None = None
         self._rules: list[Rule] = []
         self._records: list[Record] = []
@@ -260,7 +224,7 @@ class RecordingServer(http.server.ThreadingHTTPServer):
     # --- life ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Start to answer."""
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -300,7 +264,7 @@ class RecordingServer(http.server.ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A broken connection is the client's to report; a broken handler shows as a dropped exchange."""
+        """Report nothing: clients report broken connections, and records show incomplete exchanges."""
 
     def drop(self, connection: socket.socket) -> None:
         """End ``connection`` under its reader, without a TLS goodbye."""
@@ -317,17 +281,17 @@ class RecordingServer(http.server.ThreadingHTTPServer):
 
     @property
     def port(self) -> int:
-        """The port."""
+        """Return the port listened on."""
         return int(self.server_address[1])
 
     @property
     def address(self) -> str:
-        """``127.0.0.1:PORT``."""
+        """Return ``127.0.0.1:PORT``."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        """``http(s)://127.0.0.1:PORT``."""
+        """Return ``http(s)://127.0.0.1:PORT``."""
         return f"{'https' if self.tls else 'http'}://{self.address}"
 
     # --- rules --------------------------------------------------------------------------------------------
@@ -360,13 +324,13 @@ class RecordingServer(http.server.ThreadingHTTPServer):
         self._rule(Rule(method, re.compile(pattern), times, answer=(status, headers or {}, body)))
 
     def clear_rules(self) -> None:
-        """Behave again."""
+        """Drop all rules and the rate."""
         with self._lock:
             self._rules.clear()
             self.rate = None
 
     def take(self, method: str, target: str) -> list[Rule]:
-        """The rules that apply to this exchange, each used once."""
+        """Return the rules for this exchange, and count one use of each."""
         taken: list[Rule] = []
         with self._lock:
             for rule in self._rules:
@@ -378,47 +342,44 @@ class RecordingServer(http.server.ThreadingHTTPServer):
     # --- records ------------------------------------------------------------------------------------------
 
     def note(self, record: Record) -> None:
-        """Keep a finished exchange."""
-        if not self.trusted:
-            watched.look(repr(record.request_headers), f"a request to {type(self).__name__}")
+        """Keep the record of a finished exchange."""
+        if self.observer is not None:
+            self.observer(record)
         with self._lock:
             self._records.append(record)
         self.busy(-1)
 
     def busy(self, change: int) -> None:
-        """Count exchanges under way; one that waits at a gate is not."""
+        """Change the number of exchanges under way; one at a gate is not counted."""
         with self._idle:
             self._busy += change
             self._idle.notify_all()
 
     @property
     def records(self) -> list[Record]:
-        """All exchanges that have ended, in that order.
-
-        A client has its answer a moment before the exchange ends here: those under way get up to 2 s.
-        """
+        """Return all exchanges in the order of their ends. Waits up to 2 s for those under way."""
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0, timeout=2)
             return list(self._records)
 
     def forget(self) -> None:
-        """Start counting anew."""
+        """Drop all records."""
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0, timeout=2)
             self._records.clear()
 
     def select(self, test: Callable[[Record], bool]) -> list[Record]:
-        """Those records that pass ``test``."""
+        """Return the records that pass ``test``."""
         return [record for record in self.records if test(record)]
 
     def downloads(self) -> collections.Counter[str]:
-        """For each blob digest the number of GETs that sent its content (200 or 206)."""
+        """Return, by blob digest, the number of GETs answered with content (200 or 206)."""
         return collections.Counter(
             r.digest for r in self.records if r.method == "GET" and r.digest and r.status in (200, 206)
         )
 
     def downloaded_bytes(self) -> collections.Counter[str]:
-        """For each blob digest the content bytes handed to clients."""
+        """Return, by blob digest, the content bytes sent."""
         counted: collections.Counter[str] = collections.Counter()
         for record in self.records:
             if record.method == "GET" and record.digest and record.status in (200, 206):
@@ -426,10 +387,10 @@ class RecordingServer(http.server.ThreadingHTTPServer):
         return counted
 
     def authorizations(self) -> list[str]:
-        """Every Authorization header that this host was given."""
+        """Return every Authorization header received."""
         return [value for r in self.records if (value := r.header("Authorization")) is not None]
 
 
 def query(target: str) -> dict[str, list[str]]:
-    """The query of a request target, each name with its values."""
+    """Return the query of a request target, as lists of values by name."""
     return urllib.parse.parse_qs(target.partition("?")[2], keep_blank_values=True)
