@@ -16,15 +16,15 @@ from ocidist.errors import OcidistError, RateLimited, RegistryError, Unauthorize
 from ocidist.net.http import HTTPOptions, HTTPTransport
 from ocidist.remotes.registry.credentials import Credential, NoCredentials
 from ocidist.scope import Scope
+from ocidist.server.personalities import ALL, Personality
 from tests.parts.images import TestImage, small_index
-from tests.parts.personalities import ALL, Personality
 from tests.parts.required import require
 from tests.parts.tables import Table
 
 if TYPE_CHECKING:
     from ocidist.server.records import Record
     from tests.parts.ca import CertificateAuthority
-    from tests.parts.personalities.host import PersonalityServer
+    from tests.parts.personality import PersonalityServer
 
 BY_NAME = {personality.name: personality for personality in ALL}
 HUB, GHCR, QUAY, ECR, ACR = (
@@ -50,7 +50,7 @@ class Unhurried(Scope):
 def serve(ca: CertificateAuthority) -> Iterator[Callable[..., PersonalityServer]]:
     """Starts a registry: ``serve(personality, tags=…, repositories=…, allowance=…)``."""
     require("module:cryptography")
-    from tests.parts.personalities.host import PersonalityServer
+    from tests.parts.personality import PersonalityServer
 
     with contextlib.ExitStack() as stack:
 
@@ -267,7 +267,7 @@ def test_hub_says_when_the_pulls_are_used_up(
     for _ in range(3):
         client.resolve(HUB.reference, platform="all")
     client.pull(HUB.reference)
-    assert server.allowance == 0
+    assert server.holds.allowance == 0
     with pytest.raises(RateLimited, match="pull rate limit"):
         client.open(HUB.reference, scope=Unhurried())
 
@@ -292,7 +292,7 @@ def test_harbor_answers_basic_to_a_token_that_has_run_out(
     server = serve(BY_NAME["Harbor"])
     client = client_of(server, ca, tmp_path / "root")
     client.resolve(BY_NAME["Harbor"].reference)
-    server.expire()
+    server.holds.expire()
     assert str(client.pull(BY_NAME["Harbor"].reference).descriptor.digest) == server.image.digest
     assert sum(is_token(server, r) for r in server.records) == 2
     assert all(r.header("Cookie") is None for r in server.records)
@@ -306,7 +306,7 @@ def test_a_token_that_runs_out_is_asked_for_again(
     server = serve(like)
     client = client_of(server, ca, tmp_path / "root", known(server))
     client.resolve(like.reference)
-    server.expire()
+    server.holds.expire()
     assert str(client.pull(like.reference).descriptor.digest) == server.image.digest
     assert sum(is_token(server, r) for r in server.records) == 2
 
@@ -338,7 +338,7 @@ def test_acr_exchanges_a_token_of_the_cloud(
 
     server = serve(ACR)
     transport = HTTPTransport(HTTPOptions(ca_file=ca.file, connect_to=server.connect_to))
-    form = {"grant_type": "access_token", "service": ACR.host.value, "access_token": server.cloud_token}
+    form = {"grant_type": "access_token", "service": ACR.host.value, "access_token": server.holds.cloud_token}
     answer = transport.send(
         Request(
             "POST",

@@ -7,7 +7,6 @@ the keys of signed URLs; each bears the mark of :mod:`tests.parts.secrets`, so a
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from contextlib import suppress
@@ -23,20 +22,18 @@ from ocidist.net.http import HTTPOptions, HTTPTransport
 from ocidist.remotes.registry.credentials import Credential
 from ocidist.scope import Scope
 from ocidist.server.http import Handler, RecordingServer
+from ocidist.server.personalities.facts import Fact, Personality
 from tests.parts import secrets
 from tests.parts.images import MANIFEST, TestImage, small_image, to_json
-from tests.parts.personalities.facts import Fact, Personality
 from tests.parts.required import require
 from tests.parts.watched import shows_a_secret
 
 if TYPE_CHECKING:
-    import ssl
-
     from tests.parts.ca import CertificateAuthority
 
 require("module:cryptography", "sockets")
 from tests.parts.names import OnlyThese  # noqa: E402
-from tests.parts.personalities.host import PersonalityServer  # noqa: E402
+from tests.parts.personality import PersonalityServer  # noqa: E402
 
 REGISTRY, AUTH, PROBE, STORAGE = "registry.example", "auth.example", "probe.example", "storage.example"
 PROBES = (PROBE, f"sub.{REGISTRY}", f"{REGISTRY}.{PROBE}", STORAGE)
@@ -115,16 +112,12 @@ class Probed(PersonalityServer):
     def __init__(
         self, like: Personality, image: TestImage, ca: CertificateAuthority, kept: Everything
     ) -> None:
-        super().__init__(like, image, ca)
+        super().__init__(like, image, ca, hosts=PROBES)
         self.kept = kept
         self.routes: list[tuple[str, Route]] = []
         self.probe_says = 401
         self.ready = secrets.make("ready-")
-        self._tokens[self.ready] = (frozenset({"repository:team/app:pull", "registry:catalog:*"}), True)
-
-    @staticmethod
-    def _context(ca: CertificateAuthority, hosts: tuple[str, ...]) -> ssl.SSLContext:
-        return ca.server_context((*hosts, *PROBES))
+        self.holds.given[self.ready] = (frozenset({"repository:team/app:pull", "registry:catalog:*"}), True)
 
     def serve(self, handler: Handler) -> None:
         host = handler.headers.get("Host", "")
@@ -134,19 +127,11 @@ class Probed(PersonalityServer):
                 body = b"".join(handler.request_body())
                 self.kept.add("https", handler, body)
                 return route(handler)
-        if host in (REGISTRY, AUTH):
-            return super().serve(handler)
         body = b"".join(handler.request_body())
         self.kept.add("https", handler, body)
+        if host in (REGISTRY, AUTH):
+            return self.respond(handler, body)
         return handler.reply(self.probe_says, CHALLENGES, b'{"tags":[],"repositories":[]}')
-
-    def _api(self, handler: Handler, path: str) -> None:
-        self.kept.add("https", handler, b"")
-        super()._api(handler, path)
-
-    def _token(self, handler: Handler, form: dict[str, list[str]]) -> None:
-        self.kept.add("https", handler, json.dumps(form).encode())
-        super()._token(handler, form)
 
 
 class PlainProbe(RecordingServer):
@@ -178,7 +163,7 @@ class World:
         if kind == "password":
             return Credential(self.https.user, self.https.secret)
         if kind == "identity":
-            return Credential(identity_token=self.https.refresh_token())
+            return Credential(identity_token=self.https.holds.refresh_token())
         return Credential(registry_token=self.https.ready)
 
     def client(self, kind: str) -> Client:

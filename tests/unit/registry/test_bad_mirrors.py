@@ -16,6 +16,7 @@ from ocidist.net.replay import ReplayTransport
 from ocidist.progress import Resumed, Retrying
 from ocidist.remotes.registry.hosts_toml import Endpoint
 from ocidist.scope import Scope
+from ocidist.server.registry import Stored
 from ocidist.stores.store import Store
 from tests.parts.faulty import FaultyRegistry
 from tests.parts.images import Entry, image, sha256
@@ -89,8 +90,8 @@ def test_i85_a_mirror_with_a_manifest_of_schema_1_is_passed_over(hosts: Hosts, t
     """It is well formed, and of no use."""
     mirror, _ = hosts.of("", "")
     raw = json.dumps({"schemaVersion": 1, "name": "a", "tag": "1", "fsLayers": [], "history": []}).encode()
-    mirror.tags["1"] = raw
-    mirror.documents[sha256(raw)] = ("application/vnd.docker.distribution.manifest.v1+prettyjws", raw)
+    mirror.tags["1"] = sha256(raw)
+    mirror.content[sha256(raw)] = Stored("application/vnd.docker.distribution.manifest.v1+prettyjws", raw)
     assert any(isinstance(event, Retrying) for event in hosts.fetch(tmp_path))
 
 
@@ -125,8 +126,7 @@ def test_i85_what_a_mirror_says_of_a_blob_that_it_has_not_got_binds_no_other_hos
 ) -> None:
     """A wrong size, and that it is a blob at all: the registry was measured by it, and asked for a blob alone."""
     mirror, own = hosts.of("", "")
-    mirror.blobs.clear()
-    mirror.documents.clear()
+    mirror.content.clear()
     mirror.registry.answer(digest, 200, {}, bytes(size), method="HEAD", times=None)
     code = main(["--root", str(tmp_path), "fetch-object", own.name, digest])
     out, err = capfdbinary.readouterr()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parts.personalities import (
+from ocidist.server.personalities import (
     acr,
     artifactory,
     docker_hub,
@@ -14,7 +14,7 @@ from tests.parts.personalities import (
     mcr,
     quay,
 )
-from tests.parts.personalities.facts import Personality
+from ocidist.server.personalities.facts import Personality
 
 ALL: tuple[Personality, ...] = tuple(
     module.PERSONALITY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parts.personalities.facts import Fact, Personality
+from ocidist.server.personalities.facts import Fact, Personality
 
 RULES = (
     "microsoft/containerregistry, client-firewall-rules: "

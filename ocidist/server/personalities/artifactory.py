@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parts.personalities.facts import TOKEN_SPEC, Fact, Personality
+from ocidist.server.personalities.facts import TOKEN_SPEC, Fact, Personality
 
 LOGIN = (
     "JFrog Help Center, How to troubleshoot Docker problems, docker login: "

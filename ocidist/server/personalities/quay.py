@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parts.personalities.facts import Fact, Personality
+from ocidist.server.personalities.facts import Fact, Personality
 
 AUTH = "quay/quay, endpoints/v2/v2auth.py: https://github.com/quay/quay/blob/master/endpoints/v2/v2auth.py"
 PAGES = (

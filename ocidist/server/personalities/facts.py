@@ -1,6 +1,6 @@
 """What is known of a registry: facts as data, each with where it is written.
 
-A fact is what its source says, in values that :mod:`tests.parts.personalities.host` acts by. ``differs`` is what
+A fact is what its source says, in values that :mod:`ocidist.server.personalities.host` acts by. ``differs`` is what
 another source says of the same thing; a test may act it out instead (:meth:`Personality.instead`).
 """
 

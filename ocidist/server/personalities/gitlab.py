@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parts.personalities.facts import Fact, Personality, Refusal
+from ocidist.server.personalities.facts import Fact, Personality, Refusal
 
 AUTH = (
     "GitLab Docs, Authenticate with the container registry: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parts.personalities.facts import Fact, Personality
+from ocidist.server.personalities.facts import Fact, Personality
 
 FLOW = (
     "Todd Mladenov, Authenticating with OCI Registries, GHCR implementation (with its update of 2024-03-04): "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parts.personalities.facts import Fact, Personality
+from ocidist.server.personalities.facts import Fact, Personality
 
 OAUTH = "Azure/acr, AAD-OAuth: https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md"
 BASIC = "Azure/acr, Token-BasicAuth: https://github.com/Azure/acr/blob/main/docs/Token-BasicAuth.md"

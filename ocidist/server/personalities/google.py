@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.parts.personalities.facts import API_SPEC, Fact, Personality
+from ocidist.server.personalities.facts import API_SPEC, Fact, Personality
 
 AUTH = (
     "Google Cloud, Artifact Registry, Configure authentication for Docker, Access token: "
