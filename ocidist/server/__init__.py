@@ -1,1 +1,1 @@
-"""What a registry answers with. So far: how one misbehaves when it is asked to."""
+"""A registry in memory, with the faults and the manners of others on request. No command loads it."""

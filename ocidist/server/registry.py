@@ -6,7 +6,6 @@ Servers may share a registry, each answering as one of its hosts; one server may
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import secrets
@@ -20,6 +19,7 @@ from ocidist.server.faults import Reply, misbehave
 from ocidist.server.http import Handler, RecordingServer, query
 from ocidist.server.personalities.facts import Personality, Refusal
 from ocidist.server.script import Script
+from ocidist.server.tokens import basic
 
 __all__ = ["Registry", "RegistryServer", "Stored"]
 
@@ -153,13 +153,9 @@ class Registry:
 
     def _accepts(self, sent: str) -> bool:
         """Tell whether an ``Authorization`` holds the credentials."""
-        try:
-            plain = base64.b64decode(sent.removeprefix("Basic "), validate=True).decode()
-        except ValueError:
-            return False
-        user, _, secret = plain.partition(":")
+        user, secret = basic(sent) or ("", "")
         known = user == self.user and (secret == self.secret or secret in self.refresh_tokens)
-        return sent.startswith("Basic ") and (known or not self.secret)
+        return known or (not self.secret and bool(user))
 
     def _refuse(self, refusal: Refusal) -> Reply:
         reply = _document(refusal.status, _JSON, refusal.body)

@@ -130,7 +130,8 @@ def place(
 @contextlib.contextmanager
 def _tokens(folder: Path, auth: str, context: object) -> Iterator[TokenServer]:
     require("module:cryptography")
-    from tests.parts.tokens import Policy, TokenServer
+    from ocidist.server.tokens import Policy
+    from tests.parts.tokens import TokenServer
 
     policy = Policy(users={ALICE: PASSWORD})
     if auth == "token-anonymous":

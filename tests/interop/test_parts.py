@@ -77,7 +77,7 @@ def test_skopeo_pushes_and_pulls_with_each_authentication(
     require("skopeo")
     options: dict[str, Any] = {"auth": auth, "tls": ca if tls else None, "front": front}
     if auth == "token":
-        from tests.parts.tokens import Policy
+        from ocidist.server.tokens import Policy
 
         context = ca.server_context() if tls else None
         options["tokens"] = make_tokens(tls=context, policy=Policy(users={ALICE: PASSWORD}))
@@ -107,7 +107,7 @@ def test_every_kind_of_signature_is_accepted(
     header: str,
 ) -> None:
     """The registry takes tokens signed with either key, named by certificate or by fingerprint."""
-    from tests.parts.tokens import Policy
+    from ocidist.server.tokens import Policy
 
     tokens = make_tokens(policy=Policy(anonymous=("open/*",)), algorithm=algorithm, header=header)
     registry = make_registry(auth="token", tokens=tokens)
@@ -122,7 +122,7 @@ def test_the_token_flow_step_by_step(
     tmp_path: Path, make_registry: Callable[..., RegistryProcess], make_tokens: Callable[..., TokenServer]
 ) -> None:
     """Passwords, refresh tokens, expiry and OAuth2 POST work as the token specification has them."""
-    from tests.parts.tokens import Policy
+    from ocidist.server.tokens import Policy
 
     policy = Policy(users={ALICE: PASSWORD})
     tokens = make_tokens(policy=policy)

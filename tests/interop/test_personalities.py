@@ -323,7 +323,7 @@ def test_ecr_takes_a_password_of_its_api_as_docker_keeps_it(
     client = client_of(server, ca, tmp_path / "root", CredentialStore([config]))
     client.pull(ECR.reference)
     assert {r.header("Authorization") is not None for r in server.at(ECR.storage_host)} == {False}
-    (expired := server).secret = "another"
+    (expired := server).holds.secret = "another"
     client = client_of(expired, ca, tmp_path / "other", CredentialStore([config]))
     with pytest.raises(Unauthorized, match=r"the credentials of .*config\.json.* were refused"):
         client.pull(ECR.reference)

@@ -349,7 +349,7 @@ def test_b21_a_token_server_on_http_gets_no_password_of_a_registry_on_https(
     make_tokens: Callable[..., TokenServer],
 ) -> None:
     """An https registry that names an http realm is refused, and no credentials are handed on."""
-    from tests.parts.tokens import Policy
+    from ocidist.server.tokens import Policy
 
     tokens = make_tokens(policy=Policy(users={ALICE: PASSWORD}))
     registry = make_registry(auth="token", tokens=tokens, tls=ca)

@@ -239,8 +239,9 @@ def test_a1_cuts_in_every_layer_are_made_good_without_a_byte_twice(tmp_path: Pat
 def test_a_token_that_expires_in_mid_pull_is_refreshed(tmp_path: Path) -> None:
     """The connection breaks after the token's time: one more token, and the pull goes on at the byte."""
     require("docker-registry", "module:cryptography")
+    from ocidist.server.tokens import Policy
     from tests.parts.registry import RegistryProcess
-    from tests.parts.tokens import Policy, TokenServer
+    from tests.parts.tokens import TokenServer
 
     # The registry grants 60 s more than the token says; the answer to the client claims five minutes.
     policy = Policy(users={"alice": "secret"}, lifetime=-57, expires_in=300)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from ocidist.server.tokens import Policy
 from tests.parts.ca import CertificateAuthority
 from tests.parts.registry import BlobHost, RegistryProcess
 from tests.parts.secrets import PASSWORD, USER
-from tests.parts.tokens import Policy, TokenServer
+from tests.parts.tokens import TokenServer
 
 REGISTRY, AUTH, BLOBS = "registry.example", "auth.example", "blobs.example"
 
