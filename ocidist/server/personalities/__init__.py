@@ -1,4 +1,4 @@
-"""Registries as their documentation has them: ten of them, on loopback, by their own names."""
+"""Ten public registries as their documentation describes them, as data."""
 
 from __future__ import annotations
 

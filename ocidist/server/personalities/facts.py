@@ -1,7 +1,7 @@
-"""What is known of a registry: facts as data, each with where it is written.
+"""The manners of a registry as data: facts, each with the document that states it.
 
-A fact is what its source says, in values that :mod:`ocidist.server.personalities.host` acts by. ``differs`` is what
-another source says of the same thing; a test may act it out instead (:meth:`Personality.instead`).
+:class:`ocidist.server.registry.Registry` acts by the values. ``differs`` is what another source says of the same
+thing; :meth:`Personality.instead` gives the registry that acts by that one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fact(Generic[T]):
-    """A value, the document and section that give it, and another source's word where there is one."""
+    """A value, the document and section that give it, and what another source says, if one differs."""
 
     value: T
     source: str
@@ -24,7 +24,7 @@ class Fact(Generic[T]):
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer that says no: its status, its body, and its challenge, if it has one."""
+    """A refusing answer: its status, its body, and its challenge, if it has one."""
 
     status: int
     body: bytes
@@ -50,9 +50,9 @@ class Personality:
 
     name: str
     reference: str
-    """What a user types."""
+    """The reference that a user types."""
     host: Fact[str]
-    """Who answers the API."""
+    """The host of the API."""
     repository: Fact[str]
     """The repository that the reference means there."""
     challenge: Fact[str]
@@ -96,7 +96,7 @@ class Personality:
     """Where a token of the cloud becomes a refresh token of the registry."""
 
     def facts(self) -> Iterator[tuple[str, Fact[Any]]]:
-        """Every fact, with the name of what it is about."""
+        """Yield every fact, after the name of its field."""
         for one in fields(self):
             value = getattr(self, one.name)
             while isinstance(value, Fact):
@@ -104,32 +104,32 @@ class Personality:
                 value = value.differs
 
     def instead(self, about: str) -> Personality:
-        """The same registry, but as the other source has it."""
+        """Return the same registry as the other source of the field ``about`` describes it."""
         other = getattr(self, about).differs
         assert other is not None, f"{self.name}: the sources agree about {about}"
         return replace(self, **{about: other})
 
     @property
     def realm(self) -> str:
-        """The URL of the token server; empty where there is none."""
+        """Return the URL of the token server; empty if it has none."""
         return self.challenge.value.partition('realm="')[2].partition('"')[0].format(host=self.host.value)
 
     @property
     def basic(self) -> bool:
-        """Whether credentials go to the registry itself, with each request."""
+        """Tell whether credentials go to the registry itself, with each request."""
         return self.challenge.value.startswith("Basic")
 
     @property
     def token_host(self) -> str:
-        """The host of the token server; empty where there is none."""
+        """Return the host of the token server; empty if it has none."""
         return "" if self.basic else urlsplit(self.realm).netloc
 
     @property
     def storage_host(self) -> str:
-        """The host that blobs are redirected to: the registry's own where it is a path."""
+        """Return the host that blobs are redirected to; the registry itself if the URL is a path."""
         return urlsplit(self.storage.value).netloc or self.host.value
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Every host that takes part."""
+        """Return all hosts of the registry."""
         return tuple(dict.fromkeys(filter(None, (self.host.value, self.token_host, self.storage_host))))
