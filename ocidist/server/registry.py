@@ -153,9 +153,12 @@ class Registry:
 
     def _accepts(self, sent: str) -> bool:
         """Tell whether an ``Authorization`` holds the credentials."""
-        user, secret = basic(sent) or ("", "")
+        found = basic(sent)
+        return found is not None and self._knows(*found)
+
+    def _knows(self, user: str, secret: str) -> bool:
         known = user == self.user and (secret == self.secret or secret in self.refresh_tokens)
-        return known or (not self.secret and bool(user))
+        return known or not self.secret
 
     def _refuse(self, refusal: Refusal) -> Reply:
         reply = _document(refusal.status, _JSON, refusal.body)
@@ -243,7 +246,9 @@ class Registry:
         scopes = [one for value in asked.get("scope", []) for one in value.split()]
         sent = handler.headers.get("Authorization", "")
         if grant == "refresh_token":
-            known = form.get("refresh_token", [""])[0] in self.refresh_tokens
+            known = form.get("refresh_token", [""])[0] in self.refresh_tokens or not self.secret
+        elif grant == "password":
+            known = self._knows(form.get("username", [""])[0], form.get("password", [""])[0])
         else:
             known = grant == "get" and bool(sent) and self._accepts(sent)
         if not known and (sent or grant != "get" or not like.anonymous.value):

@@ -57,6 +57,7 @@ class FaultyRegistry(Registry):
             catalog_challenge=Fact(challenge, ours),
             user=Fact("", ours),
             anonymous=Fact(True, ours),
+            grants=Fact(("get", "password", "refresh_token"), ours),
             expires_in=Fact(300, ours),
             storage=Fact(storage, ours),
             link=Fact("", ours),
