@@ -12,8 +12,8 @@ from typing import Union
 from ocidist.errors import LayerError, UnsafeEntry
 
 __all__ = [
-    *("HELD", "MAX_PATH", "Change", "Nothing", "Opaque", "Put", "Whiteout"),
-    *("change", "marker", "split", "strip", "target"),
+    *("HELD", "MAX_PATH", "Marker", "Nothing", "Opaque", "Whiteout"),
+    *("in_meta", "marker", "split", "strip", "target"),
 ]
 
 PREFIX = b".wh."
@@ -21,14 +21,6 @@ OPAQUE = b".wh..wh..opq"
 META = b".wh..wh."  # names that AUFS kept for itself
 HELD = b".wh..wh.plnk"  # its directory of files that have several names in the layer
 MAX_PATH = 4096  # PATH_MAX: what is longer can't be used by the programs of an image
-
-
-@dataclass(frozen=True)
-class Put:
-    """The entry stands at ``parent/name``; the root itself has the name ``b""``."""
-
-    parent: bytes
-    name: bytes
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ class Nothing:
     """AUFS's own bookkeeping: to be skipped."""
 
 
-Change = Union[Put, Whiteout, Opaque, Nothing]
+Marker = Union[Whiteout, Opaque, Nothing]
 
 
 def strip(name: bytes, layer: str = "layer") -> bytes:
@@ -120,8 +112,8 @@ def in_meta(parent: bytes) -> bool:
     return parent.startswith(META) or b"/.wh..wh." in parent
 
 
-def marker(parent: bytes, last: bytes, layer: str = "layer") -> Change:
-    """The change of an entry whose name begins with ``.wh.`` or which lies in a directory that does.
+def marker(parent: bytes, last: bytes, layer: str = "layer") -> Marker:
+    """Return what an entry hides whose name begins with ``.wh.`` or which lies in a directory that does.
 
     Raises LayerError for ``.wh.``, ``.wh..`` and ``.wh...``, which would hide nothing, the directory itself,
     or its parent.
@@ -137,11 +129,3 @@ def marker(parent: bytes, last: bytes, layer: str = "layer") -> Change:
         shown = os.fsdecode(parent + b"/" + last if parent else last)
         raise UnsafeEntry(layer, shown, "a whiteout of no name that a directory can hold")
     return Whiteout(parent, hidden)
-
-
-def change(name: bytes, layer: str = "layer") -> Change:
-    """The change that an entry of this name stands for."""
-    parent, last = split(name, layer)
-    if last.startswith(PREFIX) or in_meta(parent):
-        return marker(parent, last, layer)
-    return Put(parent, last)

@@ -26,7 +26,7 @@ from ocidist.layers.apply.space import Space
 from ocidist.layers.compression.feed import start
 from ocidist.layers.compression.inflate import Readable, open_stream
 from ocidist.layers.tar.records import Member, Records
-from ocidist.layers.whiteouts import HELD, Nothing, Opaque, marker, split, target
+from ocidist.layers.whiteouts import HELD, Nothing, Opaque, in_meta, marker, split, target
 from ocidist.scope import Scope
 from ocidist.trees.directory import PATH_ONLY
 from ocidist.trees.rootless import ATTRIBUTE, encode_owner, in_first_namespace
@@ -199,7 +199,7 @@ class _Applier:
             if head != before or not name or name[0] == 0x2E or at.fd < 0 or tree.changes != changes:
                 before, last = None, name
                 parent, name = split(member.name, layer)
-                if name[:4] == b".wh." or b".wh..wh." in parent:
+                if name[:4] == b".wh." or in_meta(parent):
                     if parent != HELD or member.type != FILE:
                         self._mark(parent, name)
                         continue

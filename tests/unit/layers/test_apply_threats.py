@@ -520,6 +520,12 @@ def test_e54_whiteouts_without_anything_to_hide_make_nothing(box: Path) -> None:
     assert tree(root) == before
 
 
+def test_e54_a_name_that_only_holds_the_text_of_a_marker_is_a_name(box: Path) -> None:
+    """AUFS's directories begin with it: what is in ``x.wh..wh.y`` is put there, and hides nothing."""
+    run(box, layer(directory("x.wh..wh.y"), entry("x.wh..wh.y/filename", b"1")))
+    assert tree(box / "root") == ["x.wh..wh.y", "x.wh..wh.y/filename"]
+
+
 def test_e54_a_whiteout_of_a_link_removes_the_link(box: Path) -> None:
     """Not what it leads to."""
     run(box, layer(directory("d"), entry("d/f", b"1"), symlink("l", "d")))
