@@ -25,8 +25,11 @@ class _Shown:
     raw: bytes
 
     def __eq__(self, other: object) -> bool:
-        raw = getattr(other, "raw", None)
-        return self.raw == raw if isinstance(raw, bytes) else NotImplemented
+        return (
+            self.raw == other.raw
+            if isinstance(other, (_Shown, Manifest, Index, ImageConfig))
+            else NotImplemented
+        )
 
     def __hash__(self) -> int:
         return hash(self.raw)

@@ -81,7 +81,8 @@ def record(
     """Run one scenario and write its cassette."""
     for pattern, status, headers, body in scenario.answers:
         registry.front.answer(pattern, status, headers, body)
-    recorder = Recorder(HTTPTransport(options))
+    network = HTTPTransport(options)
+    recorder = Recorder(network)
     try:
         scenario.run(session_over(recorder, scenario, token))
         about = {"from": FROM[scenario.registry], "command": COMMAND}
@@ -90,6 +91,7 @@ def record(
         return save_cassette(recorder.exchanges, folder / f"{scenario.name}.json", **about)
     finally:
         recorder.close()
+        network.close()
         registry.front.clear_rules()
 
 

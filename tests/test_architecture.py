@@ -22,7 +22,7 @@ PACKAGE = "ocidist"
 
 # Top down: a unit imports only from units above it, and from itself.
 TOP_DOWN = """
-frozen redaction errors files settings spec view rows progress limits scope terminal net content images remotes graph trees layers
+frozen redaction errors files settings spec progress view rows limits scope terminal net content images remotes graph trees layers
 snapshots stores rootfs runtime explore build documents image transfer server client repair diagnosis cli notebook interactive
 integrations containerd
 __init__ __main__
@@ -32,7 +32,6 @@ ORDER = TOP_DOWN.split()
 # Imports under ``if TYPE_CHECKING`` count like any other, but for these: (importer, imported) -> why.
 TYPING_ONLY = {
     ("errors", "spec"): "errors carry the descriptor that they are about; spec raises errors",
-    ("view", "progress"): "bars are strings made from progress rows, which are handed in",
 }
 
 # Outside the core: these may import packages that are not in the standard library.
@@ -76,6 +75,65 @@ BANNED_NAMES = {
     "misc",
 }  # a credential helper is a thing; "helpers" is not
 MAX_LINES = 500
+
+# Public, in spite of their spelling: of named tuples and of IPython's protocol.
+PUBLIC_ALL_THE_SAME = frozenset({"_replace", "_asdict", "_fields", "_make", "_repr_html_"})
+# (module, private name of a foreign object) -> why there is no other way.
+NO_PUBLIC_WAY: dict[tuple[str, str], str] = {
+    **dict.fromkeys(
+        [
+            ("cli/main.py", "_actions"),
+            ("cli/offers.py", "_actions"),
+            ("cli/options.py", "_option_string_actions"),
+        ],
+        "argparse lists no options otherwise",
+    ),
+    ("cli/options.py", "_group_actions"): "argparse lists no options otherwise",
+    ("net/dial.py", "_create_connection"): "http.client connects by it, and vcrpy looks for it",
+    ("integrations/vcr.py", "_from_dict"): "vcrpy has no other way to make a request of a cassette's",
+    ("integrations/vcr.py", "_to_dict"): "the same, the other way",
+}
+# (module, name) -> whose it is: an object that is not ours, and has it on some systems or in some versions only.
+FOREIGN_PROBES: dict[tuple[str, str], str] = {
+    **dict.fromkeys(
+        [("trees/local_file.py", "st_blocks"), ("trees/directory.py", "st_blocks")],
+        "os.stat_result, not on Windows",
+    ),
+    **dict.fromkeys(
+        [
+            ("terminal/bars.py", "encoding"),
+            ("cli/streams.py", "encoding"),
+            ("cli/streams.py", "line_buffering"),
+            ("cli/streams.py", "write_through"),
+        ],
+        "streams that a notebook or a test puts in the place of stdout",
+    ),
+    **dict.fromkeys(
+        [
+            ("net/body.py", "fp"),
+            ("net/body.py", "defects"),
+            ("net/http.py", "getpeercert"),
+            ("net/http.py", "reason"),
+        ],
+        "objects of http.client, email and ssl, and what vcrpy puts in their place",
+    ),
+    **dict.fromkeys(
+        [("integrations/vcr.py", "extra_paths"), ("integrations/vcr.py", "read")],
+        "persisters and bodies of vcrpy",
+    ),
+    **dict.fromkeys(
+        [
+            ("notebook/live.py", "kernel"),
+            ("notebook/widget.py", "layout"),
+            ("notebook/widget.py", "style"),
+            ("notebook/widget.py", "close"),
+        ],
+        "shells of IPython, and parts of ipywidgets",
+    ),
+    ("cli/context.py", "quiet"): "argparse.Namespace: some commands have the option",
+    ("net/tls.py", "reason"): "ssl.SSLError, which has it if OpenSSL made it",
+    ("view/sizes.py", "timestamp"): "datetime, which costs a listing too much to load",
+}
 
 
 @dataclass(frozen=True)
@@ -286,6 +344,53 @@ def postponed(module: Module) -> Iterator[str]:
         yield f"{module.path}: no 'from __future__ import annotations'"
 
 
+def private(module: Module) -> Iterator[str]:
+    """No object reaches into another: ``x._y`` is for ``self``, ``cls``, and other instances of the same class."""
+    for node, own in _in_classes(module.tree, frozenset()):
+        if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.startswith("__"):
+            continue
+        value = ast.unparse(node.value)
+        if value in ("self", "cls", "super()", "os", "sys") or node.attr in own | PUBLIC_ALL_THE_SAME:
+            continue
+        if (module.path, node.attr) not in NO_PUBLIC_WAY:
+            yield f"{module.path}:{node.lineno}: {ast.unparse(node)} (private to another object)"
+
+
+def probes(module: Module) -> Iterator[str]:
+    """What our own objects have is said by their protocol: no ``getattr`` or ``hasattr`` with a literal name."""
+    foreign = {item.name.split(".")[0] for item in module.imports if not item.name.startswith(PACKAGE)}
+    for node in module.nodes():
+        if not isinstance(node, ast.Call) or ast.unparse(node.func) not in ("getattr", "hasattr"):
+            continue
+        asked = node.args[1] if len(node.args) > 1 else None
+        if not isinstance(asked, ast.Constant) or ast.unparse(node.args[0]).split(".")[0] in foreign:
+            continue
+        if (module.path, asked.value) not in FOREIGN_PROBES:
+            yield f"{module.path}:{node.lineno}: {ast.unparse(node)} (say it in a protocol)"
+
+
+def _in_classes(node: ast.AST, own: frozenset[str]) -> Iterator[tuple[ast.AST, frozenset[str]]]:
+    """Every node below ``node``, with the names that the classes around it define."""
+    for child in ast.iter_child_nodes(node):
+        inner = own | frozenset(_defined(child)) if isinstance(child, ast.ClassDef) else own
+        yield child, inner
+        yield from _in_classes(child, inner)
+
+
+def _set_on_self(node: ast.Attribute) -> bool:
+    return isinstance(node.ctx, ast.Store) and ast.unparse(node.value) in ("self", "cls")
+
+
+def _defined(node: ast.ClassDef) -> Iterator[str]:
+    for inside in ast.walk(node):
+        if isinstance(inside, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield inside.name
+        elif isinstance(inside, ast.Name) and isinstance(inside.ctx, ast.Store):
+            yield inside.id
+        elif isinstance(inside, ast.Attribute) and _set_on_self(inside):
+            yield inside.attr
+
+
 RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     order,
     standard_library,
@@ -296,6 +401,8 @@ RULES: tuple[Callable[[Module], Iterator[str]], ...] = (
     length,
     names,
     postponed,
+    private,
+    probes,
 )
 
 
@@ -369,6 +476,11 @@ PLANTED = [
     (names, "helpers/x.py", "", "'helpers'"),
     (names, "net/_common.py", "", "'_common'"),
     (postponed, "stores/local.py", "import os", "__future__"),
+    (private, "rows.py", "def f(x):\n    return x._content", "x._content"),
+    (private, "rows.py", "class A:\n    def f(self):\n        return self.other._thing", "self.other._thing"),
+    (private, "rows.py", "client()._transport = None", "client()._transport"),
+    (probes, "rows.py", "def f(source):\n    return getattr(source, 'origin', None)", "'origin'"),
+    (probes, "rows.py", "def f(sink):\n    return hasattr(sink, 'discard_damaged')", "'discard_damaged'"),
 ]
 
 ALLOWED = [
@@ -394,6 +506,10 @@ ALLOWED = [
     (names, "net/dial.py", ""),
     (postponed, "stores/local.py", '"""Doc."""\nfrom __future__ import annotations\nimport os'),
     (postponed, "cli/__init__.py", '"""Only a sentence."""'),
+    (private, "rows.py", "class A:\n    def f(self, other):\n        self._x = other._x"),
+    (private, "rows.py", "row._replace(name=1)\nos._exit(1)"),
+    (probes, "rows.py", "import os\ngetattr(os, 'O_PATH', 0)\ngetattr(x, name)"),
+    (probes, "terminal/bars.py", "getattr(stream, 'encoding', None)"),
 ]
 
 

@@ -159,7 +159,8 @@ class Trace:
 
     # -- for the transports below --
 
-    def _begin(self, request: Request) -> _Entry:
+    def begin(self, request: Request) -> _Entry:
+        """Return the entry of an exchange that starts now."""
         with self._lock:
             entry = _Entry(request, self._sink, self._redactor)
             self._entries.append(entry)
@@ -355,7 +356,7 @@ class _Recorded:
 
 
 def _exchange(transport: Transport, trace: Trace, request: Request, scope: Scope) -> Response:
-    entry = trace._begin(request)
+    entry = trace.begin(request)
     try:
         response = transport.send(entry.request_with_tee(request), scope)
     except BaseException as error:
@@ -388,11 +389,8 @@ class Recorder:
         return self.trace.save_cassette(path)
 
     def close(self) -> None:
-        """Drop temporary files, and close the transport if it can be closed."""
+        """Drop temporary files. The transport stays open: whoever made it closes it."""
         self.trace.close()
-        close = getattr(self._transport, "close", None)
-        if close is not None:
-            close()
 
 
 # -- HAR and JSON lines -----------------------------------------------------------------------------

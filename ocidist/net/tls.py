@@ -124,7 +124,7 @@ def _no_password() -> str:
 def _unusable(host: str, what: str, error: Exception) -> TransportError:
     import ssl
 
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     if isinstance(error, ssl.SSLError):
         reason = (
             "no certificate in PEM form in it"

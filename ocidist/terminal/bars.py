@@ -12,7 +12,7 @@ from collections import deque
 from threading import get_ident
 from typing import TYPE_CHECKING, Callable, Mapping, TextIO
 
-from ocidist.progress import Advanced, Failed, ProgressState
+from ocidist.progress import Advanced, Failed, Named, ProgressState, Queued
 from ocidist.view.progress import (
     ASCII,
     BLOCKS,
@@ -222,7 +222,7 @@ class Json(Quiet):
             if self._due(event.digest):
                 self._release(event.digest)
             return
-        self._release(getattr(event, "digest", None))
+        self._release(None if isinstance(event, (Named, Queued)) else event.digest)
         self._event(event)
 
     def _event(self, event: Event) -> None:

@@ -7,10 +7,12 @@ terminal's block neither wraps nor scrolls.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Sequence
 
 from ocidist.frozen import dataclass
+from ocidist.progress import Failed, Finished, Named, Queued, Resumed, Retrying, Waiting
+from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.mediatype import kind
 from ocidist.view.sizes import duration, human
 from ocidist.view.text import clip, middle, pad, visible, width
@@ -255,39 +257,34 @@ def event_object(event: Event) -> dict[str, Any]:
     found: dict[str, Any] = {"event": type(event).__name__.lower()}
     for field in fields(event):
         value = getattr(event, field.name)
-        if is_dataclass(value):
-            value = {
-                "mediaType": str(getattr(value, "media_type", "")),
-                "digest": str(getattr(value, "digest", "")),
-                "size": getattr(value, "size", 0),
-            }
+        if isinstance(value, Descriptor):
+            value = {"mediaType": value.media_type, "digest": str(value.digest), "size": value.size}
         found[field.name] = str(value) if isinstance(value, str) else value
     return found
 
 
 def event_line(event: Event, state: ProgressState) -> str:
     """An event worth a line of a log, in words, after ``state`` has taken it in; else empty."""
-    name = type(event).__name__
-    digest = getattr(event, "digest", None)
-    row = state.rows.get(digest) if digest is not None else None
-    if name == "Named":
-        target = getattr(event, "descriptor", None)
+    if isinstance(event, Named):
+        target = event.descriptor
         return f"{visible(state.reference)}: {f'resolved to {target.digest}' if target else 'resolving'}"
-    if name == "Failed":
+    if isinstance(event, Queued):
+        return ""
+    row = state.rows.get(event.digest) if event.digest is not None else None
+    if isinstance(event, Failed):
         subject = label(row) if row is not None else visible(state.reference) or "transfer"
-        return f"{subject}: failed: {visible(getattr(event, 'error', ''))}"
-    if name == "Retrying":
+        return f"{subject}: failed: {visible(event.error)}"
+    if isinstance(event, Retrying):
         subject = label(row) if row is not None else visible(state.reference)
-        after, attempt = getattr(event, "after", 0.0), getattr(event, "attempt", 0)
-        return f"{subject}: attempt {attempt} in {duration(after)}: {visible(getattr(event, 'why', ''))}"
+        return f"{subject}: attempt {event.attempt} in {duration(event.after)}: {visible(event.why)}"
     if row is None:
         return ""
-    if name == "Finished":
-        if getattr(event, "phase", "") == "unpack" and getattr(event, "outcome", "") == "exists":
+    if isinstance(event, Finished):
+        if event.phase == "unpack" and event.outcome == "exists":
             return ""
         return f"{label(row)}: {visible(row.status)}, {human(row.size)}"
-    if name == "Waiting":
+    if isinstance(event, Waiting):
         return f"{label(row)}: waiting: {visible(row.note)}"
-    if name == "Resumed":
+    if isinstance(event, Resumed):
         return f"{label(row)}: resumed at {human(row.done)} of {human(row.size)}"
     return ""

@@ -83,6 +83,10 @@ class _Source:
             self._progress(self.count)
         return self._buffer[:count]
 
+    def widen(self, size: int) -> None:
+        """Read up to ``size`` bytes at a time from now on."""
+        self._buffer = memoryview(bytearray(size))
+
     def push(self, data: bytes) -> None:
         """Put ``data`` back in front."""
         self._ahead = data + self._ahead
@@ -171,7 +175,7 @@ def open_stream(
 
 
 def _plain(source: _Source) -> Iterator[bytes]:
-    source._buffer = memoryview(bytearray(RAW))
+    source.widen(RAW)
     while data := source.read():
         yield bytes(data)
 

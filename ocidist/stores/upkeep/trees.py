@@ -192,7 +192,8 @@ def _differing(
                 found = [("/" + os.fsdecode(path), text) for path, text in islice(every, SHOWN)]
                 more = sum(1 for _ in every)
         except (OSError, StoreError) as error:
-            found, more = [("", f"can't be read: {getattr(error, 'strerror', None) or error}")], 0
+            why = (error.strerror if isinstance(error, OSError) else None) or error
+            found, more = [("", f"can't be read: {why}")], 0
         if found and _identity(snapshots, key) != before:
             continue
         return [*found, *([("", f"and {more:,} more")] if more else [])]
