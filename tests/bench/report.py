@@ -52,6 +52,12 @@ class Report:
         self._figure("wall", f"{found:.2f} × {peer.name}", found, bound, f"{bound} ×")
         self._figure("cpu", f"{ours.cpu / peer.cpu:.2f} × {peer.name}", 0, None, "")
 
+    def above(self, ours: Contender, bare: Contender, budget: float) -> None:
+        """Our wall clock beyond that of ``bare``, with a budget in seconds."""
+        found = ours.wall - bare.wall
+        figure = f"{_time(found).strip()} over {bare.name}"
+        self._figure("budget", figure, found, budget, f"{budget * 1000:.0f} ms")
+
     def peak(self, ours: Contender, what: str, bound: int) -> None:
         """Our peak memory, in bytes, with its bound (exclusive)."""
         figure = f"{ours.peak / MIB:.1f} MiB {what}"
