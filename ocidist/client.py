@@ -316,7 +316,8 @@ class Client:
         remote = self.remote(locator)
         source = remote.readable()
         target, raw = source.resolve(remote.object, scope, need_bytes=True)
-        return open_image(source, remote.name, target, raw, asked, scope)
+        store = self.store if source is self.store else None
+        return open_image(source, remote.name, target, raw, asked, scope, store)
 
     def tags(self, remote: str, *, scope: Scope | None = None) -> Iterator[str]:
         """The tags of a repository, in the registry's order, page by page."""

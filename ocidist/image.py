@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ocidist.runtime.bundle import Bundle
     from ocidist.runtime.options import BundleOptions
     from ocidist.scope import Scope
+    from ocidist.stores.store import Store
     from ocidist.view.card import Card
 
 # What only a repr needs is imported there: the command line opens images too.
@@ -95,8 +96,8 @@ class Image:
 
     ``reference`` is the full name it was opened by; ``descriptor`` what that resolved to: the index where
     there is one, else the manifest, which ``manifest_descriptor`` is of. ``config`` is None for artifacts. ``notes``
-    are sentences on what does not fit. ``source`` is where its blobs can be
-    read; it is not compared, and not pickled. Making one, and showing one, does no I/O.
+    are sentences on what does not fit. ``source`` is where its blobs can be read, and ``store`` the store that it is in,
+    if it was opened there; neither is compared or pickled. Making an Image, and showing it, does no I/O.
     """
 
     reference: str
@@ -108,6 +109,7 @@ class Image:
     source: Source | None = field(default=None, compare=False)
     manifest_descriptor: Descriptor = field(default=_UNSET, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    store: Store | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.manifest_descriptor is _UNSET:
@@ -120,7 +122,7 @@ class Image:
             object.__setattr__(self, "index", shown(self.index))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "source": None}  # connections don't pickle
+        return {**self.__dict__, "source": None, "store": None}  # connections don't pickle
 
     # -- sizes and names --
 
@@ -183,14 +185,13 @@ class Image:
         from ocidist.runtime.bundle import write_bundle
         from ocidist.runtime.options import BundleOptions
         from ocidist.scope import Scope
-        from ocidist.stores.store import Store
 
-        if not isinstance(self.source, Store):
+        if self.store is None:
             raise UsageError(f"{self.reference}: a bundle is made of an image of the store; pull it first")
         if self.config is None:
             raise UsageError(f"{self.reference}: an artifact, not an image; it has no root filesystem")
         asked = replace(options if options is not None else BundleOptions(), **choices)
-        return write_bundle(self.source, self.manifest, self.config, Path(path), asked, scope or Scope())
+        return write_bundle(self.store, self.manifest, self.config, Path(path), asked, scope or Scope())
 
     # -- tables --
 
@@ -332,10 +333,11 @@ def open_image(
     raw: bytes | None,
     asked: Platform | None,
     scope: Scope,
+    store: Store | None = None,
 ) -> Image:
     """The image that ``root`` is or leads to, for the platform ``asked`` for or, if None was, for this machine.
 
-    ``raw`` are the root's bytes if they are known. Raises InvalidManifest, PlatformNotFound, and what ``source`` does.
+    ``raw`` are the root's bytes if they are known, and ``store`` is the store that ``source`` is, if it is one. Raises InvalidManifest, PlatformNotFound, and what ``source`` does.
     """
     wanted = asked or Platform.host()
     index: Index | None = None
@@ -374,6 +376,7 @@ def open_image(
         config=config,
         platform=(config.platform if config is not None else None) or target.platform,
         source=source,
+        store=store,
         manifest_descriptor=target,
         notes=tuple(notes),
     )

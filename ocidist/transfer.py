@@ -87,7 +87,7 @@ def pull(remote: Remote, store: Store, wanted: Wanted, scope: Scope, *, replayed
                     _copy(source, sink, store, target, raw, wanted, unpacking, inner)
                     chain = unpacking.finish()
                     store.tag(remote.name, target, inner, replayed=replayed)
-                    image = open_image(store, remote.name, target, None, wanted.one, inner)
+                    image = open_image(store, remote.name, target, None, wanted.one, inner, store)
                     return Pulled(remote.name, target, chain, image)
             except OcidistError as error:
                 if source is store or not sink.suspect(error, scope):

@@ -325,6 +325,6 @@ def test_only_images_of_a_store_have_a_bundle(store: Store, tmp_path: Path) -> N
     with pytest.raises(UsageError, match="pull it first"):
         ocidist.demo().bundle(tmp_path / "b")
     img = opened(store, app())
-    artifact = Image(img.reference, img.descriptor, img.manifest, None, source=store)
+    artifact = Image(img.reference, img.descriptor, img.manifest, None, source=store, store=store)
     with pytest.raises(UsageError, match="artifact"):
         artifact.bundle(tmp_path / "b")
