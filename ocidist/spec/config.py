@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping
 
 from ocidist.errors import InvalidManifest, quoted
 from ocidist.frozen import dataclass
@@ -19,7 +19,7 @@ from ocidist.spec.platform import Platform
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["History", "ImageConfig", "RunConfig", "pair_layers", "parse_time"]
+__all__ = ["History", "ImageConfig", "RunConfig", "parse_time"]
 
 _WHAT = "image config"
 _NAMES = (
@@ -120,26 +120,6 @@ class ImageConfig:
     def descriptor(self, media_type: str) -> Descriptor:
         """Of the raw bytes, under ``media_type``."""
         return Descriptor(media_type, Digest.of(self.raw), len(self.raw))
-
-    @property
-    def history_mismatch(self) -> str:
-        """A sentence if the history's steps do not account for the layers, else "". It is optional and only
-        shown, so a mismatch stops nothing (threat D.46)."""
-        steps = sum(not step.empty_layer for step in self.history)
-        if not self.history or steps == len(self.diff_ids):
-            return ""
-        return f"the history accounts for {steps} layers, the image has {len(self.diff_ids)}"
-
-
-def pair_layers(
-    layers: Sequence[Descriptor], diff_ids: Sequence[Digest]
-) -> tuple[tuple[Descriptor, Digest], ...]:
-    """Each layer with its DiffID, for an unpack. Raises InvalidManifest where their numbers differ."""
-    if len(layers) != len(diff_ids):
-        raise InvalidManifest(
-            _WHAT, f"it has {len(diff_ids)} diff_ids, the manifest {len(layers)} layers", "rootfs.diff_ids"
-        )
-    return tuple(zip(layers, diff_ids, strict=True))
 
 
 def parse_time(text: str) -> datetime | None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ocidist.errors import InvalidManifest
 from ocidist.spec import mediatype
 from ocidist.spec.chain import chain_id, chain_ids
-from ocidist.spec.config import History, ImageConfig, RunConfig, pair_layers, parse_time
+from ocidist.spec.config import History, ImageConfig, RunConfig, parse_time
 from ocidist.spec.descriptor import Descriptor
 from ocidist.spec.digest import Digest
 from ocidist.spec.platform import Platform
@@ -130,22 +130,9 @@ def test_d43_a_config_of_the_wrong_shape_is_refused(change: dict[str, Any], wher
     assert caught.value.where == where
 
 
-def test_d46_layers_and_diff_ids_must_agree_in_number() -> None:
-    """For an unpack; a config by itself may say what it likes."""
-    layers = [Descriptor(mediatype.OCI_LAYER, Digest.of(text), 1) for text in (b"a", b"b")]
-    assert pair_layers(layers, [ONE, TWO]) == ((layers[0], ONE), (layers[1], TWO))
-    assert pair_layers([], []) == ()
-    for diff_ids in ([], [ONE], [ONE, TWO, THREE]):
-        with pytest.raises(InvalidManifest, match=rf"{len(diff_ids)} diff_ids, the manifest 2 layers"):
-            pair_layers(layers, diff_ids)
-
-
-def test_d46_a_history_that_does_not_fit_is_only_shown() -> None:
-    """It is optional: the config parses, and says so in words."""
-    assert parse(config()).history_mismatch == ""
-    assert parse(config(history=[])).history_mismatch == ""
+def test_d46_a_history_that_does_not_fit_is_no_fault() -> None:
+    """It is optional: the config parses."""
     short = parse(config(history=[{"created_by": "RUN x"}]))
-    assert short.history_mismatch == "the history accounts for 1 layers, the image has 2"
     assert short.diff_ids == (ONE, TWO)
 
 
