@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from ocidist.image import Image
     from ocidist.limits import Limits
     from ocidist.net.recording import Trace
+    from ocidist.net.replay import ReplayTransport
     from ocidist.progress import Event
+    from ocidist.remotes.registry.credentials import Credential
     from ocidist.scope import Scope
     from ocidist.settings import Settings
     from ocidist.spec.digest import Digest
@@ -52,7 +54,7 @@ class Context:
             recording.check(self.args.record, self.args.trace)
         return self
 
-    def __exit__(self, kind: Any, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if self._trace is not None:
             self._save(self._trace, failed=kind is not None)
         if self._store is not None:
@@ -125,7 +127,7 @@ class Context:
                 raise UsageError(f"$CONTAINERD_FETCH_TIMEOUT: {error}") from None
         return given
 
-    def _auth(self) -> Any:
+    def _auth(self) -> Credential | None:
         user, refresh = self.args.user, self.args.refresh
         if not user and not refresh:
             return None
@@ -140,7 +142,7 @@ class Context:
     def _cassette(self) -> str:
         return str(self.args.cassette or self.settings.replay or "")
 
-    def _replayed(self) -> Any:
+    def _replayed(self) -> ReplayTransport | None:
         if not self._cassette:
             return None
         from ocidist.net import replay
