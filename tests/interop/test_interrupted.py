@@ -39,6 +39,14 @@ ENDS = [
 by_signal = pytest.mark.parametrize(("sign", "code", "word"), ENDS, ids=["int", "term", "hup"])
 
 
+@pytest.fixture(autouse=True)
+def signals_as_usual() -> Iterator[None]:
+    """A run under ``nohup`` ignores SIGHUP, and what it starts inherits that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 class Scene:
     """A registry with one image of three layers, the last one of many files."""
 
