@@ -8,10 +8,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.bench.measure import Contender, Failed, Run, Track, plain, remove
-from tests.bench.report import MIB, Report
+from tests.bench.report import MIB, Report, if_built
 from tests.parts import gobuilt
 from tests.parts.containerd import Containerd, Programs
 from tests.parts.images import blob_path, layout_graph, layout_root, push_layout
@@ -105,15 +103,6 @@ class Bench:
         if not tried:
             raise Failed(why)
         return min(tried, key=lambda found: found[0])[1]
-
-
-def if_built(report: Report, make: Callable[[], Contender]) -> list[Contender]:
-    """The contender alone; without what builds it, none, and the report says why."""
-    try:
-        return [make()]
-    except (pytest.skip.Exception, pytest.fail.Exception) as error:
-        report.skipped(str(error))
-        return []
 
 
 def umoci(layout: Path, bundle: Path) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import pytest
 
 from tests.bench.measure import Contender
 
@@ -92,3 +94,12 @@ class Report:
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1000:6.1f} ms" if seconds < 0.5 else f"{seconds:6.2f} s "
+
+
+def if_built(report: Report, make: Callable[[], Contender]) -> list[Contender]:
+    """The contender alone; without what builds it, none, and the report says why."""
+    try:
+        return [make()]
+    except (pytest.skip.Exception, pytest.fail.Exception) as error:
+        report.skipped(str(error))
+        return []

@@ -10,8 +10,7 @@ import pytest
 
 from tests.bench import place
 from tests.bench.measure import Contender, Cost, Failed, Track, plain
-from tests.bench.moving import if_built
-from tests.bench.report import MIB, Report
+from tests.bench.report import MIB, Report, if_built
 from tests.bench.starting import loaded
 from tests.parts import gobuilt
 from tests.parts.required import require
